@@ -1,0 +1,12 @@
+/** Text ↔ token ids, chat templates, and making small tokenizers. */
+export type {
+  ChatContentPart,
+  ChatMessage,
+  ChatTemplateOptions,
+  DecodeOptions,
+  EncodeOptions,
+  Tokenizer,
+} from './tokenizer.js';
+export { loadTokenizer } from './loadTokenizer.js';
+export { createCharacterTokenizer, type CharacterTokenizerOptions } from './characterTokenizer.js';
+export { createBpeTokenizer, type BpeTokenizerOptions } from './bpeTokenizer.js';

@@ -1,0 +1,211 @@
+/** A tokenizer over the files of its folder. Knows tokenizer.json and the library that runs it; no tensors. */
+import { CheckpointError, DataError, ValueRangeError } from '../errors/index.js';
+import { byteOfToken } from './byteFallback.js';
+import { bytesOfToken, readableBytes } from './byteLevel.js';
+import { ChatTemplate } from './chatTemplate.js';
+import { createEngine, type TokenizerEngine } from './engine.js';
+import {
+  isJsonObject,
+  writeTokenizerFiles,
+  type JsonObject,
+  type TokenizerFiles,
+} from './files.js';
+import type {
+  ChatMessage,
+  ChatTemplateOptions,
+  DecodeOptions,
+  EncodeOptions,
+  Tokenizer,
+} from './tokenizer.js';
+
+/** The tokenizer of a `tokenizer.json` and the files beside it. */
+export class JsonTokenizer implements Tokenizer {
+  readonly source: string;
+  readonly vocabSize: number;
+  readonly bosTokenId: number | undefined;
+  readonly eosTokenId: number | undefined;
+  readonly padTokenId: number | undefined;
+
+  private readonly files: TokenizerFiles;
+  private readonly engine: TokenizerEngine;
+  private readonly chatTemplate: ChatTemplate | undefined;
+  private readonly addedIds: ReadonlySet<number>;
+  /** Whether tokens are bytes spelled by the byte-level table. */
+  private readonly isByteLevel: boolean;
+  /** Whether a character outside the vocabulary would be dropped without a trace. */
+  private readonly dropsUnknown: boolean;
+  private readonly cleansSpaces: boolean;
+
+  /** @throws CheckpointError if the files hold a tokenizer of an unknown kind or name a token that does not exist */
+  constructor(files: TokenizerFiles) {
+    this.files = files;
+    this.source = files.source;
+    this.engine = openEngine(files);
+    const added = this.engine.get_added_tokens_decoder();
+    this.addedIds = new Set(added.keys());
+    this.vocabSize =
+      [...this.engine.get_vocab(true).values()].reduce((a, b) => Math.max(a, b), -1) + 1;
+
+    this.bosTokenId = this.specialId('bos_token');
+    this.eosTokenId = this.specialId('eos_token');
+    this.padTokenId = this.specialId('pad_token') ?? this.eosTokenId;
+    this.chatTemplate =
+      files.chatTemplate === undefined
+        ? undefined
+        : new ChatTemplate(files.chatTemplate, files.source, files.specialTokens);
+
+    const { decoder, model } = files.tokenizer;
+    const isBpe = isJsonObject(model) && isJsonObject(model['vocab']) && 'merges' in model;
+    this.isByteLevel = hasComponent(decoder, 'ByteLevel');
+    this.dropsUnknown =
+      isBpe &&
+      !this.isByteLevel &&
+      model['byte_fallback'] !== true &&
+      typeof model['unk_token'] !== 'string';
+    // As transformers 5: cleaning up spaces corrupts the text of BPE tokenizers, so their setting is ignored.
+    this.cleansSpaces = !isBpe && files.config['clean_up_tokenization_spaces'] === true;
+  }
+
+  get hasChatTemplate(): boolean {
+    return this.chatTemplate !== undefined;
+  }
+
+  encode(text: string, options: EncodeOptions = {}): number[] {
+    if (text === '' && options.addSpecialTokens === false) return [];
+    const { ids, tokens } = this.engine.encode(text, {
+      add_special_tokens: options.addSpecialTokens ?? true,
+    });
+    if (this.dropsUnknown) this.refuseUnknownCharacters(text, tokens);
+    const bos = this.bosTokenId;
+    const addsBos = options.addSpecialTokens !== false && bos !== undefined && ids[0] === bos;
+    // The text itself started with BOS (a rendered chat, say) and the post-processor added another.
+    return addsBos && ids[1] === bos && text.startsWith(this.tokenOf(bos)) ? ids.slice(1) : ids;
+  }
+
+  decode(ids: readonly number[], options: DecodeOptions = {}): string {
+    const known = ids.filter((id) => {
+      if (!Number.isInteger(id) || id < 0) {
+        throw new ValueRangeError(
+          `Tokenizer.decode: expected token ids that are non-negative integers, received ${id}.`,
+        );
+      }
+      return this.engine.id_to_token(id) !== undefined;
+    });
+    if (known.length === 0) return '';
+    return this.engine.decode(known, {
+      skip_special_tokens: options.skipSpecialTokens ?? false,
+      clean_up_tokenization_spaces: this.cleansSpaces,
+    });
+  }
+
+  applyChatTemplate(messages: readonly ChatMessage[], options: ChatTemplateOptions = {}): string {
+    if (this.chatTemplate === undefined) {
+      throw new CheckpointError(
+        `applyChatTemplate: expected a chat template in ${this.source}, but the folder has none.`,
+        {
+          hint: 'Use plain text prompts, or put a chat_template.jinja into that folder (base models have none).',
+        },
+      );
+    }
+    return this.chatTemplate.render(messages, options);
+  }
+
+  encodeChat(messages: readonly ChatMessage[], options: ChatTemplateOptions = {}): number[] {
+    const ids = this.encode(this.applyChatTemplate(messages, options), { addSpecialTokens: false });
+    const bos = this.bosTokenId;
+    if (bos !== undefined && ids[0] === bos && ids[1] === bos) {
+      throw new CheckpointError(
+        `encodeChat: expected at most one BOS token at the start, but the chat template of ${this.source} writes ${this.tokenOf(bos)} twice.`,
+        { hint: 'Remove one of them from the template, or from the first message.' },
+      );
+    }
+    return ids;
+  }
+
+  tokenText(id: number): string {
+    const token = this.engine.id_to_token(id);
+    if (token === undefined) {
+      throw new ValueRangeError(
+        `Tokenizer.tokenText: expected an id of the vocabulary (below ${this.vocabSize}), received ${id}.`,
+      );
+    }
+    if (this.addedIds.has(id)) return token;
+    if (this.isByteLevel) {
+      const bytes = bytesOfToken(token);
+      return bytes === undefined ? token : readableBytes(bytes);
+    }
+    const byte = byteOfToken(token);
+    if (byte !== undefined) return readableBytes(Uint8Array.of(byte));
+    return token.replaceAll('▁', ' ');
+  }
+
+  tokenToId(token: string): number | undefined {
+    return this.engine.token_to_id(token);
+  }
+
+  async save(folder: string): Promise<void> {
+    await writeTokenizerFiles(folder, this.files.contents);
+  }
+
+  private tokenOf(id: number): string {
+    return this.engine.id_to_token(id) ?? '';
+  }
+
+  private specialId(role: string): number | undefined {
+    const token = this.files.specialTokens.get(role);
+    if (token === undefined) return undefined;
+    const id = this.engine.token_to_id(token);
+    if (id === undefined) {
+      throw new CheckpointError(
+        `loadTokenizer: expected the ${role} ${JSON.stringify(token)} of ${this.source} to be in its vocabulary, but it is not.`,
+        {
+          hint: 'tokenizer.json and tokenizer_config.json do not belong together. Download both again.',
+        },
+      );
+    }
+    return id;
+  }
+
+  private refuseUnknownCharacters(text: string, tokens: readonly string[]): void {
+    const kept = tokens.reduce((length, token) => length + token.length, 0);
+    if (kept >= text.length) return;
+    const unknown = [...text].find((character) => this.tokenToId(character) === undefined);
+    if (unknown === undefined) return;
+    throw new DataError(
+      `Tokenizer.encode: expected text made of the vocabulary's characters, but ${this.source} has no token for ${JSON.stringify(unknown)} in ${JSON.stringify(text.length > 60 ? `${text.slice(0, 60)}…` : text)}.`,
+      { hint: 'Change the text, or use a tokenizer that knows this character.' },
+    );
+  }
+}
+
+function openEngine(files: TokenizerFiles): TokenizerEngine {
+  try {
+    return createEngine(files.tokenizer, {
+      ...files.config,
+      additional_special_tokens: additionalSpecialTokens(files.config),
+    });
+  } catch (error) {
+    const reason = error instanceof Error ? error.message : String(error);
+    throw new CheckpointError(
+      `loadTokenizer: expected tokenizer.json of ${files.source} to hold a tokenizer of a known kind, but ${reason.replace(/\.$/, '')}.`,
+      { hint: 'BPE, Unigram and WordPiece tokenizers are read.', cause: error },
+    );
+  }
+}
+
+function additionalSpecialTokens(config: JsonObject): string[] {
+  const listed = config['additional_special_tokens'];
+  if (!Array.isArray(listed)) return [];
+  return listed
+    .map((token: unknown) => (isJsonObject(token) ? token['content'] : token))
+    .filter((token) => typeof token === 'string');
+}
+
+/** Whether a component of tokenizer.json is, or contains in a Sequence, one of the given type. */
+function hasComponent(component: unknown, type: string): boolean {
+  if (!isJsonObject(component)) return false;
+  if (component['type'] === type) return true;
+  return Object.values(component).some(
+    (value) => Array.isArray(value) && value.some((inner) => hasComponent(inner, type)),
+  );
+}
