@@ -1,0 +1,139 @@
+#!/usr/bin/env node
+/**
+ * Makes a checkout ready to run: npm packages, libtorch, the addon, the compiled TypeScript. Uses Node's built-ins only,
+ * since it runs before anything is installed. Does only what is needed; a second run starts no program at all.
+ *
+ *     node scripts/setup.mjs
+ */
+import { dirname, join } from 'node:path';
+import { fileURLToPath, pathToFileURL } from 'node:url';
+import { addonPath, buildAddon, currentAddon, planAddon } from './setup/addon.mjs';
+import { readJson, writeAtomic } from './setup/files.mjs';
+import { findLibtorch, inspectLibtorch } from './setup/libtorch.mjs';
+import { withLock } from './setup/lock.mjs';
+import { installPackages, packagesAreCurrent } from './setup/npmPackages.mjs';
+import { interruptible } from './setup/process.mjs';
+import { SetupError, describeFailure, logToStderr } from './setup/report.mjs';
+import { buildTypescript, typescriptIsCurrent } from './setup/typescript.mjs';
+
+/** @typedef {import('./setup/libtorch.mjs').Libtorch} Libtorch */
+
+/**
+ * @typedef {object} SetupOptions
+ * @property {string} [root] The checkout.
+ * @property {NodeJS.ProcessEnv} [env]
+ * @property {import('./setup/report.mjs').Log} [log]
+ * @property {boolean} [typescript] False leaves the TypeScript alone, for a caller that compiles it as a check.
+ */
+
+/** Lowest version of Node that the package supports; package.json says the same. */
+const NODE = /** @type {const} */ ([20, 11]);
+const RECORD = 'build/setup.json';
+
+/** The checkout that this script belongs to. */
+export const ROOT = dirname(dirname(fileURLToPath(import.meta.url)));
+
+/**
+ * @param {string} version For example `20.11.0`.
+ * @throws {SetupError} When it is too old.
+ */
+export function checkNodeVersion(version) {
+  const [major = 0, minor = 0] = version.split('.').map(Number);
+  if (major > NODE[0] || (major === NODE[0] && minor >= NODE[1])) return;
+  throw new SetupError(`Node ${NODE.join('.')} or newer is needed; this is ${version}.`, {
+    hint: 'Install a newer one from https://nodejs.org, or with a version manager: nvm install 22',
+  });
+}
+
+/**
+ * The libtorch of the last setup when a search would find the same one again; nothing is started to know that.
+ * @param {any} record
+ * @param {NodeJS.ProcessEnv} env
+ * @returns {Libtorch | undefined}
+ */
+function rememberedLibtorch(record, env) {
+  if (record?.libtorch === undefined || record.search !== searchKey(env)) return undefined;
+  const found = inspectLibtorch(record.libtorch.path);
+  const same = 'libtorch' in found && found.libtorch.identity === record.libtorch.identity;
+  return same ? record.libtorch : undefined;
+}
+
+/**
+ * The part of the environment that decides which libtorch is found. PATH is left out: an activated Python environment
+ * should not rebuild the addon; LIBTORCH names another libtorch.
+ * @param {NodeJS.ProcessEnv} env
+ * @returns {string}
+ */
+function searchKey(env) {
+  return ['LIBTORCH', 'POSTTRAIN_CACHE', 'XDG_CACHE_HOME', 'HOME']
+    .map((name) => `${name}=${env[name] ?? ''}`)
+    .join('\n');
+}
+
+/**
+ * @param {string} root
+ * @param {NodeJS.ProcessEnv} env
+ * @param {boolean} typescript
+ * @returns {boolean} Whether there is nothing to do.
+ */
+function isReady(root, env, typescript) {
+  if (!packagesAreCurrent(root)) return false;
+  const libtorch = rememberedLibtorch(readJson(join(root, RECORD)), env);
+  if (libtorch === undefined) return false;
+  if (currentAddon(root, planAddon({ root, env, libtorch })) === undefined) return false;
+  return !typescript || typescriptIsCurrent(root);
+}
+
+/**
+ * Does whatever is still to be done.
+ * @param {SetupOptions} [options]
+ * @returns {Promise<void>}
+ * @throws {SetupError} When a step fails; it says what to do.
+ */
+export async function setup(options = {}) {
+  const { root = ROOT, env = process.env, log = logToStderr, typescript = true } = options;
+  checkNodeVersion(process.versions.node);
+  if (isReady(root, env, typescript)) return;
+  await interruptible(() =>
+    withLock(join(root, 'build/setup.lock'), log, () => work({ root, env, log, typescript })),
+  );
+}
+
+/** @param {Required<SetupOptions>} options */
+async function work({ root, env, log, typescript }) {
+  const startedAt = performance.now();
+  const context = { root, env, log };
+  await installPackages(context);
+  const previous = readJson(join(root, RECORD));
+  let libtorch = rememberedLibtorch(previous, env);
+  if (libtorch === undefined) {
+    libtorch = await findLibtorch(context);
+    const device = libtorch.cuda ? 'with CUDA' : 'for the CPU';
+    log(`libtorch: ${libtorch.version} ${device} from ${libtorch.source}, ${libtorch.path}`);
+  }
+  const addon = await buildAddon({ ...context, libtorch });
+  const record = {
+    libtorch,
+    compiler: addon.compiler,
+    addon: { path: addonPath(root), builtAt: addon.builtAt, seconds: addon.seconds },
+    node: process.versions.node,
+    platform: `${process.platform} ${process.arch}`,
+    search: searchKey(env),
+    // Of the setup that had real work to do: recompiling the TypeScript afterwards does not make it look quick.
+    setupSeconds:
+      previous?.addon?.builtAt === addon.builtAt
+        ? previous.setupSeconds
+        : Math.round((performance.now() - startedAt) / 100) / 10,
+  };
+  writeAtomic(join(root, RECORD), `${JSON.stringify(record, undefined, 2)}\n`);
+  if (typescript) await buildTypescript(context);
+}
+
+if (import.meta.url === pathToFileURL(process.argv[1] ?? '').href) {
+  try {
+    await setup();
+  } catch (error) {
+    process.stderr.write(`${describeFailure(error)}\n`);
+    process.exitCode = 1;
+  }
+}
