@@ -23,7 +23,7 @@ export interface CharacterTokenizerOptions {
  */
 export function createCharacterTokenizer(options: CharacterTokenizerOptions): Tokenizer {
   const { characters, eosToken = '<eos>', padToken = '<pad>', bosToken } = options;
-  const alphabet = [...characters];
+  const alphabet = Array.from(characters);
   if (alphabet.length === 0) {
     throw new ValueRangeError(
       'createCharacterTokenizer: expected at least one character, received an empty string.',

@@ -169,7 +169,7 @@ export class JsonTokenizer implements Tokenizer {
   private refuseUnknownCharacters(text: string, tokens: readonly string[]): void {
     const kept = tokens.reduce((length, token) => length + token.length, 0);
     if (kept >= text.length) return;
-    const unknown = [...text].find((character) => this.tokenToId(character) === undefined);
+    const unknown = Array.from(text).find((character) => this.tokenToId(character) === undefined);
     if (unknown === undefined) return;
     throw new DataError(
       `Tokenizer.encode: expected text made of the vocabulary's characters, but ${this.source} has no token for ${JSON.stringify(unknown)} in ${JSON.stringify(text.length > 60 ? `${text.slice(0, 60)}…` : text)}.`,

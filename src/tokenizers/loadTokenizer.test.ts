@@ -218,11 +218,7 @@ describe('Tokenizer', () => {
     const tokenizer = await loadTokenizer(join(FOLDER, 'sentencepiece'));
     assert.throws(() => tokenizer.applyChatTemplate([{ role: 'assistant', content: 'Hi' }]), {
       code: 'E_DATA',
-      message:
-        `applyChatTemplate: expected a conversation that the chat template of ${FOLDER}/sentencepiece accepts, but it answers: Conversation roles must alternate user/assistant/user/assistant/....`.replace(
-          '....',
-          '..',
-        ),
+      message: `applyChatTemplate: expected a conversation that the chat template of ${FOLDER}/sentencepiece accepts, but it answers: Conversation roles must alternate user/assistant/user/assistant/...`,
       hint: 'The roles were: assistant.',
     });
   });
@@ -231,7 +227,8 @@ describe('Tokenizer', () => {
     for (const name of ['llama3', 'sentencepiece', 'characters']) {
       const tokenizer = await loadTokenizer(join(FOLDER, name));
       const [id = 0] = tokenizer.encode('1', { addSpecialTokens: false }).slice(-1);
-      assert.equal(tokenizer.decode([id, 100_000, id]), '11');
+      assert.equal(tokenizer.decode([id, 100_000, id]), tokenizer.decode([id, id]));
+      assert.notEqual(tokenizer.decode([id]), '');
       assert.equal(tokenizer.decode([]), '');
       assert.equal(tokenizer.decode([100_000]), '');
     }
