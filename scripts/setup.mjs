@@ -23,6 +23,7 @@ import { buildTypescript, typescriptIsCurrent } from './setup/typescript.mjs';
  * @property {string} [root] The checkout.
  * @property {NodeJS.ProcessEnv} [env]
  * @property {import('./setup/report.mjs').Log} [log]
+ * @property {boolean} [native] False leaves libtorch and the addon alone, for a caller that runs nothing.
  * @property {boolean} [typescript] False leaves the TypeScript alone, for a caller that compiles it as a check.
  */
 
@@ -71,17 +72,19 @@ function searchKey(env) {
 }
 
 /**
- * @param {string} root
- * @param {NodeJS.ProcessEnv} env
- * @param {boolean} typescript
+ * @param {Required<SetupOptions>} options
  * @returns {boolean} Whether there is nothing to do.
  */
-function isReady(root, env, typescript) {
+function isReady({ root, env, native, typescript }) {
   if (!packagesAreCurrent(root)) return false;
+  return (!native || nativeIsReady(root, env)) && (!typescript || typescriptIsCurrent(root));
+}
+
+/** @param {string} root @param {NodeJS.ProcessEnv} env @returns {boolean} */
+function nativeIsReady(root, env) {
   const libtorch = rememberedLibtorch(readJson(join(root, RECORD)), env);
   if (libtorch === undefined) return false;
-  if (currentAddon(root, planAddon({ root, env, libtorch })) === undefined) return false;
-  return !typescript || typescriptIsCurrent(root);
+  return currentAddon(root, planAddon({ root, env, libtorch })) !== undefined;
 }
 
 /**
@@ -91,27 +94,41 @@ function isReady(root, env, typescript) {
  * @throws {SetupError} When a step fails; it says what to do.
  */
 export async function setup(options = {}) {
-  const { root = ROOT, env = process.env, log = logToStderr, typescript = true } = options;
+  const all = {
+    root: ROOT,
+    env: process.env,
+    log: logToStderr,
+    native: true,
+    typescript: true,
+    ...options,
+  };
   checkNodeVersion(process.versions.node);
-  if (isReady(root, env, typescript)) return;
+  if (isReady(all)) return;
   await interruptible(() =>
-    withLock(join(root, 'build/setup.lock'), log, () => work({ root, env, log, typescript })),
+    withLock(join(all.root, 'build/setup.lock'), all.log, async () => {
+      const startedAt = performance.now();
+      await installPackages(all);
+      if (all.native) await prepareNative(all, startedAt);
+      if (all.typescript) await buildTypescript(all);
+    }),
   );
 }
 
-/** @param {Required<SetupOptions>} options */
-async function work({ root, env, log, typescript }) {
-  const startedAt = performance.now();
-  const context = { root, env, log };
-  await installPackages(context);
+/**
+ * Finds libtorch, builds the addon, and records both for `posttrain doctor` and for the next setup.
+ * @param {Required<SetupOptions>} options
+ * @param {number} startedAt
+ */
+async function prepareNative(options, startedAt) {
+  const { root, env, log } = options;
   const previous = readJson(join(root, RECORD));
   let libtorch = rememberedLibtorch(previous, env);
   if (libtorch === undefined) {
-    libtorch = await findLibtorch(context);
+    libtorch = await findLibtorch({ env, log });
     const device = libtorch.cuda ? 'with CUDA' : 'for the CPU';
     log(`libtorch: ${libtorch.version} ${device} from ${libtorch.source}, ${libtorch.path}`);
   }
-  const addon = await buildAddon({ ...context, libtorch });
+  const addon = await buildAddon({ root, env, log, libtorch });
   const record = {
     libtorch,
     compiler: addon.compiler,
@@ -119,14 +136,13 @@ async function work({ root, env, log, typescript }) {
     node: process.versions.node,
     platform: `${process.platform} ${process.arch}`,
     search: searchKey(env),
-    // Of the setup that had real work to do: recompiling the TypeScript afterwards does not make it look quick.
+    // Of the setup that built the addon: a later one with less to do does not make it look quick.
     setupSeconds:
       previous?.addon?.builtAt === addon.builtAt
         ? previous.setupSeconds
         : Math.round((performance.now() - startedAt) / 100) / 10,
   };
   writeAtomic(join(root, RECORD), `${JSON.stringify(record, undefined, 2)}\n`);
-  if (typescript) await buildTypescript(context);
 }
 
 if (import.meta.url === pathToFileURL(process.argv[1] ?? '').href) {

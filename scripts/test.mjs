@@ -1,0 +1,64 @@
+#!/usr/bin/env node
+/**
+ * Sets up what is missing and runs the tests; the last line of standard output is `N passed, N failed`.
+ *
+ *     node scripts/test.mjs                   everything but the tests of learning
+ *     node scripts/test.mjs src/torch         the files whose path has this in it
+ *     node scripts/test.mjs --learns          the tests of learning only (*.learns.test.ts)
+ */
+import { availableParallelism } from 'node:os';
+import { pathToFileURL } from 'node:url';
+import { findTests, runTestFiles } from './checks/testFiles.mjs';
+import { ROOT, setup } from './setup.mjs';
+import { interruptible } from './setup/process.mjs';
+import { describeFailure } from './setup/report.mjs';
+
+/** @typedef {import('./checks/testFiles.mjs').Counts} Counts */
+
+const UNIT_TIMEOUT_SECONDS = 10 * 60;
+const LEARNS_TIMEOUT_SECONDS = 60 * 60;
+
+/**
+ * Runs the test files of a built checkout.
+ * @param {{ learns?: boolean, filters?: readonly string[] }} [options]
+ * @returns {Promise<Counts>}
+ */
+export async function runTests({ learns = false, filters = [] } = {}) {
+  const sources = findTests(ROOT, { learns, filters });
+  if (sources.length === 0) {
+    process.stderr.write(`No test file matches ${filters.join(' ') || 'at all'}.\n`);
+    return { passed: 0, failed: 0, skipped: 0 };
+  }
+  return interruptible(() =>
+    runTestFiles(ROOT, sources, {
+      // Unit tests are many and small: two processes with one thread each. A test of learning has the machine alone.
+      concurrency: learns ? 1 : Math.min(2, availableParallelism()),
+      timeoutSeconds: learns ? LEARNS_TIMEOUT_SECONDS : UNIT_TIMEOUT_SECONDS,
+      env: learns ? process.env : { ...process.env, OMP_NUM_THREADS: '1' },
+      print: (text) => process.stdout.write(`${text}\n`),
+    }),
+  );
+}
+
+/**
+ * Prints the last line and sets the exit code. No test at all is a failure too.
+ * @param {Counts} counts
+ */
+export function conclude({ passed, failed, skipped }) {
+  if (skipped > 0) process.stdout.write(`${skipped} skipped\n`);
+  process.stdout.write(`${passed} passed, ${failed} failed\n`);
+  process.exitCode = failed > 0 || passed === 0 ? 1 : 0;
+}
+
+if (import.meta.url === pathToFileURL(process.argv[1] ?? '').href) {
+  const args = process.argv.slice(2);
+  const learns = args.includes('--learns');
+  const filters = args.filter((arg) => !arg.startsWith('--'));
+  try {
+    await setup();
+    conclude(await runTests({ learns, filters }));
+  } catch (error) {
+    process.stderr.write(`${describeFailure(error)}\n`);
+    conclude({ passed: 0, failed: 1, skipped: 0 });
+  }
+}
