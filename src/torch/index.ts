@@ -1,0 +1,66 @@
+/** `posttrain/torch`: tensors of libtorch for TypeScript, with PyTorch's names in camelCase. */
+export { Tensor, type NestedNumbers } from './tensor.js';
+export type { Operand } from './pointwise.js';
+export type { ReduceOptions, ValuesAndIndices } from './reductions.js';
+export { DTYPE_BYTES, isFloatingPoint, type Dtype } from './dtype.js';
+export type { Ints } from './bind.js';
+export type { RuntimeInfo, SourceArray, TargetArray } from './native.js';
+export { keep, tidy } from './scope.js';
+export {
+  arange,
+  empty,
+  eye,
+  fromBytes,
+  full,
+  fullLike,
+  linspace,
+  mapFile,
+  ones,
+  onesLike,
+  rand,
+  randint,
+  randn,
+  randperm,
+  tensor,
+  zeros,
+  zerosLike,
+  type RandomOptions,
+  type TensorData,
+  type TensorOptions,
+} from './factories.js';
+export {
+  cat,
+  complex,
+  embedding,
+  packedLinear,
+  packLinearWeight,
+  scaledDotProductAttention,
+  stack,
+  where,
+  type AttentionOptions,
+} from './linearAlgebra.js';
+export { autocast, enableGrad, grad, inferenceMode, isGradEnabled, noGrad } from './autograd.js';
+export {
+  deriveSeed,
+  Generator,
+  getRngState,
+  manualSeed,
+  setRngState,
+  uniformAt,
+} from './random.js';
+export {
+  cudaIsAvailable,
+  getNumThreads,
+  memory,
+  runtimeInfo,
+  setNumThreads,
+  synchronize,
+  type MemoryUse,
+} from './runtime.js';
+export {
+  assertIntegerAtLeast,
+  assertPositive,
+  assertRank,
+  assertSameShape,
+  showShape,
+} from './assert.js';

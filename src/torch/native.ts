@@ -1,0 +1,158 @@
+/**
+ * The addon: where it lies, when it is loaded, and how its errors become ours. Nothing outside src/torch imports it.
+ *
+ * It is loaded at the first use of a tensor and not at import, so that `posttrain --help` never waits for libtorch.
+ */
+import { existsSync } from 'node:fs';
+import { createRequire } from 'node:module';
+import { dirname, join } from 'node:path';
+import { fileURLToPath } from 'node:url';
+import { DisposedError, NativeError, ValueRangeError } from '../errors/index.js';
+
+/** The integer that stands for a tensor in the addon's table. 0 is never a tensor. */
+export type Slot = number;
+/** The integer that stands for a random generator in the addon's table. */
+export type GeneratorSlot = number;
+/** A typed array that a tensor can be made from. */
+export type SourceArray = Float32Array | Float64Array | Int32Array | BigInt64Array | Uint8Array;
+/** A typed array that a tensor can be read into. */
+export type TargetArray = Float32Array | Float64Array | Int32Array | Uint8Array;
+
+/** What the addon exports beside operators. See native/src. */
+export interface Native {
+  operator(name: string): unknown;
+  schemaOf(name: string): string | undefined;
+  fromTypedArray(data: SourceArray, dtype: number, shape: readonly number[], device: string): Slot;
+  fromBytes(data: Uint8Array, dtype: number, shape: readonly number[]): Slot;
+  toTypedArray(tensor: Slot): TargetArray;
+  toBytes(tensor: Slot): Uint8Array;
+  item(tensor: Slot): number | boolean;
+  shape(tensor: Slot): number[];
+  dtype(tensor: Slot): number;
+  device(tensor: Slot): string;
+  isContiguous(tensor: Slot): boolean;
+  release(slots: Int32Array, count: number): void;
+  releaseOne(slot: Slot): void;
+  memory(): [liveTensors: number, liveBytes: number];
+  storageBytes(tensor: Slot): number;
+  adjustExternalMemory(bytes: number): void;
+  backward(
+    outputs: readonly Slot[],
+    gradients: readonly Slot[] | undefined,
+    retainGraph: boolean,
+    createGraph: boolean,
+  ): void;
+  grad(
+    outputs: readonly Slot[],
+    inputs: readonly Slot[],
+    gradients: readonly Slot[] | undefined,
+    retainGraph: boolean,
+    createGraph: boolean,
+    allowUnused: boolean,
+  ): Slot[];
+  gradientOf(tensor: Slot): Slot;
+  setGradient(tensor: Slot, gradient: Slot): void;
+  requiresGrad(tensor: Slot): boolean;
+  setRequiresGrad(tensor: Slot, value: boolean): void;
+  isLeaf(tensor: Slot): boolean;
+  setGradEnabled(enabled: boolean): boolean;
+  isGradEnabled(): boolean;
+  enterInference(): void;
+  exitInference(): void;
+  setAutocast(device: string, enabled: boolean, dtype: number): [boolean, number];
+  getNumThreads(): number;
+  setNumThreads(count: number): void;
+  runtimeInfo(): RuntimeInfo;
+  synchronize(device: string): void;
+  manualSeed(seed: number): void;
+  createGenerator(device: string, seed: number): GeneratorSlot;
+  releaseGenerator(generator: GeneratorSlot): void;
+  generatorState(generator: GeneratorSlot | string): Slot;
+  setGeneratorState(generator: GeneratorSlot | string, state: Slot): void;
+  setErrorFactory(
+    factory: (kind: string, operation: string, message: string, details: string) => Error,
+  ): void;
+}
+
+/** What libtorch says of itself and of the machine. */
+export interface RuntimeInfo {
+  /** libtorch's version, for example 2.13.0. */
+  readonly version: string;
+  /** The vector instructions that libtorch chose, for example AVX512. */
+  readonly cpuCapability: string;
+  /** How many CUDA devices can be used. */
+  readonly cudaDevices: number;
+  readonly hasMps: boolean;
+  readonly hasMkldnn: boolean;
+  /** libtorch's own report on its thread pools. */
+  readonly parallel: string;
+}
+
+let loaded: Native | undefined;
+const afterLoad: ((native: Native) => void)[] = [];
+
+/** The addon, loaded at the first call. @throws NativeError when it has not been built or cannot be loaded. */
+export function native(): Native {
+  return loaded ?? load();
+}
+
+/** Runs `callback` once, right after the addon is loaded. */
+export function onLoad(callback: (native: Native) => void): void {
+  if (loaded) callback(loaded);
+  else afterLoad.push(callback);
+}
+
+/** The folder of this checkout or installed package: the nearest one above this file with a package.json. */
+export function packageRoot(): string {
+  let folder = dirname(fileURLToPath(import.meta.url));
+  while (!existsSync(join(folder, 'package.json'))) {
+    const parent = dirname(folder);
+    if (parent === folder) {
+      throw new NativeError(
+        'native: expected a package.json above the compiled files, found none.',
+      );
+    }
+    folder = parent;
+  }
+  return folder;
+}
+
+function load(): Native {
+  const path = join(packageRoot(), 'build', 'native', 'posttrain.node');
+  const hint =
+    'Run `npm run setup` in the checkout of posttrain; `npx posttrain doctor` says more.';
+  if (!existsSync(path)) {
+    throw new NativeError(`native: expected the addon at ${path}, but there is no such file.`, {
+      hint,
+    });
+  }
+  let addon: Native;
+  try {
+    addon = createRequire(import.meta.url)(path) as Native;
+  } catch (cause) {
+    const reason = cause instanceof Error ? cause.message : String(cause);
+    throw new NativeError(`native: the addon at ${path} cannot be loaded: ${reason}`, {
+      hint,
+      cause,
+    });
+  }
+  addon.setErrorFactory(errorFrom);
+  loaded = addon;
+  for (const callback of afterLoad.splice(0)) callback(addon);
+  return addon;
+}
+
+function errorFrom(kind: string, operation: string, message: string, details: string): Error {
+  const name = operation.replace(/^aten::/, '');
+  const called = details === '' ? '' : ` Called with ${details}.`;
+  if (kind === 'disposed') {
+    return new DisposedError(
+      `${name}: expected a live tensor, received one that was freed.${called}`,
+      {
+        hint: 'It was freed by dispose() or by the tidy() it was made in. Return it from tidy() or use keep().',
+      },
+    );
+  }
+  if (kind === 'argument') return new ValueRangeError(`${name}: ${message}.${called}`);
+  return new NativeError(`${name}: ${message.trim().replace(/\.?$/, '.')}${called}`);
+}

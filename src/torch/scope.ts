@@ -1,0 +1,118 @@
+/**
+ * Who frees a tensor. Each `Tensor` object owns one slot of the addon's table. A slot is freed by the `tidy` its tensor
+ * was made in, by `dispose`, or, as a net under both, by the garbage collector.
+ */
+import { native, type Slot } from './native.js';
+import type { Tensor } from './tensor.js';
+
+let current: Tensor[] | null = null;
+
+// What tensors outside of every scope hold: V8 must feel their size, and they are freed when V8 collects them.
+interface Escaped {
+  slot: Slot;
+  bytes: number;
+}
+const escaped = new WeakMap<Tensor, Escaped>();
+const registry = new FinalizationRegistry<Escaped>(({ slot, bytes }) => {
+  native().releaseOne(slot);
+  native().adjustExternalMemory(-bytes);
+});
+
+/** Gives a new tensor to the current scope, or to the garbage collector where there is none. @internal */
+export function adopt(tensor: Tensor): void {
+  if (current !== null) current.push(tensor);
+  else leaveToCollector(tensor);
+}
+
+function leaveToCollector(tensor: Tensor): void {
+  const held = { slot: tensor.slot, bytes: native().storageBytes(tensor.slot) };
+  native().adjustExternalMemory(held.bytes);
+  escaped.set(tensor, held);
+  registry.register(tensor, held, tensor);
+}
+
+/** Frees the slot of `tensor` now. A second call does nothing. @internal */
+export function release(tensor: Tensor): void {
+  const { slot } = tensor;
+  if (slot === 0) return;
+  tensor.slot = 0;
+  const held = escaped.get(tensor);
+  if (held) {
+    escaped.delete(tensor);
+    registry.unregister(tensor);
+    native().adjustExternalMemory(-held.bytes);
+  }
+  native().releaseOne(slot);
+}
+
+/**
+ * Takes a tensor out of the scope it was made in: no `tidy` frees it, `dispose` or the garbage collector does.
+ * Parameters of models are kept this way.
+ */
+export function keep<Kept extends Tensor>(tensor: Kept): Kept {
+  if (!escaped.has(tensor) && tensor.slot !== 0) leaveToCollector(tensor);
+  return tensor;
+}
+
+// The result of a tidy callback may be a promise only by mistake: its tensors would be freed before it is resolved.
+type NotPromise<T> = T extends PromiseLike<unknown> ? never : T;
+
+let buffer = new Int32Array(1024);
+
+/**
+ * Runs `callback` and frees every tensor made in it, except those in its result: a tensor, or an array, map or plain
+ * object that holds tensors at any depth. Nested calls hand their results to the outer one. The callback is synchronous.
+ * When it throws, everything made in it is freed.
+ */
+export function tidy<Result>(callback: () => NotPromise<Result>): Result {
+  const outer = current;
+  const scope: Tensor[] = [];
+  current = scope;
+  let result: Result;
+  try {
+    result = callback();
+  } catch (error) {
+    current = outer;
+    freeAll(scope, null);
+    throw error;
+  }
+  current = outer;
+  const kept = new Set<Tensor>();
+  collect(result, kept, 0);
+  freeAll(scope, kept);
+  for (const tensor of scope) if (kept.has(tensor) && tensor.slot !== 0) adopt(tensor);
+  return result;
+}
+
+function freeAll(scope: readonly Tensor[], kept: ReadonlySet<Tensor> | null): void {
+  if (scope.length > buffer.length) buffer = new Int32Array(scope.length * 2);
+  let count = 0;
+  for (const tensor of scope) {
+    if (tensor.slot === 0 || kept?.has(tensor) === true || escaped.has(tensor)) continue;
+    buffer[count++] = tensor.slot;
+    tensor.slot = 0;
+  }
+  if (count > 0) native().release(buffer, count);
+}
+
+let isTensor: (value: object) => value is Tensor;
+
+/** Tells this module how to recognise a tensor; the class itself would be a circular import. @internal */
+export function recognise(test: typeof isTensor): void {
+  isTensor = test;
+}
+
+const MAX_DEPTH = 8;
+
+function collect(value: unknown, into: Set<Tensor>, depth: number): void {
+  if (typeof value !== 'object' || value === null || depth > MAX_DEPTH) return;
+  if (isTensor(value)) {
+    into.add(value);
+  } else if (Array.isArray(value)) {
+    for (const element of value) collect(element, into, depth + 1);
+  } else if (value instanceof Map) {
+    for (const element of value.values()) collect(element, into, depth + 1);
+  } else if (!ArrayBuffer.isView(value)) {
+    for (const element of Object.values(value)) collect(element, into, depth + 1);
+  }
+}
