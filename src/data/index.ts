@@ -1,0 +1,24 @@
+/** Rows of the user's data: reading, checking, tokenizing, ordering and batching them. Plain values, no tensors. */
+export { readRows } from './readRows.js';
+export { describeValue, placeOf, rowsFromObjects, type Row } from './row.js';
+export { detectFormat, validateRows, type DataFormat, type DataFormatName } from './format.js';
+export type { Message, TextTokenizer } from './textTokenizer.js';
+export {
+  tokenizeForSft,
+  tokenizePrompts,
+  type PromptExample,
+  type PromptReport,
+  type PromptTokenizeOptions,
+  type SftExample,
+  type SftReport,
+  type SftTokenizeOptions,
+} from './tokenizeRows.js';
+export { BatchOrder, type BatchOrderOptions, type BatchPosition } from './batchOrder.js';
+export {
+  padRight,
+  splitRows,
+  tokenBudgetBatches,
+  type PaddedIds,
+  type SplitSize,
+} from './batches.js';
+export { SeededRandom } from './random.js';

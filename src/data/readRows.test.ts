@@ -1,0 +1,222 @@
+import assert from 'node:assert/strict';
+import { mkdirSync, mkdtempSync, writeFileSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { describe, test } from 'node:test';
+import { readRows } from './index.js';
+
+const folder = mkdtempSync(join(tmpdir(), 'posttrain-rows-'));
+let made = 0;
+
+function file(extension: string, content: string | Uint8Array): string {
+  const path = join(folder, `${made++}.${extension}`);
+  writeFileSync(path, content);
+  return path;
+}
+
+describe('readRows', () => {
+  test('JSONL rows carry their file and line; blank lines, CRLF and a byte-order mark are accepted', async () => {
+    const path = file('jsonl', '\ufeff{"a": 1}\r\n\r\n  \n{"a": "é🙂\u2028"}');
+    assert.deepEqual(await readRows(path), [
+      { values: { a: 1 }, file: path, line: 1 },
+      { values: { a: 'é🙂\u2028' }, file: path, line: 4 },
+    ]);
+  });
+
+  test('JSON lists give each element the line on which it begins', async () => {
+    const path = file('json', '\n[{"a": [1, {"b": "]}"}]},\n\n  {"a":\n 2}, {"a": 3}\n]\n');
+    assert.deepEqual(
+      (await readRows(path)).map((row) => [row.values['a'], row.line]),
+      [
+        [[1, { b: ']}' }], 2],
+        [2, 4],
+        [3, 5],
+      ],
+    );
+  });
+
+  test('a .json file with one object per line is read as lines', async () => {
+    const path = file('json', '{"a": 1}\n{"a": 2}\n');
+    assert.deepEqual(
+      (await readRows(path)).map((row) => row.line),
+      [1, 2],
+    );
+  });
+
+  test('several files follow one another', async () => {
+    const paths = [file('jsonl', '{"a": 1}'), file('ndjson', '{"a": 2}')];
+    assert.deepEqual(
+      (await readRows(paths)).map((row) => [row.values['a'], row.file]),
+      [
+        [1, paths[0]],
+        [2, paths[1]],
+      ],
+    );
+  });
+
+  test('CSV: quoted fields hold commas, quotes and line ends; lines are counted through them', async () => {
+    const path = file('csv', 'prompt,answer\r\n"a, ""b""\nc",1\n\nd,\n');
+    assert.deepEqual(await readRows(path), [
+      { values: { prompt: 'a, "b"\nc', answer: '1' }, file: path, line: 2 },
+      { values: { prompt: 'd', answer: '' }, file: path, line: 5 },
+    ]);
+  });
+
+  describe('rejects', () => {
+    const cases: {
+      name: string;
+      extension: string;
+      content: string | Uint8Array;
+      message: string; // after the path
+    }[] = [
+      {
+        name: 'a syntax error, with line and column',
+        extension: 'jsonl',
+        content: '{"a": 1}\n{"a": 1,, "b": 2}\n',
+        message: ':2:9: expected a name in double quotes, received ",".',
+      },
+      {
+        name: 'a torn last line',
+        extension: 'jsonl',
+        content: '{"a": 1}\n{"a": "xy',
+        message: ':2:10: expected a closing double quote, received the end of the text.',
+      },
+      {
+        name: 'two objects on one line',
+        extension: 'jsonl',
+        content: '{"a": 1} {"a": 2}',
+        message: ':1:10: expected the end of the text, received "{".',
+      },
+      {
+        name: 'Python spelling of true',
+        extension: 'jsonl',
+        content: '{"a": True}',
+        message: ':1:7: expected a value, received "T".',
+      },
+      {
+        name: 'a row that is not an object',
+        extension: 'jsonl',
+        content: '{"a": 1}\n[1, 2]\n',
+        message: ':2:1: expected an object, received the list [1,2].',
+      },
+      {
+        name: 'a row that is null',
+        extension: 'jsonl',
+        content: 'null',
+        message: ':1:1: expected an object, received null.',
+      },
+      {
+        name: 'a fault inside a JSON list, at its own line',
+        extension: 'json',
+        content: '[\n {"a": 1},\n {"a": 2}\n {"a": 3}\n]',
+        message: ':4:2: expected "," or "]", received "{".',
+      },
+      {
+        name: 'an element of a JSON list that is not an object',
+        extension: 'json',
+        content: '[{"a": 1},\n  7]',
+        message: ':2:3: expected an object, received the number 7.',
+      },
+      {
+        name: 'a JSON file that is neither list nor objects',
+        extension: 'json',
+        content: '"text"',
+        message: ':1:1: expected a list of objects, received the string "text".',
+      },
+      {
+        name: 'an empty file',
+        extension: 'jsonl',
+        content: '\n \n',
+        message: ': expected at least one row, but the file has none.',
+      },
+      {
+        name: 'an empty list',
+        extension: 'json',
+        content: '[]',
+        message: ': expected at least one row, but the file has none.',
+      },
+      {
+        name: 'a CSV file with only a header',
+        extension: 'csv',
+        content: 'a,b\n',
+        message: ': expected at least one row, but the file has none.',
+      },
+      {
+        name: 'bytes that are not UTF-8, with line and column',
+        extension: 'jsonl',
+        content: Uint8Array.from([...Buffer.from('{"a": 1}\n{"é": "'), 0xff, 0x22]),
+        message: ':2:8: expected UTF-8 text, received other bytes.',
+      },
+      {
+        name: 'an unknown extension',
+        extension: 'parquet',
+        content: 'PAR1',
+        message: ': expected a file that ends in .jsonl, .json or .csv, received .parquet.',
+      },
+      {
+        name: 'a CSV record with too few fields',
+        extension: 'csv',
+        content: 'a,b\n1,2\n3\n',
+        message: ':3:1: expected 2 fields like the header, received 1.',
+      },
+      {
+        name: 'a CSV quote inside a field',
+        extension: 'csv',
+        content: 'a,b\n1,x"y"\n',
+        message: ':2:4: expected quotes only around a whole field, received "\\"".',
+      },
+      {
+        name: 'text after a closing CSV quote',
+        extension: 'csv',
+        content: 'a,b\n"1"x,2\n',
+        message:
+          ':2:4: expected a comma or the end of the line after a closing double quote, received "x".',
+      },
+      {
+        name: 'a CSV quote that is never closed',
+        extension: 'csv',
+        content: 'a\n"x\ny',
+        message: ':3:2: expected a closing double quote, received the end of the file.',
+      },
+      {
+        name: 'a bare carriage return in CSV',
+        extension: 'csv',
+        content: 'a\nx\ry',
+        message: ':2:2: expected a line feed after a carriage return, received "\\r".',
+      },
+      {
+        name: 'a CSV header that names a column twice',
+        extension: 'csv',
+        content: 'a,a\n1,2\n',
+        message: ':1:1: expected every column once, but "a" occurs twice in the header.',
+      },
+    ];
+    for (const { name, extension, content, message } of cases) {
+      test(name, async () => {
+        const path = file(extension, content);
+        await assert.rejects(readRows(path), { code: 'E_DATA', message: `${path}${message}` });
+      });
+    }
+
+    test('a missing file and a folder', async () => {
+      await assert.rejects(readRows('no/such.jsonl'), {
+        code: 'E_IO',
+        message: 'no/such.jsonl: expected a data file, but there is no such file.',
+      });
+      const named = join(folder, 'folder.jsonl');
+      mkdirSync(named);
+      await assert.rejects(readRows(named), {
+        code: 'E_IO',
+        message: `${named}: expected a data file, but it is a folder.`,
+      });
+    });
+
+    test('lists nested too deeply to find their lines', async () => {
+      const path = file('json', `[{"a": ${'['.repeat(600)}${']'.repeat(600)}}]`);
+      await assert.rejects(readRows(path), {
+        code: 'E_DATA',
+        message: /expected at most 500 nested lists and objects, received "\["\.$/,
+      });
+    });
+  });
+});

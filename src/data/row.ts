@@ -1,0 +1,39 @@
+/** One row of a data set and where it came from. */
+
+/** A row: named values and its place in the user's file, so that every later message can point at it. */
+export interface Row {
+  /** The row's columns as they were read. */
+  readonly values: Readonly<Record<string, unknown>>;
+  /** Path of the file, or a name for rows that were given in memory. */
+  readonly file: string;
+  /** Line on which the row starts, counted from 1. */
+  readonly line: number;
+}
+
+/** `file:line` of a row, as editors and terminals understand it. */
+export function placeOf(row: Row): string {
+  return `${row.file}:${row.line}`;
+}
+
+/** Rows made of objects in memory; the line counts the objects from 1. */
+export function rowsFromObjects(
+  objects: Iterable<Readonly<Record<string, unknown>>>,
+  name = '<memory>',
+): Row[] {
+  return Array.from(objects, (values, index) => ({ values, file: name, line: index + 1 }));
+}
+
+/** A value for a message: its JSON, cut short, or its type where JSON has no form for it. */
+export function describeValue(value: unknown): string {
+  if (value === undefined) return 'nothing';
+  if (value === null) return 'null';
+  if (typeof value === 'function') return 'a function';
+  let json: string;
+  try {
+    json = JSON.stringify(value) ?? String(value);
+  } catch {
+    json = String(value);
+  }
+  const kind = Array.isArray(value) ? 'list' : typeof value;
+  return `the ${kind} ${json.length > 60 ? `${json.slice(0, 60)}…` : json}`;
+}

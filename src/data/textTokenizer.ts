@@ -1,0 +1,20 @@
+/** What data needs of a tokenizer. `posttrain`'s own tokenizers satisfy it; data knows nothing else of them. */
+
+/** One message of a conversation. */
+export interface Message {
+  readonly role: string;
+  readonly [field: string]: unknown;
+}
+
+/** Text and conversations to token ids. */
+export interface TextTokenizer {
+  encode(text: string, options?: { readonly addSpecialTokens?: boolean | undefined }): number[];
+  applyChatTemplate(
+    messages: readonly Message[],
+    options?: {
+      readonly addGenerationPrompt?: boolean | undefined;
+      readonly tools?: readonly unknown[] | undefined;
+    },
+  ): string;
+  readonly eosTokenId: number | undefined;
+}
