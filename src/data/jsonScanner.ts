@@ -8,9 +8,11 @@ export interface JsonFault {
   readonly received: string;
 }
 
-class FaultFound {
+/** Leaves the recursion; never leaves this file. */
+class FaultFound extends Error {
   readonly fault: JsonFault;
   constructor(fault: JsonFault) {
+    super(fault.expected);
     this.fault = fault;
   }
 }

@@ -1,0 +1,12 @@
+/** Tasks that are made on the spot, as text with right answers. */
+export {
+  additionAnswer,
+  additionPrompt,
+  additionTask,
+  additionWithoutCarry,
+  assertDisjoint,
+  type AdditionDemonstration,
+  type AdditionProblem,
+  type AdditionTask,
+  type AdditionTaskOptions,
+} from './addition.js';
