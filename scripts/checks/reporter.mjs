@@ -6,7 +6,8 @@ import { inspect } from 'node:util';
 
 /**
  * @typedef {object} TestEvent
- * @property {'pass' | 'fail' | 'skip' | 'note'} outcome A note is a warning of node:test itself.
+ * @property {'pass' | 'fail' | 'skip' | 'note' | 'end'} outcome A note is a warning of node:test itself; the end comes when
+ *   every test has been reported, which a process that exits within a test never reaches.
  * @property {string} name Of the groups and the test, joined by ` > `.
  * @property {number} milliseconds
  * @property {string} [error]
@@ -32,6 +33,7 @@ export default async function* report(source) {
     const name = [...path.slice(0, data.nesting), data.name].join(' > ');
     yield `${JSON.stringify({ ...event, name, milliseconds: data.details.duration_ms })}\n`;
   }
+  yield `${JSON.stringify({ outcome: 'end', name: '', milliseconds: 0 })}\n`;
 }
 
 /**

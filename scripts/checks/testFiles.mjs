@@ -129,7 +129,8 @@ function faultOf(result, events, timeoutSeconds) {
   if (result.code === null) return 'was ended by a signal (a crash, or out of memory)';
   const failed = events.some((event) => event.outcome === 'fail');
   if (result.code !== 0 && !failed) return `ended with exit code ${result.code}`;
-  if (events.every((event) => event.outcome === 'note')) return 'ran no test';
+  if (events.at(-1)?.outcome !== 'end') return 'ended before its tests';
+  if (events.every(({ outcome }) => outcome === 'note' || outcome === 'end')) return 'ran no test';
   return undefined;
 }
 
