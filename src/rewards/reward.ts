@@ -1,0 +1,88 @@
+/** What a reward is. Rewards see text and the user's row; never tokens, tensors or models. */
+import { RewardError } from '../errors/index.js';
+
+/** What one reward function call sees. */
+export interface RewardInput<Row = Readonly<Record<string, unknown>>> {
+  /** The prompt as the model saw it: plain text, or the conversation as the chat template rendered it. */
+  readonly prompt: string;
+  /** What the model wrote, without special tokens. */
+  readonly completion: string;
+  /** The row that the prompt came from, with all its columns. */
+  readonly row: Row;
+  /** Why the completion ended: the EOS token, a stop string or token, or the length limit. */
+  readonly finishReason: 'eos' | 'stop' | 'length';
+  /** Tokens of the completion, its EOS included. */
+  readonly completionTokens: number;
+  /** Where the row stands in the user's files, for reports. */
+  readonly source?: { readonly file: string; readonly line: number } | undefined;
+}
+
+/**
+ * Scores one completion; higher is better. What is not a finite number (null, undefined, NaN, an error thrown, a promise
+ * that rejects or does not settle in time) leaves the completion unscored.
+ */
+export type RewardFunction<Row = Readonly<Record<string, unknown>>> = (
+  input: RewardInput<Row>,
+) => number | null | undefined | Promise<number | null | undefined>;
+
+/** A reward with the name it is logged under and its weight in the sum. */
+export interface NamedReward<Row = Readonly<Record<string, unknown>>> {
+  readonly name: string;
+  readonly weight: number;
+  readonly fn: RewardFunction<Row>;
+}
+
+/**
+ * Gives rewards other weights, by name. Rewards that are not named keep theirs.
+ *
+ * @throws RewardError if no reward has the name, or a weight is not a finite number
+ */
+export function withWeights<Row>(
+  rewards: readonly NamedReward<Row>[],
+  weights: Readonly<Record<string, number>>,
+): NamedReward<Row>[] {
+  for (const name of Object.keys(weights)) {
+    if (rewards.some((reward) => reward.name === name)) continue;
+    throw new RewardError(
+      `withWeights: expected the name of a reward (${rewards.map((reward) => reward.name).join(', ')}), received ${JSON.stringify(name)}.`,
+    );
+  }
+  const weighted = rewards.map((reward) => ({
+    ...reward,
+    weight: weights[reward.name] ?? reward.weight,
+  }));
+  checkRewards('withWeights', weighted);
+  return weighted;
+}
+
+/**
+ * Checks that there are rewards, with names that differ and finite weights.
+ *
+ * @throws RewardError otherwise
+ */
+export function checkRewards<Row>(caller: string, rewards: readonly NamedReward<Row>[]): void {
+  if (rewards.length === 0) {
+    throw new RewardError(`${caller}: expected at least one reward, received none.`);
+  }
+  const seen = new Set<string>();
+  for (const { name, weight, fn } of rewards) {
+    if (name === '') throw new RewardError(`${caller}: expected every reward to have a name.`);
+    if (seen.has(name)) {
+      throw new RewardError(
+        `${caller}: expected rewards with different names, received two named ${JSON.stringify(name)}.`,
+        { hint: 'Rewards are logged by name: give one of them another.' },
+      );
+    }
+    seen.add(name);
+    if (!Number.isFinite(weight)) {
+      throw new RewardError(
+        `${caller}: expected reward ${JSON.stringify(name)} to have a finite weight, received ${weight}.`,
+      );
+    }
+    if (typeof fn !== 'function') {
+      throw new RewardError(
+        `${caller}: expected reward ${JSON.stringify(name)} to be a function, received ${typeof fn}.`,
+      );
+    }
+  }
+}
