@@ -61,7 +61,7 @@ export async function scoreCompletions<Row>(
   }
 
   const calls = inputs.flatMap((input) => rewards.map((reward) => ({ input, reward })));
-  const outcomes = new Array<Outcome>(calls.length);
+  const outcomes: Outcome[] = [];
   let started = 0;
   const work = async (): Promise<void> => {
     while (started < calls.length) {
@@ -84,7 +84,7 @@ function collect<Row>(
 ): RewardScores {
   const scores = new Float64Array(inputs.length);
   const byReward = Object.fromEntries(
-    rewards.map(({ name }) => [name, new Array<number>(inputs.length).fill(Number.NaN)]),
+    rewards.map(({ name }) => [name, inputs.map(() => Number.NaN)]),
   );
   const failures: RewardFailure[] = [];
   inputs.forEach((input, index) => {

@@ -30,7 +30,7 @@ describe('additionTask', () => {
     for (const { prompt, answer } of [...task.trainPrompts.slice(0, 2000), ...task.heldOut]) {
       const [, a, b] = /^(\d{3})\+(\d{3})=$/.exec(prompt) ?? [];
       assert.match(answer, /^\d{4}$/);
-      assert.equal(Number([...answer].reverse().join('')), Number(a) + Number(b));
+      assert.equal(Number(Array.from(answer).reverse().join('')), Number(a) + Number(b));
     }
   });
 
@@ -38,7 +38,7 @@ describe('additionTask', () => {
     const characters = new Set(task.characters);
     assert.equal(characters.size, task.characters.length);
     for (const { prompt, completion } of task.demonstrations) {
-      assert.ok([...prompt, ...completion].every((character) => characters.has(character)));
+      assert.ok(Array.from(prompt + completion).every((character) => characters.has(character)));
     }
   });
 

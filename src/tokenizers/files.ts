@@ -186,8 +186,10 @@ function findChatTemplate(
   if (template === undefined || template === null) return undefined;
   if (typeof template === 'string') return template;
   if (Array.isArray(template)) {
-    const named = template.find((entry) => isJsonObject(entry) && entry['name'] === 'default');
-    if (isJsonObject(named) && typeof named['template'] === 'string') return named['template'];
+    const named = template
+      .filter((entry: unknown) => isJsonObject(entry))
+      .find((entry) => entry['name'] === 'default');
+    if (typeof named?.['template'] === 'string') return named['template'];
   }
   throw new CheckpointError(
     `loadTokenizer: expected "chat_template" in ${join(source, 'tokenizer_config.json')} to be a string or a list with a "default" template, received something else.`,
