@@ -111,6 +111,25 @@ describe('tokenizeForSft', () => {
     assert.deepEqual([report.truncated, report.dropped], [0, 1]);
   });
 
+  test('an empty prompt leaves the first token of the completion untrained', () => {
+    const { examples } = tokenizeForSft(
+      rowsFromObjects([{ prompt: '', completion: '12' }]),
+      digits,
+      { maxLength: 8 },
+    );
+    assert.deepEqual(examples[0]?.inputIds, [...ids('12'), EOS]);
+    assert.deepEqual(Array.from(examples[0].completionMask), [0, 1, 1]);
+  });
+
+  test('an EOS in the prompt does not count as the end of a completion', () => {
+    const { report } = tokenizeForSft(
+      rowsFromObjects([{ prompt: '1<eos>', completion: '222' }]),
+      digits,
+      { maxLength: 4 },
+    );
+    assert.equal(report.withoutEos, 1);
+  });
+
   test('where a token would cross the border, the prompt keeps the tokens it has alone', () => {
     // "ab" is one token of this vocabulary, so "a" ⊕ "b" as one text would hide the border.
     const merging = createBpeTokenizer({ texts: ['ab ab ab'], vocabSize: 260 });

@@ -155,8 +155,6 @@ export function learnMerges(inputs: LearnMergesInputs): Merge[] {
       const entry = words[word];
       if (entry === undefined) continue;
       mergeInWord(entry, { left, right, symbol }, (a, b, sign) => {
-        // The merged pair itself is gone; a run such as "aaa" would otherwise bring it back.
-        if (a === left && b === right) return;
         index.add(a, b, sign * entry.count, word);
         if (sign > 0) made.set(`${a},${b}`, [a, b]);
       });
