@@ -10,6 +10,7 @@ import {
   hashOf,
   readJson,
   readText,
+  removeAbandoned,
   statOf,
   temporaryName,
   writeAtomic,
@@ -152,6 +153,7 @@ export async function buildAddon({ root, env, log, libtorch }) {
   log(`addon: compiling ${changed.length} of ${plan.units.length} files with ${version}`);
   await compileAll(changed, async (unit) => {
     const object = join(folder, 'obj', unit.object);
+    removeAbandoned(object);
     const temporary = temporaryName(object);
     const { compileFlags } = plan;
     const args = [...compileFlags, '-c', unit.source, '-o', temporary];
@@ -162,6 +164,7 @@ export async function buildAddon({ root, env, log, libtorch }) {
     writeAtomic(join(folder, 'objects.json'), JSON.stringify(keys));
   });
   const target = addonPath(root);
+  removeAbandoned(target);
   const temporary = temporaryName(target);
   const objects = plan.units.map((unit) => join(folder, 'obj', unit.object));
   const args = [...objects, ...plan.linkFlags, '-o', temporary];
