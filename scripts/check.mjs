@@ -25,7 +25,8 @@ import { conclude, runTests } from './test.mjs';
  */
 const program = (script, args) => async () => {
   const all = [join(ROOT, 'node_modules', script), ...args];
-  const result = await runProgram(process.execPath, all, { cwd: ROOT });
+  const env = { ...process.env, NO_COLOR: '1' };
+  const result = await runProgram(process.execPath, all, { cwd: ROOT, env });
   return result.code === 0 ? undefined : result.output.trimEnd();
 };
 

@@ -184,7 +184,7 @@ describe('the runner of tests', () => {
   test('counts what is skipped as neither', async () => {
     const { counts } = await run(
       'skipped.test.js',
-      "test('a', { skip: true }, () => {}); test('b', () => {});",
+      "test('a', { skip: 'for a reason' }, () => {}); test('b', () => {});",
     );
     assert.deepEqual(counts, { passed: 1, failed: 0, skipped: 1 });
   });
