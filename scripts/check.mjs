@@ -8,6 +8,7 @@
  *     node scripts/check.mjs --quickstart     all of them, and the quickstart
  */
 import { join } from 'node:path';
+import { stripVTControlCharacters } from 'node:util';
 import { checkQuickstart } from './checks/quickstart.mjs';
 import { checkDocs } from './docsCheck.mjs';
 import { ROOT, setup } from './setup.mjs';
@@ -25,9 +26,8 @@ import { conclude, runTests } from './test.mjs';
  */
 const program = (script, args) => async () => {
   const all = [join(ROOT, 'node_modules', script), ...args];
-  const env = { ...process.env, NO_COLOR: '1' };
-  const result = await runProgram(process.execPath, all, { cwd: ROOT, env });
-  return result.code === 0 ? undefined : result.output.trimEnd();
+  const result = await runProgram(process.execPath, all, { cwd: ROOT });
+  return result.code === 0 ? undefined : stripVTControlCharacters(result.output).trimEnd();
 };
 
 /** @type {Check} */
