@@ -1,0 +1,12 @@
+/** Settings: which exist, what they may hold, their defaults and where those come from. Knows nothing of training. */
+export { SftConfig, type SftConfigInput } from './sft.js';
+export { GrpoConfig, type GrpoConfigInput } from './grpo.js';
+export { parseConfig } from './parseConfig.js';
+export {
+  applyOverrides,
+  configFromObject,
+  readConfigFile,
+  type ConfigSource,
+} from './configSource.js';
+export { describeConfig, type SettingRow } from './describeConfig.js';
+export { nearestName } from './nearestName.js';

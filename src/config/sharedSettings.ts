@@ -1,0 +1,106 @@
+/**
+ * Settings that several methods share. Every one carries its help (`description`) and where its default comes from
+ * (`origin`): a sentence of a paper, the default of another program, or plainly our own choice.
+ */
+import * as z from 'zod';
+
+/** What a run is: its seed, where it computes, what it writes and how often. */
+export const runSettings = {
+  seed: z.int().min(0).default(0).meta({
+    description: 'Seed from which every random choice of the run is derived.',
+    origin: 'Ours. Any number will do.',
+  }),
+  device: z.enum(['auto', 'cpu', 'cuda']).default('auto').meta({
+    description: 'Where the model computes. auto takes CUDA where it can be used, else the CPU.',
+    origin: 'Ours.',
+  }),
+  dtype: z.enum(['float32', 'bfloat16', 'float64']).default('float32').meta({
+    description: 'Number type the model is loaded and computed in.',
+    origin:
+      'Ours: exact enough for ratios of probabilities, and updates do not vanish as in bfloat16.',
+  }),
+  microBatchTokens: z.int().min(1).default(4096).meta({
+    description:
+      'Most tokens, padding included, of one forward pass. Changes memory, never the result.',
+    origin:
+      'Ours: with a vocabulary of 50,000 the logits of 4,096 tokens take 0.8 GB in float32, which a laptop has.',
+  }),
+  checkpointEvery: z.int().min(1).nullable().default(100).meta({
+    description: 'Steps between checkpoints; null writes one at the end only.',
+    origin: 'Ours.',
+  }),
+  keepCheckpoints: z.int().min(1).nullable().default(3).meta({
+    description: 'How many of the newest checkpoints stay on disk; null keeps all.',
+    origin: 'Ours: one to continue from, two to fall back to.',
+  }),
+  logEvery: z.int().min(1).default(10).meta({
+    description: 'Steps between lines in log.txt. metrics.jsonl has every step.',
+    origin: 'Ours.',
+  }),
+  evalEvery: z.int().min(1).nullable().default(null).meta({
+    description:
+      'Steps between measurements on the evaluation data; null measures after the last step only.',
+    origin: 'Ours.',
+  }),
+};
+
+/** AdamW and gradient clipping, without what differs from method to method (learning rate, schedule, decay). */
+export const optimizerSettings = {
+  adamBeta1: z.number().min(0).lt(1).default(0.9).meta({
+    description: 'β₁ of AdamW: decay of the mean of gradients.',
+    origin: 'Kingma & Ba 2015, arXiv:1412.6980, Algorithm 1.',
+  }),
+  adamBeta2: z.number().min(0).lt(1).default(0.999).meta({
+    description: 'β₂ of AdamW: decay of the mean of squared gradients.',
+    origin: 'Kingma & Ba 2015, arXiv:1412.6980, Algorithm 1.',
+  }),
+  adamEpsilon: z.number().positive().default(1e-8).meta({
+    description: 'ε of AdamW, added to the root of the squared gradients.',
+    origin: 'Kingma & Ba 2015, arXiv:1412.6980, Algorithm 1.',
+  }),
+  maxGradNorm: z.number().positive().nullable().default(1).meta({
+    description: 'Global norm to which larger gradients are scaled down; null clips nothing.',
+    origin:
+      'Brown et al. 2020 (GPT-3), arXiv:2005.14165, Appendix B: "we clip the global norm of the gradient at 1.0".',
+  }),
+};
+
+/** Learning rate at its peak. */
+export function learningRateSetting(value: number, origin: string) {
+  return z.number().positive().default(value).meta({
+    description: 'Learning rate of AdamW after the warm-up.',
+    origin,
+  });
+}
+
+/** Decoupled weight decay. */
+export function weightDecaySetting(value: number, origin: string) {
+  return z.number().min(0).default(value).meta({
+    description: 'Decoupled weight decay of AdamW. Norms and biases never decay.',
+    origin,
+  });
+}
+
+/** Steps of warm-up. */
+export function warmupStepsSetting(value: number, origin: string) {
+  return z.int().min(0).default(value).meta({
+    description: 'Optimizer steps over which the learning rate rises linearly from 0 to its peak.',
+    origin,
+  });
+}
+
+/** Shape of the learning rate after the warm-up. */
+export function scheduleSetting(kind: 'constant' | 'linear' | 'cosine', origin: string) {
+  return z
+    .strictObject({
+      kind: z.enum(['constant', 'linear', 'cosine']).default(kind).meta({
+        description: 'How the learning rate falls from its peak to the end of the run.',
+        origin,
+      }),
+      minRatio: z.number().min(0).max(1).default(0).meta({
+        description: 'Learning rate at the end as a fraction of the peak. constant ignores it.',
+        origin: 'Loshchilov & Hutter 2017, arXiv:1608.03983, Eq. 5 with η_min = 0.',
+      }),
+    })
+    .prefault({});
+}
