@@ -64,3 +64,4 @@ export {
   assertSameShape,
   showShape,
 } from './assert.js';
+export { readSafetensors, replaceFile, SafetensorsFile, writeSafetensors } from './safetensors.js';

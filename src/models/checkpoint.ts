@@ -1,0 +1,77 @@
+/** Where a model folder keeps its weights: one safetensors file, or shards with an index. */
+import { existsSync, readdirSync, statSync } from 'node:fs';
+import { basename, join } from 'node:path';
+import { CheckpointError } from '../errors/index.js';
+import { readSafetensors, type SafetensorsFile } from '../torch/index.js';
+import { isJsonObject, readJsonObject } from './jsonFields.js';
+
+/** The file that holds all weights of an unsharded model. */
+export const WEIGHTS_FILE = 'model.safetensors';
+/** The file that says which shard holds which tensor. */
+export const INDEX_FILE = 'model.safetensors.index.json';
+/** The names of shards. */
+export const SHARD_NAME = /^model-\d{5}-of-\d{5}\.safetensors$/;
+
+/** @throws CheckpointError with advice unless `folder` is a folder with a config.json */
+export function assertModelFolder(folder: string): void {
+  const isFolder = existsSync(folder) && statSync(folder).isDirectory();
+  if (isFolder && existsSync(join(folder, 'config.json'))) return;
+  if (isFolder)
+    throw new CheckpointError(`loadModel: expected a config.json in ${folder}, there is none.`, {
+      hint: 'A model folder has config.json, tokenizer.json and *.safetensors.',
+    });
+  const isHubId = /^[\w.-]+\/[\w.-]+$/.test(folder) && !existsSync(folder);
+  throw new CheckpointError(
+    `loadModel: expected a model folder, but ${folder} ${existsSync(folder) ? 'is a file' : 'does not exist'}.`,
+    {
+      hint: isHubId
+        ? `If it is a model on the Hugging Face Hub, download it first: hf download ${folder} --local-dir ${basename(folder)}`
+        : 'Check the path.',
+    },
+  );
+}
+
+/**
+ * Opens the weights of a model folder. `model.safetensors` comes before an index, as in transformers.
+ *
+ * @throws CheckpointError when there are none, an index is malformed or names what is not there; IoError when a file
+ *   cannot be read
+ */
+export function openWeights(folder: string): SafetensorsFile {
+  const single = join(folder, WEIGHTS_FILE);
+  if (existsSync(single)) return readSafetensors(single);
+  const indexPath = join(folder, INDEX_FILE);
+  const index = readJsonObject(indexPath);
+  if (index !== null) return openShards(folder, indexPath, index['weight_map']);
+  const pickles = readdirSync(folder).filter((name) => /\.(bin|pt|pth)$/.test(name));
+  if (pickles.length > 0)
+    throw new CheckpointError(
+      `loadModel: expected ${WEIGHTS_FILE} in ${folder}, found ${pickles.join(', ')}, which can run code when it is read.`,
+      {
+        hint: 'Convert it with transformers: AutoModelForCausalLM.from_pretrained(folder).save_pretrained(folder)',
+      },
+    );
+  throw new CheckpointError(
+    `loadModel: expected ${WEIGHTS_FILE} or ${INDEX_FILE} in ${folder}, there is neither.`,
+  );
+}
+
+function openShards(folder: string, indexPath: string, weightMap: unknown): SafetensorsFile {
+  if (!isJsonObject(weightMap))
+    throw new CheckpointError(`${indexPath}: expected weight_map to be an object.`);
+  const shards = new Set<string>();
+  for (const [name, shard] of Object.entries(weightMap)) {
+    // A shard lies beside the index: a path would let a downloaded index read files anywhere.
+    if (typeof shard !== 'string' || basename(shard) !== shard || !shard.endsWith('.safetensors'))
+      throw new CheckpointError(
+        `${indexPath}: expected the name of a .safetensors file for ${name}, received ${JSON.stringify(shard)}.`,
+      );
+    shards.add(shard);
+  }
+  const missing = [...shards].filter((shard) => !existsSync(join(folder, shard)));
+  if (missing.length > 0)
+    throw new CheckpointError(
+      `${indexPath}: expected the shards ${missing.join(', ')} beside it, they are not there.`,
+    );
+  return readSafetensors([...shards].sort().map((shard) => join(folder, shard)));
+}

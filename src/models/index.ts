@@ -1,0 +1,16 @@
+/** Language models: families, checkpoints in Hugging Face's layout, log-probabilities of given tokens. */
+export type { CausalLm, CausalLmInput, SaveOptions } from './causalLm.js';
+export { createModel, type CreateModelOptions } from './createModel.js';
+export { Decoder, DecoderLayer } from './decoder.js';
+export {
+  makeDecoderConfig,
+  MODEL_TYPES,
+  parseDecoderConfig,
+  type DecoderConfig,
+  type DecoderOptions,
+  type ModelType,
+} from './decoderConfig.js';
+export { readGenerationConfig, type GenerationConfig } from './generationConfig.js';
+export { loadModel, type LoadModelOptions } from './loadModel.js';
+export { parameterShapes, type ParameterKind, type ParameterShape } from './parameterShapes.js';
+export { ropeInverseFrequencies, type RopeScaling } from '../nn/index.js';
