@@ -1,0 +1,165 @@
+import assert from 'node:assert/strict';
+import { describe, test } from 'node:test';
+import { expectClose } from '../../test/expect.js';
+import { memory, noGrad, tensor, tidy, type Dtype, type Tensor } from '../torch/index.js';
+import { createModel, makeDecoderConfig, tokenLogprobs, type Decoder } from './index.js';
+
+const config = makeDecoderConfig({
+  vocabSize: 31,
+  hiddenSize: 16,
+  intermediateSize: 24,
+  numLayers: 2,
+  numHeads: 4,
+  numKeyValueHeads: 2,
+  initializerRange: 0.3,
+});
+const modelOf = (dtype: Dtype = 'float64'): Decoder => createModel(config, { seed: 3, dtype });
+
+const PAD = 30;
+// Prompt ⊕ completion of different lengths; row 2 has an empty completion.
+const rows = [
+  [5, 9, 2, 7, 1, 4, 12],
+  [8, 3, 11, 6, PAD, PAD, PAD],
+  [10, 14, 13, PAD, PAD, PAD, PAD],
+];
+const promptLengths = [3, 1, 3];
+const lengths = [7, 4, 3];
+const ids = (values: number[][]): Tensor => tensor(values, { dtype: 'int64' });
+const input = { inputIds: ids(rows), promptLengths, lengths };
+
+/** The definition, row by row and token by token, from the whole model's logits. */
+function byHand(
+  model: Decoder,
+  temperature: number,
+): { logprobs: number[][]; entropy: number[][] } {
+  const logprobs: number[][] = [];
+  const entropy: number[][] = [];
+  rows.forEach((row, index) => {
+    const [prompt, length] = [promptLengths[index] ?? 0, lengths[index] ?? 0];
+    const logits = tidy(() =>
+      model.forward({ inputIds: ids([row.slice(0, length)]) }).logits.toArray(),
+    ) as number[][][];
+    const scores = [0, 0, 0, 0];
+    const spreads = [0, 0, 0, 0];
+    for (let t = 0; prompt + t < length; t++) {
+      const scaled = (logits[0]?.[prompt + t - 1] ?? []).map((logit) => logit / temperature);
+      const total = scaled.reduce((sum, logit) => sum + Math.exp(logit), 0);
+      const logs = scaled.map((logit) => logit - Math.log(total));
+      scores[t] = logs[row[prompt + t] ?? 0] ?? NaN;
+      spreads[t] = -logs.reduce((sum, log) => sum + Math.exp(log) * log, 0);
+    }
+    logprobs.push(scores);
+    entropy.push(spreads);
+  });
+  return { logprobs, entropy };
+}
+
+describe('tokenLogprobs', () => {
+  for (const temperature of [1, 0.7])
+    test(`the logits before a token score it, at temperature ${temperature}`, () => {
+      const model = modelOf();
+      const expected = byHand(model, temperature);
+      const actual = tokenLogprobs(model, { ...input, temperature, withEntropy: true });
+      expectClose(actual.logprobs, expected.logprobs, { rtol: 1e-12, atol: 1e-13 });
+      assert.ok(actual.entropy);
+      expectClose(actual.entropy, expected.entropy, { rtol: 1e-12, atol: 1e-13 });
+      assert.deepEqual(actual.mask.toArray(), [
+        [1, 1, 1, 1],
+        [1, 1, 1, 0],
+        [0, 0, 0, 0],
+      ]);
+      model.dispose();
+    });
+  test('positions beyond a completion are exactly 0', () => {
+    const { logprobs } = tokenLogprobs(modelOf('float32'), input);
+    const values = logprobs.toArray() as number[][];
+    assert.equal(values[1]?.[3], 0);
+    assert.deepEqual(values[2], [0, 0, 0, 0]);
+  });
+  test('what stands at padding changes nothing', () => {
+    const model = modelOf();
+    const junk = rows.map((row) => row.map((id) => (id === PAD ? 17 : id)));
+    const actual = tokenLogprobs(model, { ...input, inputIds: ids(junk) });
+    assert.ok(actual.logprobs.equal(tokenLogprobs(model, input).logprobs));
+  });
+  test('neither do more padding and the row it stands in', () => {
+    const model = modelOf();
+    const wider = rows.map((row) => [...row, PAD, PAD]).reverse();
+    const actual = tokenLogprobs(model, {
+      inputIds: ids(wider),
+      promptLengths: promptLengths.toReversed(),
+      lengths: lengths.toReversed(),
+    });
+    expectClose(actual.logprobs.flip(0), tokenLogprobs(model, input).logprobs, { rtol: 1e-13 });
+  });
+  test('chunks give the same values, entropy included', () => {
+    const model = modelOf();
+    const whole = tokenLogprobs(model, { ...input, withEntropy: true });
+    for (const chunkTokens of [1, 2, 5, 100]) {
+      const chunked = noGrad(() =>
+        tokenLogprobs(model, { ...input, withEntropy: true, chunkTokens }),
+      );
+      expectClose(chunked.logprobs, whole.logprobs, { rtol: 1e-13 });
+      assert.ok(chunked.entropy && whole.entropy);
+      expectClose(chunked.entropy, whole.entropy, { rtol: 1e-13 });
+    }
+  });
+  test('the gradient of a sum is that of the sum by hand', () => {
+    const model = modelOf();
+    const weight = model.outputWeight();
+    tokenLogprobs(model, { ...input, temperature: 0.7 })
+      .logprobs.sum()
+      .backward();
+    const actual = weight.grad?.clone();
+    weight.grad = null;
+    for (const [row, tokens] of rows.entries()) {
+      const [prompt = 0, length = 0] = [promptLengths[row], lengths[row]];
+      for (let position = prompt; position < length; position++)
+        model
+          .forward({ inputIds: ids([tokens.slice(0, position)]) })
+          .logits.select(1, -1)
+          .div(0.7)
+          .logSoftmax(-1)
+          .select(1, tokens[position] ?? 0)
+          .sum()
+          .backward();
+    }
+    assert.ok(actual && weight.grad);
+    expectClose(actual, weight.grad, { rtol: 1e-9, atol: 1e-12 });
+  });
+  test('a bfloat16 model is scored in float32', () => {
+    const { logprobs } = tokenLogprobs(modelOf('bfloat16'), input);
+    assert.equal(logprobs.dtype, 'float32');
+    const values = logprobs.toTypedArray();
+    assert.ok(
+      values.some((value) => Math.abs(value - Math.fround(Math.round(value * 256) / 256)) > 0),
+    );
+  });
+  test('no completion at all gives [B, 0]', () => {
+    const { logprobs } = tokenLogprobs(modelOf(), { ...input, lengths: promptLengths });
+    assert.deepEqual(logprobs.shape, [3, 0]);
+  });
+  test('leaves no tensor behind', () => {
+    const model = modelOf();
+    const before = memory().liveTensors;
+    noGrad(() => tidy(() => void tokenLogprobs(model, { ...input, withEntropy: true })));
+    tidy(() => tokenLogprobs(model, input).logprobs.sum().backward());
+    assert.equal(memory().liveTensors, before);
+  });
+  test('refuses lengths that do not fit', () => {
+    const model = modelOf();
+    assert.throws(() => tokenLogprobs(model, { ...input, promptLengths: [3, 1] }), {
+      message:
+        'tokenLogprobs: expected 3 promptLengths and lengths, one per row of inputIds, received 2 and 3.',
+    });
+    assert.throws(() => tokenLogprobs(model, { ...input, promptLengths: [3, 0, 3] }), {
+      message: 'tokenLogprobs: expected 1 ≤ promptLengths[1] ≤ lengths[1] ≤ 7, received 0 and 4.',
+    });
+    assert.throws(() => tokenLogprobs(model, { ...input, lengths: [8, 4, 3] }), {
+      message: 'tokenLogprobs: expected 1 ≤ promptLengths[0] ≤ lengths[0] ≤ 7, received 3 and 8.',
+    });
+    assert.throws(() => tokenLogprobs(model, { ...input, temperature: 0 }), {
+      message: 'tokenLogprobs: expected temperature to be a positive number, received 0.',
+    });
+  });
+});
