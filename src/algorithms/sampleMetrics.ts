@@ -32,8 +32,7 @@ export function passAtK({ samples, correct, k }: PassAtKInputs): number {
   assertAtMost('passAtK', 'correct', correct, samples);
   assertIntegerAtLeast('passAtK', 'k', k, 1);
   assertAtMost('passAtK', 'k', k, samples);
-  if (samples - correct < k) return 1;
-  let allWrong = 1;
+  let allWrong = 1; // exactly 0 where fewer than k samples are wrong: the factor of i = k is
   for (let i = samples - correct + 1; i <= samples; i++) allWrong *= 1 - k / i;
   return 1 - allWrong;
 }
