@@ -80,7 +80,9 @@ export function tidy<Result>(callback: () => NotPromise<Result>): Result {
   const kept = new Set<Tensor>();
   collect(result, kept, 0);
   freeAll(scope, kept);
-  for (const tensor of scope) if (kept.has(tensor) && tensor.slot !== 0) adopt(tensor);
+  for (const tensor of scope) {
+    if (kept.has(tensor) && tensor.slot !== 0 && !escaped.has(tensor)) adopt(tensor);
+  }
   return result;
 }
 

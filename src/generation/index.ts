@@ -1,0 +1,17 @@
+/** Sampling from decoders: tokens with their log-probabilities, and text. */
+export { sample, type SampledCompletion, type SampleOptions } from './sample.js';
+export { generate, type Completion, type GenerateOptions } from './generate.js';
+export {
+  resolveSampling,
+  type FinishReason,
+  type ResolvedSampling,
+  type SamplingSettings,
+} from './settings.js';
+export { drawTokens, type DrawnTokens } from './drawTokens.js';
+export { DecodeSession } from './decodeSession.js';
+export {
+  FrozenLinear,
+  rolloutWeights,
+  type RolloutLayer,
+  type RolloutWeights,
+} from './rolloutWeights.js';

@@ -1,0 +1,92 @@
+/** One optimizer step from accumulated gradients, and the sums of what its micro-batches report. */
+import { NumericsError } from '../errors/index.js';
+import { clipGradNorm, learningRateAt, type AdamW, type Schedule } from '../optim/index.js';
+import type { Tensor } from '../torch/index.js';
+
+/** What an update needs beside its gradients. */
+export interface UpdateSettings {
+  readonly schedule: Schedule;
+  /** Largest global norm of the gradient; null leaves it as it is. */
+  readonly maxGradNorm: number | null;
+}
+
+/**
+ * Clips the accumulated gradient and takes an optimizer step.
+ *
+ * @param where the trainer and its step, for messages
+ * @param update how many updates came before this one
+ * @returns the gradient's norm before clipping and the learning rate used
+ * @throws NumericsError when the loss or the gradient is not finite; nothing was updated then
+ */
+export function takeOptimizerStep(
+  where: string,
+  optimizer: AdamW,
+  parameters: readonly Tensor[],
+  settings: UpdateSettings & { loss: number; update: number },
+): { gradNorm: number; learningRate: number } {
+  const { loss, update, maxGradNorm, schedule } = settings;
+  const hint =
+    'Lower learningRate or the KL coefficient, or resume from the last checkpoint with dtype float32.';
+  if (!Number.isFinite(loss)) {
+    throw new NumericsError(`${where}: the loss is ${loss}; no update was applied.`, { hint });
+  }
+  const gradNorm = clipGradNorm(parameters, maxGradNorm ?? Infinity);
+  if (!Number.isFinite(gradNorm)) {
+    throw new NumericsError(`${where}: the gradient norm is ${gradNorm}; no update was applied.`, {
+      hint,
+    });
+  }
+  const learningRate = learningRateAt(schedule, update);
+  optimizer.step(learningRate);
+  optimizer.zeroGrad();
+  return { gradNorm, learningRate };
+}
+
+/** Names that combine by maximum over micro-batches; everything else adds up. */
+const COMBINE_BY_MAXIMUM = new Set(['maxRatioDeviation']);
+
+/** Sums of statistics over the micro-batches of one optimizer step. Reads each tensor when it is added. */
+export class StatSums {
+  private readonly sums = new Map<string, number>();
+
+  add(stats: Readonly<Record<string, Tensor | number>>): void {
+    for (const [name, value] of Object.entries(stats)) {
+      const number = typeof value === 'number' ? value : value.item();
+      const before = this.sums.get(name);
+      if (before === undefined) this.sums.set(name, number);
+      else if (COMBINE_BY_MAXIMUM.has(name)) this.sums.set(name, Math.max(before, number));
+      else this.sums.set(name, before + number);
+    }
+  }
+
+  /** The sum of one statistic, 0 where none was added. */
+  get(name: string): number {
+    return this.sums.get(name) ?? 0;
+  }
+
+  read(): Record<string, number> {
+    return Object.fromEntries(this.sums);
+  }
+}
+
+/** Means of what several optimizer steps of one training step reported (the maximum where that is how it combines). */
+export class StepMeans {
+  private readonly reports: Record<string, number>[] = [];
+
+  add(report: Record<string, number>): void {
+    this.reports.push(report);
+  }
+
+  read(): Record<string, number> {
+    const names = new Set(this.reports.flatMap((report) => Object.keys(report)));
+    return Object.fromEntries(
+      Array.from(names, (name) => {
+        const values = this.reports.flatMap((report) => report[name] ?? []);
+        const combined = COMBINE_BY_MAXIMUM.has(name)
+          ? Math.max(...values)
+          : values.reduce((sum, value) => sum + value, 0) / values.length;
+        return [name, combined];
+      }),
+    );
+  }
+}

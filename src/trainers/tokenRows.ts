@@ -1,0 +1,124 @@
+/**
+ * Rows of tokens between the sampler and the losses. They are plain numbers: a row can be scored, sorted, logged and put
+ * into any micro-batch, and becomes tensors only for the pass that needs it.
+ */
+import { tokenBudgetBatches } from '../data/index.js';
+import { tokenLogprobs, type Decoder } from '../models/index.js';
+import { noGrad, tensor, tidy, type Tensor } from '../torch/index.js';
+
+/** A prompt and its completion. */
+export interface TokenRow {
+  readonly promptIds: readonly number[];
+  /** Not empty. */
+  readonly completionIds: readonly number[];
+}
+
+/** Rows as tensors: prompt and completion side by side, padding at the right. */
+export interface TokenTensors {
+  /** [B, L] int64 */
+  readonly inputIds: Tensor;
+  readonly promptLengths: readonly number[];
+  /** Prompt and completion together. */
+  readonly lengths: readonly number[];
+  /** T: the longest completion. */
+  readonly columns: number;
+}
+
+/**
+ * Groups of row indices that fit a token budget, rows of similar length together. How rows are grouped changes memory
+ * and time, never a result: weights are computed for the whole optimizer step.
+ */
+export function microBatches(rows: readonly TokenRow[], maxTokens: number): number[][] {
+  return tokenBudgetBatches(
+    rows.map((row) => row.promptIds.length + row.completionIds.length),
+    maxTokens,
+  );
+}
+
+/** Rows as tensors. What fills the padding is never read: attention is causal and lengths are known. */
+export function collate(rows: readonly TokenRow[], device: string): TokenTensors {
+  const promptLengths = rows.map((row) => row.promptIds.length);
+  const lengths = rows.map((row) => row.promptIds.length + row.completionIds.length);
+  const width = Math.max(...lengths);
+  const flat = new Int32Array(rows.length * width);
+  rows.forEach(({ promptIds, completionIds }, index) => {
+    flat.set(promptIds, index * width);
+    flat.set(completionIds, index * width + promptIds.length);
+  });
+  const inputIds = tensor(flat, { shape: [rows.length, width], dtype: 'int64', device });
+  const columns = Math.max(...rows.map((row) => row.completionIds.length));
+  return { inputIds, promptLengths, lengths, columns };
+}
+
+/**
+ * One number per completion token as [B, T], 0 beyond a row's end.
+ *
+ * @param like gives T, dtype and device
+ * @param valuesOf the numbers of a row, or one number for all of its tokens
+ */
+export function perToken<Row extends TokenRow>(
+  rows: readonly Row[],
+  like: Tensor,
+  valuesOf: (row: Row) => readonly number[] | number,
+): Tensor {
+  const columns = like.size(1);
+  const flat = new Float64Array(rows.length * columns);
+  rows.forEach((row, index) => {
+    const values = valuesOf(row);
+    const start = index * columns;
+    if (typeof values === 'number') flat.fill(values, start, start + row.completionIds.length);
+    else flat.set(values, start);
+  });
+  return tensor(flat, { shape: [rows.length, columns], dtype: like.dtype, device: like.device });
+}
+
+/** The rows of a [B, T] tensor as arrays cut to each completion's length. */
+export function rowsOf(values: Tensor, rows: readonly TokenRow[]): number[][] {
+  const columns = values.size(1);
+  const flat = values.detach().toTypedArray();
+  return rows.map(({ completionIds }, index) =>
+    Array.from(flat.subarray(index * columns, index * columns + completionIds.length)),
+  );
+}
+
+/** [B, T] of 1 at each completion's tokens where `counts` says so, 0 elsewhere. */
+export function completionMask<Row extends TokenRow>(
+  rows: readonly Row[],
+  options: { columns: number; device: string; counts?: (row: Row) => boolean },
+): Tensor {
+  const { columns, device, counts = () => true } = options;
+  const flat = new Float64Array(rows.length * columns);
+  rows.forEach((row, index) => {
+    const end = index * columns + (counts(row) ? row.completionIds.length : 0);
+    flat.fill(1, index * columns, end);
+  });
+  return tensor(flat, { shape: [rows.length, columns], dtype: 'float64', device });
+}
+
+/**
+ * Log-probabilities of the completions' tokens under a model that is not being trained here: the policy before the
+ * updates, or the reference.
+ *
+ * @returns nats, one array per row
+ */
+export function logprobPass(
+  model: Decoder,
+  rows: readonly TokenRow[],
+  options: { temperature: number; maxTokens: number },
+): number[][] {
+  const result: number[][] = [];
+  for (const indices of microBatches(rows, options.maxTokens)) {
+    const part = indices.map((index) => rows[index] as TokenRow);
+    const values = noGrad(() =>
+      tidy(() => {
+        const batch = collate(part, model.device);
+        const { logprobs } = tokenLogprobs(model, { ...batch, temperature: options.temperature });
+        return rowsOf(logprobs, part);
+      }),
+    );
+    indices.forEach((index, place) => {
+      result[index] = values[place] ?? [];
+    });
+  }
+  return result;
+}

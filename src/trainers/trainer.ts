@@ -1,0 +1,62 @@
+/** What a run needs of a trainer, whatever its method. A trainer never reads files, flags or the environment. */
+import type { FinishReason } from '../generation/index.js';
+import type { Tensor } from '../torch/index.js';
+
+/** Numbers of one completion, one per token: what an inspector shows. */
+export interface TokenStreams {
+  /** nats, under the policy that is trained, before this step's first update. */
+  readonly oldLogprobs: readonly number[];
+  /** nats, as the sampler reported them. */
+  readonly rolloutLogprobs: readonly number[];
+  /** nats, under the frozen reference, where there is one. */
+  readonly refLogprobs?: readonly number[] | undefined;
+  readonly advantages: readonly number[];
+  /** 1 where the token is trained. */
+  readonly mask: readonly number[];
+}
+
+/** One completion of a step with everything that is known of it. A line of samples.jsonl. */
+export interface SampleRecord {
+  readonly step: number;
+  /** Place of the prompt in the step's batch. */
+  readonly promptIndex: number;
+  /** Place of the completion in its group. */
+  readonly groupIndex: number;
+  readonly prompt: string;
+  readonly completion: string;
+  readonly tokenIds: readonly number[];
+  readonly tokens: readonly string[];
+  readonly finishReason: FinishReason;
+  /** Weighted sum of the rewards; null where one of them gave no score. */
+  readonly reward: number | null;
+  readonly rewards: Readonly<Record<string, number | null>>;
+  readonly advantage: number;
+  /** How many updates the weights that drew it had seen. */
+  readonly weightVersion: number;
+  readonly streams: TokenStreams;
+}
+
+/** What one step tells. */
+export interface StepReport {
+  /** By name; documented in docs/algorithms/<method>.md. */
+  readonly metrics: Readonly<Record<string, number>>;
+  readonly samples: readonly SampleRecord[];
+  /** Sentences for the log: rewards that failed, numbers that look wrong. */
+  readonly warnings: readonly string[];
+}
+
+/** One method on its models and data, step by step. */
+export interface Trainer {
+  readonly method: string;
+  /** Steps that are done. */
+  readonly step: number;
+  readonly totalSteps: number;
+  /** Does one step. @throws NumericsError before the update when something is not finite */
+  trainStep(): Promise<StepReport>;
+  /** Everything but tensors that the next step depends on, as JSON can hold it. */
+  state(): Record<string, unknown>;
+  /** The tensors beside the model's that the next step depends on, by name. */
+  tensors(): Map<string, Tensor>;
+  /** Goes back to what `state` and `tensors` gave. @throws CheckpointError when they do not fit this trainer */
+  restore(state: Readonly<Record<string, unknown>>, tensors: ReadonlyMap<string, Tensor>): void;
+}
