@@ -142,6 +142,9 @@ type Rope = Pick<DecoderConfig, 'ropeTheta' | 'ropeScaling'>;
 /** `rope_parameters` is the layout of transformers 5, `rope_theta` beside `rope_scaling` the one before. */
 function parseRope(fields: Fields, maxPositionEmbeddings: number): Rope {
   const parameters = fields.nested('rope_parameters');
+  const values = Object.values(fields.value('rope_parameters') ?? {});
+  if (values.some((value) => typeof value === 'object' && value !== null))
+    throw fields.wrong('rope_parameters', 'one set of values for all layers');
   const scaling = parameters ?? fields.nested('rope_scaling');
   const ropeTheta = (parameters?.value('rope_theta') === undefined ? fields : parameters).positive(
     'rope_theta',
