@@ -1,0 +1,27 @@
+/** Runs: their directory, the loop around a trainer, and whole runs from a model folder and a data file. */
+export {
+  readRunRecord,
+  readRunStatus,
+  RunDirectory,
+  type RunDescription,
+  type RunRecord,
+  type RunState,
+  type RunStatus,
+} from './runDirectory.js';
+export { listCheckpoints, type Checkpoint, type TornCheckpoint } from './checkpoints.js';
+export { gitCommit, packageVersion, versions, type Versions } from './environment.js';
+export {
+  formatNumber,
+  formatSeconds,
+  headline,
+  Progress,
+  type ProgressOptions,
+  type ProgressStream,
+} from './progress.js';
+export {
+  runTraining,
+  type RunResult,
+  type RunTrainingOptions,
+  type StepListener,
+} from './runTraining.js';
+export { restoreTrainer, saveTrainer } from './trainerState.js';
