@@ -41,8 +41,8 @@ export interface TokenLogprobs {
   readonly mask: Tensor;
 }
 
-/** Elements of one chunk's logits: 64 MB in float32. */
-const CHUNK_ELEMENTS = 2 ** 24;
+/** Elements of one chunk's logits: 16 MB in float32. The allocator keeps blocks up to 32 MB; larger ones cost page faults. */
+const CHUNK_ELEMENTS = 2 ** 22;
 
 /**
  * The log-probability of every completion token given all tokens before it.
@@ -187,5 +187,8 @@ function score(model: CausalLm, scoring: Scoring): Scored {
   const all = scaled.logSoftmax(-1);
   const logprobs = all.gather(1, targets.unsqueeze(1)).squeeze(1);
   if (!withEntropy) return { logprobs };
-  return { logprobs, entropy: all.exp().mul(all).sum(-1).neg() };
+  const probabilities = all.exp();
+  // exp keeps its result for its gradient, so that only without one it may be overwritten.
+  const products = all.requiresGrad ? probabilities.mul(all) : probabilities.mul_(all);
+  return { logprobs, entropy: products.sum(-1).neg() };
 }
