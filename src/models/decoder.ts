@@ -21,6 +21,7 @@ import {
   ones,
   showShape,
   tensor,
+  tidy,
   type Dtype,
   type Tensor,
 } from '../torch/index.js';
@@ -55,7 +56,9 @@ export class DecoderLayer extends Module {
    * @returns [B, L, D]
    */
   forward(x: Tensor, rotation: Rotation, mask: Tensor | null): Tensor {
-    const attended = x.add(this.attention.forward(this.inputNorm.forward(x), rotation, mask));
+    const attended = tidy(() =>
+      x.add(this.attention.forward(this.inputNorm.forward(x), rotation, mask)),
+    );
     return attended.add(this.mlp.forward(this.postAttentionNorm.forward(attended)));
   }
 }
@@ -119,19 +122,26 @@ export class Decoder extends Module implements CausalLm {
 
   hiddenStates({ inputIds, attentionMask }: CausalLmInput): Tensor {
     assertInput(inputIds, attentionMask);
-    const length = inputIds.size(1);
-    const { device } = this;
-    const ids = inputIds.to({ device });
-    const valid = attentionMask?.to({ device }).ne(0);
-    const positions =
-      valid === undefined
-        ? arange(0, length, { device })
-        : valid.cumsum(1, { dtype: 'int64' }).sub(1).clamp(0);
-    const mask = valid === undefined ? null : paddedCausalMask(valid);
-    const rotation = ropeRotation(this.inverseFrequencies, positions, this.dtype);
-    let hidden = this.embedTokens.forward(ids);
-    for (const layer of this.layers) hidden = layer.forward(hidden, rotation, mask);
-    return this.norm.forward(hidden);
+    return tidy(() => {
+      const length = inputIds.size(1);
+      const { device } = this;
+      const ids = inputIds.to({ device });
+      const valid = attentionMask?.to({ device }).ne(0);
+      const positions =
+        valid === undefined
+          ? arange(0, length, { device })
+          : valid.cumsum(1, { dtype: 'int64' }).sub(1).clamp(0);
+      const mask = valid === undefined ? null : paddedCausalMask(valid);
+      const rotation = ropeRotation(this.inverseFrequencies, positions, this.dtype);
+      let hidden = this.embedTokens.forward(ids);
+      for (const layer of this.layers) {
+        // What autograd does not hold is freed layer by layer, as it would be in Python.
+        const next = tidy(() => layer.forward(hidden, rotation, mask));
+        hidden.dispose();
+        hidden = next;
+      }
+      return this.norm.forward(hidden);
+    });
   }
 
   lmHead(hidden: Tensor): Tensor {

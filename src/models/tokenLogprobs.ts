@@ -182,9 +182,11 @@ function scoreInChunks(model: CausalLm, scoring: Scoring, chunkTokens: number): 
 
 function score(model: CausalLm, scoring: Scoring): Scored {
   const { states, targets, temperature, withEntropy, dtype } = scoring;
-  const logits = model.lmHead(states).to(dtype);
-  const scaled = temperature === 1 ? logits : logits.div(temperature);
-  const all = scaled.logSoftmax(-1);
+  // The logits are freed right here; only their log-softmax is needed, for the gradient too.
+  const all = tidy(() => {
+    const logits = model.lmHead(states).to(dtype);
+    return (temperature === 1 ? logits : logits.div(temperature)).logSoftmax(-1);
+  });
   const logprobs = all.gather(1, targets.unsqueeze(1)).squeeze(1);
   if (!withEntropy) return { logprobs };
   const probabilities = all.exp();

@@ -75,9 +75,9 @@ function scale(frequency: number, scaling: RopeScaling | null): number {
 
 /** The rotation of each position, to be applied to queries and keys of every layer. */
 export interface Rotation {
-  /** [..., L, 1, D/2] */
+  /** [..., L, 1, D] the cosine of each dimension's angle; both halves are the same. */
   readonly cos: Tensor;
-  /** [..., L, 1, D/2] */
+  /** [..., L, 1, D] */
   readonly sin: Tensor;
 }
 
@@ -92,8 +92,11 @@ export function ropeRotation(
   positions: Tensor,
   dtype: Dtype,
 ): Rotation {
-  const angles = positions.to('float32').unsqueeze(-1).unsqueeze(-1).mul(inverseFrequencies);
-  return { cos: angles.cos().to(dtype), sin: angles.sin().to(dtype) };
+  return tidy(() => {
+    const angles = positions.to('float32').unsqueeze(-1).unsqueeze(-1).mul(inverseFrequencies);
+    const both = cat([angles, angles], -1);
+    return { cos: both.cos().to(dtype), sin: both.sin().to(dtype) };
+  });
 }
 
 /**
@@ -106,7 +109,6 @@ export function ropeRotation(
  */
 export function applyRope(x: Tensor, { cos, sin }: Rotation): Tensor {
   const half = x.size(-1) / 2;
-  const first = x.narrow(-1, 0, half);
-  const second = x.narrow(-1, half, half);
-  return cat([first.mul(cos).sub(second.mul(sin)), second.mul(cos).add(first.mul(sin))], -1);
+  const turned = cat([x.narrow(-1, half, half).neg(), x.narrow(-1, 0, half)], -1);
+  return x.mul(cos).add(turned.mul(sin));
 }
