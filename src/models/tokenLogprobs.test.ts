@@ -2,7 +2,14 @@ import assert from 'node:assert/strict';
 import { describe, test } from 'node:test';
 import { expectClose } from '../../test/expect.js';
 import { memory, noGrad, tensor, tidy, type Dtype, type Tensor } from '../torch/index.js';
-import { createModel, makeDecoderConfig, tokenLogprobs, type Decoder } from './index.js';
+import {
+  backwardTokenLogprobs,
+  createModel,
+  makeDecoderConfig,
+  tokenLogprobs,
+  type Decoder,
+  type TokenLogprobs,
+} from './index.js';
 
 const config = makeDecoderConfig({
   vocabSize: 31,
@@ -161,5 +168,81 @@ describe('tokenLogprobs', () => {
     assert.throws(() => tokenLogprobs(model, { ...input, temperature: 0 }), {
       message: 'tokenLogprobs: expected temperature to be a positive number, received 0.',
     });
+  });
+});
+
+describe('backwardTokenLogprobs', () => {
+  /** Not linear, different for every token, and with a statistic beside the loss. */
+  const objective = ({
+    logprobs,
+    entropy,
+    mask,
+  }: TokenLogprobs): { loss: Tensor; count: Tensor } => {
+    const weights = tensor([
+      [1, -2, 3, 0.5],
+      [2, 1, -1, 7],
+      [5, 5, 5, 5],
+    ]).to(logprobs.dtype);
+    const loss = logprobs.mul(weights).exp().mul(mask).sum();
+    return {
+      loss: entropy ? loss.sub(entropy.square().sum().mul(0.1)) : loss,
+      count: mask.sum(),
+    };
+  };
+
+  function gradientsOf(model: Decoder): Tensor[] {
+    return model.parameters().map((parameter) => {
+      assert.ok(parameter.grad);
+      const copy = parameter.grad.clone();
+      parameter.grad = null;
+      return copy;
+    });
+  }
+
+  for (const withEntropy of [false, true])
+    for (const chunkTokens of [1, 3, 7, 100])
+      test(`chunks of ${chunkTokens} ${withEntropy ? 'with' : 'without'} entropy give the gradient of the whole`, () => {
+        const model = modelOf();
+        const settings = { ...input, temperature: 0.7, withEntropy };
+        const whole = objective(tokenLogprobs(model, settings));
+        whole.loss.backward();
+        const expected = gradientsOf(model);
+        const result = backwardTokenLogprobs(model, { ...settings, chunkTokens }, objective);
+        expectClose(result.loss, whole.loss, { rtol: 1e-12 });
+        assert.equal(result.count.item(), 7);
+        gradientsOf(model).forEach((gradient, index) => {
+          expectClose(gradient, expected[index] ?? [], { rtol: 1e-9, atol: 1e-12 });
+        });
+      });
+  test('gradients of several batches add up, inside noGrad too', () => {
+    const model = modelOf();
+    const settings = { ...input, chunkTokens: 2 };
+    backwardTokenLogprobs(model, settings, objective);
+    const once = gradientsOf(model);
+    noGrad(() => {
+      backwardTokenLogprobs(model, settings, objective);
+      backwardTokenLogprobs(model, settings, objective);
+    });
+    gradientsOf(model).forEach((gradient, index) => {
+      expectClose(gradient, once[index]?.mul(2) ?? [], { rtol: 1e-9, atol: 1e-12 });
+    });
+  });
+  test('parameters that are frozen get no gradient, the others theirs', () => {
+    const model = modelOf();
+    model.freeze();
+    model.outputWeight().requiresGrad = true;
+    backwardTokenLogprobs(model, { ...input, chunkTokens: 2 }, objective);
+    for (const parameter of model.parameters())
+      assert.equal(parameter.grad !== null, parameter === model.outputWeight());
+  });
+  test('leaves the gradients and the result, and nothing else', () => {
+    const model = modelOf();
+    const before = memory().liveTensors;
+    for (const chunkTokens of [2, 100]) {
+      const result = backwardTokenLogprobs(model, { ...input, chunkTokens }, objective);
+      assert.equal(memory().liveTensors, before + 2);
+      result.loss.dispose();
+      result.count.dispose();
+    }
   });
 });
