@@ -46,7 +46,25 @@ export function weightedSum(values: Tensor, weights: Tensor): Tensor {
   return values.mul(weights).sum();
 }
 
-/** The dtype of a result that is computed from `input`: its own where that is floating, else float32. */
-export function floatingDtype(input: Tensor): Dtype {
-  return isFloatingPoint(input.dtype) ? input.dtype : 'float32';
+/**
+ * The dtype of a result: the widest floating one of its inputs, float32 where none is floating. bfloat16 and float16
+ * meet in float32.
+ */
+export function floatingDtype(...inputs: readonly Tensor[]): Dtype {
+  const dtypes = new Set(inputs.map(({ dtype }) => dtype).filter(isFloatingPoint));
+  if (dtypes.has('float64')) return 'float64';
+  const [only = 'float32', ...others] = dtypes;
+  return others.length === 0 ? only : 'float32';
+}
+
+/**
+ * Mean over the counted entries of each row, 0 for a row without any.
+ *
+ * @param values [B, T], finite or masked where nothing counts
+ * @param counted [B, T] bool
+ * @returns [B, 1]
+ */
+export function rowMean(values: Tensor, counted: Tensor): Tensor {
+  const lengths = counted.sum(1, { keepDim: true, dtype: values.dtype }).clamp(1);
+  return values.where(counted, 0).sum(1, { keepDim: true }).div(lengths);
 }

@@ -1,13 +1,20 @@
 /** Advantages of completions relative to the other completions of the same prompt. */
 import { ValueRangeError } from '../errors/index.js';
 import type { Tensor } from '../torch/index.js';
-import { fromHost, isScored, mean, rewardGroups, unbiasedStd } from './hostValues.js';
+import {
+  fromHost,
+  hasNoVariance,
+  isScored,
+  mean,
+  rewardGroups,
+  unbiasedStd,
+} from './hostValues.js';
 
 /** What the centred rewards are divided by. */
 export type AdvantageScale =
   /** The unbiased std of the group. GRPO, arXiv:2402.03300, §4.1.2. */
   | 'group'
-  /** The unbiased std of all scored rewards of the batch. arXiv:2508.08221, §4.1.2. */
+  /** The unbiased std of all scored rewards of the batch. Liu et al. 2025, arXiv:2508.08221. */
   | 'batch'
   /** Nothing. Dr. GRPO, arXiv:2503.20783, and DeepSeek-V3.2. */
   | 'none';
@@ -55,11 +62,6 @@ export function groupAdvantages(inputs: GroupAdvantagesInputs): Tensor {
     return group.map((reward) => (isScored(reward) ? (reward - baseline) / divisor : 0));
   });
   return fromHost(advantages, rewards.shape, rewards);
-}
-
-/** True where a group carries no signal: fewer than two scored rows, or all equal. */
-function hasNoVariance(scored: readonly number[]): boolean {
-  return scored.every((reward) => reward === scored[0]);
 }
 
 function advantageDivisor(

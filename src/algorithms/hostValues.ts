@@ -11,14 +11,23 @@ export function toHost(values: Tensor): Float64Array {
   return Float64Array.from(values.detach().toTypedArray());
 }
 
-/** Numbers as a tensor of this shape, with the floating dtype (else float32) and the device of `like`. */
+/** The rows of a [B, T] tensor, as float64. */
+export function hostRows(values: Tensor): Float64Array[] {
+  const flat = toHost(values);
+  const width = values.size(1);
+  return Array.from({ length: values.size(0) }, (_, row) =>
+    flat.subarray(row * width, (row + 1) * width),
+  );
+}
+
+/** Numbers as a tensor of this shape on the device of `inputs[0]`, with the floating dtype of the inputs. */
 export function fromHost(
-  values: Float64Array | readonly number[],
+  values: Iterable<number>,
   shape: readonly number[],
-  like: Tensor,
+  ...inputs: readonly [Tensor, ...Tensor[]]
 ): Tensor {
-  const data = values instanceof Float64Array ? values : Float64Array.from(values);
-  return tensor(data, { shape, dtype: floatingDtype(like), device: like.device });
+  const data = Float64Array.from(values);
+  return tensor(data, { shape, dtype: floatingDtype(...inputs), device: inputs[0].device });
 }
 
 /** Whether a row was scored: NaN means that no reward could be given. */
@@ -69,4 +78,18 @@ export function unbiasedStd(values: readonly number[]): number {
   const center = mean(values);
   const squares = values.reduce((sum, value) => sum + (value - center) ** 2, 0);
   return Math.sqrt(squares / (values.length - 1));
+}
+
+/** True where a group carries no signal: fewer than two scored rows, or all equal. */
+export function hasNoVariance(scored: readonly number[]): boolean {
+  return scored.every((reward) => reward === scored[0]);
+}
+
+/** `value` is a number in [0, 1], as discounts and λ are. @throws ValueRangeError */
+export function assertFraction(where: string, name: string, value: number): void {
+  if (!(value >= 0 && value <= 1)) {
+    throw new ValueRangeError(
+      `${where}: expected ${name} to be a number from 0 to 1, received ${value}.`,
+    );
+  }
 }

@@ -47,3 +47,8 @@ export function junkWhere(
 ): number[][] {
   return values.map((row, i) => row.map((value, t) => ((mask[i]?.[t] ?? 0) > 0 ? value : junk)));
 }
+
+/** Fails unless both hold the same numbers in the same shape, to the last bit. */
+export function expectSame(actual: Tensor, expected: Tensor): void {
+  assert.deepEqual(actual.toArray(), expected.toArray());
+}
