@@ -1,6 +1,6 @@
 /** Per-token estimates of KL(policy ‖ reference) and the loss made of them. Where they may stand: docs/algorithms/kl.md. */
 import { ValueRangeError } from '../errors/index.js';
-import { assertSameShape, zerosLike, type Tensor } from '../torch/index.js';
+import { assertPositive, assertSameShape, zerosLike, type Tensor } from '../torch/index.js';
 import { countedEntries, countedWeights, maskedLogRatio, weightedSum } from './counted.js';
 
 /** Estimates of the KL at one sampled token from l = logprobs − refLogprobs. */
@@ -142,4 +142,50 @@ function unknownEstimator(where: string, estimator: never): ValueRangeError {
   return new ValueRangeError(
     `${where}: expected estimator to be k1, k2, k3${where === 'klLoss' ? ' or k3Unbiased' : ''}, received ${JSON.stringify(estimator)}.`,
   );
+}
+
+/** What `adaptiveKlCoef` reads. */
+export interface AdaptiveKlCoefInputs {
+  /** The coefficient of the step that was measured. */
+  readonly coef: number;
+  /** Nats per sequence, measured. */
+  readonly kl: number;
+  /** Nats per sequence, wanted. Above 0. */
+  readonly target: number;
+  /** Sequences over which the coefficient may change by a factor of about 1.2. Above 0. */
+  readonly horizon: number;
+  /** Sequences since the last change. */
+  readonly sequences: number;
+}
+
+/** Largest relative error that moves the coefficient. */
+const MAX_RELATIVE_ERROR = 0.2;
+
+/**
+ * The next KL coefficient: higher where the policy has drifted further than wanted.
+ *
+ *     e = clip(kl/target − 1, ±0.2)      coef·(1 + e·sequences/horizon)
+ *
+ * Source: Ziegler et al. 2019, arXiv:1909.08593, §2.2, in the form of trl and verl.
+ *
+ * @returns the coefficient of the next step
+ * @throws ValueRangeError for a target or horizon that is not positive, or another value that is negative or not finite
+ */
+export function adaptiveKlCoef(inputs: AdaptiveKlCoefInputs): number {
+  const { coef, kl, target, horizon, sequences } = inputs;
+  for (const [name, value] of Object.entries({ coef, sequences })) {
+    if (!(value >= 0 && Number.isFinite(value))) {
+      throw new ValueRangeError(
+        `adaptiveKlCoef: expected ${name} to be a finite number of at least 0, received ${value}.`,
+      );
+    }
+  }
+  if (!Number.isFinite(kl)) {
+    throw new ValueRangeError(`adaptiveKlCoef: expected kl to be finite, received ${kl}.`);
+  }
+  assertPositive('adaptiveKlCoef', 'target', target);
+  assertPositive('adaptiveKlCoef', 'horizon', horizon);
+  const relative = kl / target - 1;
+  const error = Math.min(Math.max(relative, -MAX_RELATIVE_ERROR), MAX_RELATIVE_ERROR);
+  return coef * (1 + (error * sequences) / horizon);
 }

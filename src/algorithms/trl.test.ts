@@ -1,13 +1,19 @@
 /** Against GRPOTrainer._compute_loss of TRL 1.13, where it has the same form: tools/golden/algorithms/trl_grpo.py. */
+import assert from 'node:assert/strict';
 import { describe, test } from 'node:test';
 import { expectClose } from '../../test/expect.js';
 import { EXACT, f64, goldenCases, gradientOf, leaf } from '../../test/golden/algorithms/golden.js';
 import type { Tensor } from '../torch/index.js';
 import {
+  cispoLoss,
+  entropyBonus,
   groupAdvantages,
+  gspoLoss,
   klLoss,
+  offPolicySequenceMask,
   ppoClipLoss,
   tokenWeights,
+  topEntropyMask,
   type AdvantageScale,
   type ClipRange,
   type LossReduction,
@@ -105,4 +111,61 @@ describe('TRL 1.13', () => {
       expectClose(stats.clipFractionHigh, expected.clipHigh ?? NaN);
     });
   }
+
+  for (const c of cases.filter(
+    ({ settings }) => settings.importance_sampling_level === 'sequence',
+  )) {
+    test(`${c.name}: gspoLoss, loss and gradient`, () => {
+      const inputs = inputsOf(c);
+      const { loss, stats } = gspoLoss({ ...inputs, level: 'sequence' });
+      expectLoss(loss, inputs.logprobs, c);
+      if (c.settings.loss_type !== 'grpo') return; // TRL counts rows, as only sequenceMean does
+      expectClose(stats.clipFractionLow, c.expected.clipLow ?? NaN);
+      expectClose(stats.clipFractionHigh, c.expected.clipHigh ?? NaN);
+    });
+  }
+
+  const only = (name: string): GoldenCase => {
+    const found = cases.find((c) => c.name === name);
+    assert.ok(found, name);
+    return found;
+  };
+  test('cispo: loss and gradient', () => {
+    const c = only('cispo');
+    const inputs = inputsOf(c);
+    const { loss } = cispoLoss({ ...inputs, clip: { high: c.settings.epsilon_high } });
+    expectLoss(loss, inputs.logprobs, c);
+  });
+  test('off-policy mask: loss and gradient', () => {
+    const c = only('off-policy mask');
+    const inputs = inputsOf(c);
+    const kept = offPolicySequenceMask({
+      ...inputs,
+      advantages: inputs.rowAdvantages,
+      mask: f64(c.mask),
+      threshold: c.settings.off_policy_mask_threshold ?? NaN,
+    });
+    assert.ok(kept.sum().item() < c.mask.length, 'some row must be dropped');
+    const advantages = inputs.advantages.mul(kept.unsqueeze(1));
+    expectLoss(ppoClipLoss({ ...inputs, advantages }).loss, inputs.logprobs, c);
+  });
+  test('entropy bonus: loss, and both gradients', () => {
+    const c = only('entropy bonus');
+    const inputs = inputsOf(c);
+    const entropy = leaf(c.entropies);
+    const bonus = entropyBonus({ ...inputs, entropy, coef: c.settings.entropy_coef ?? NaN });
+    expectLoss(ppoClipLoss(inputs).loss.add(bonus.loss), inputs.logprobs, c);
+    expectClose(gradientOf(entropy), c.expected.entropyGradient ?? [], EXACT);
+  });
+  test('top entropy: loss and gradient', () => {
+    const c = only('top entropy');
+    const inputs = inputsOf(c);
+    const chosen = topEntropyMask({
+      entropy: f64(c.entropies),
+      mask: f64(c.mask),
+      quantile: 1 - (c.settings.top_entropy_quantile ?? NaN), // TRL names the share that is kept
+    });
+    const advantages = inputs.advantages.mul(chosen);
+    expectLoss(ppoClipLoss({ ...inputs, advantages }).loss, inputs.logprobs, c);
+  });
 });
