@@ -20,6 +20,8 @@ import type { TokenLogprobs, TokenLogprobsInput } from './tokenLogprobs.js';
 
 /** Elements of one chunk's logits: 16 MB in float32. The allocator keeps blocks up to 32 MB; larger ones cost page faults. */
 const CHUNK_ELEMENTS = 2 ** 22;
+/** Fewer tokens a chunk than this would spend more on adding up the output layer's gradients than on computing them. */
+const MIN_CHUNK_TOKENS = 256;
 
 /** The completion tokens of a batch, one after the other, N in all, with what is needed to score them. */
 export interface CompletionTokens {
@@ -58,7 +60,8 @@ export interface Scored {
 export function completionTokens(model: CausalLm, input: TokenLogprobsInput): CompletionTokens {
   const { inputIds, temperature = 1, withEntropy = false } = input;
   const chunkTokens =
-    input.chunkTokens ?? Math.max(1, Math.floor(CHUNK_ELEMENTS / model.config.vocabSize));
+    input.chunkTokens ??
+    Math.max(MIN_CHUNK_TOKENS, Math.floor(CHUNK_ELEMENTS / model.config.vocabSize));
   assertPositive('tokenLogprobs', 'temperature', temperature);
   assertIntegerAtLeast('tokenLogprobs', 'chunkTokens', chunkTokens, 1);
   const { rows, width, longest, places, targets, predictors } = layoutOf(input);
