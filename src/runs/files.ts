@@ -49,7 +49,11 @@ export function replaceFile(path: string, text: string): void {
     writeFileSync(temporary, text, { flush: true });
     renameSync(temporary, path);
   } catch (error) {
-    rmSync(temporary, { force: true });
+    try {
+      rmSync(temporary, { force: true });
+    } catch {
+      // What made writing fail may make this fail too; the first error says more.
+    }
     throw asIoError(error, `Writing ${path}`);
   }
 }
