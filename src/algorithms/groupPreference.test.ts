@@ -131,13 +131,14 @@ describe('groupPreferenceLoss', () => {
       );
     });
     test('with promptWeights a part without any good completion is 0', () => {
-      const { loss } = groupPreferenceLoss({
+      const { loss, stats } = groupPreferenceLoss({
         ...inputs,
         policyLogprobs: f64(policy),
         goodMask: f64(good).mul(0),
         promptWeights: f64([0.5, 0.5]),
       });
       expectClose(loss.abs(), 0);
+      expectClose(stats.goodProbability, 0);
     });
     test('sends no gradient to anything but policyLogprobs', () => {
       const constants = {

@@ -163,7 +163,7 @@ describe('placement of the KL, on 8 actions with exact expectations', () => {
     });
   }
 
-  test('k2·ρ has, on-policy, the gradient of k2 plus that of k2 as a reward: twice too much', () => {
+  test('k2·ρ has, on-policy, the gradient of k2 in the loss plus that of k2 in the reward', () => {
     const both: Placement = { ...inReward('k2'), ...inLoss('k2') };
     expectClose(gradientAt(REFERENCE, timesRatio('k2')), gradientAt(REFERENCE, both), {
       atol: 1e-14,
