@@ -1,0 +1,26 @@
+/** One measuring process: a job as its first argument, a line of JSON as its last output. */
+import type { Job, WorkerReport } from './jobs.js';
+
+const job = JSON.parse(process.argv[2] ?? '') as Job;
+// Before anything that binds operators; see profile.ts.
+const profile = process.argv.includes('--profile') ? await import('./profile.js') : undefined;
+const { getNumThreads, runtimeInfo } = await import('../src/torch/index.js');
+
+async function measure(): Promise<Record<string, number[]>> {
+  if (job.kind === 'dispatch') return (await import('./dispatch.js')).measureDispatch(job);
+  const { measureGenerate } = await import('./generate.js');
+  return measureGenerate(job, () => profile?.resetProfile());
+}
+
+const rounds = await measure();
+const rows = profile?.readProfile();
+const { version, cpuCapability } = runtimeInfo();
+const report: WorkerReport = {
+  rounds,
+  peakRssBytes: process.resourceUsage().maxRSS * 1024,
+  threads: getNumThreads(),
+  versions: { node: process.versions.node, libtorch: version },
+  cpuCapability,
+  ...(rows && { profile: rows }),
+};
+process.stdout.write(`${JSON.stringify(report)}\n`, () => process.exit(0));
