@@ -144,7 +144,7 @@ describe('sample', () => {
           return logits.select(0, 0).select(0, 1).softmax(-1).toArray() as number[];
         }),
       );
-      const counts = new Array<number>(VOCABULARY).fill(0);
+      const counts = Array.from({ length: VOCABULARY }, () => 0);
       for (const row of rows)
         counts[row.tokenIds[0] ?? 0] = (counts[row.tokenIds[0] ?? 0] ?? 0) + 1;
       // Cells expected below 5 are joined, as the approximation needs.

@@ -173,7 +173,7 @@ class Batch {
           seen = selectRows(seen, places);
           places = active.map((_, index) => index);
         }
-        const next = new Array<number>(session.rows).fill(active[0]?.tokenIds.at(-1) ?? 0);
+        const next = Array.from({ length: session.rows }, () => active[0]?.tokenIds.at(-1) ?? 0);
         active.forEach(
           (row, index) => (next[places[index] as number] = row.tokenIds.at(-1) as number),
         );

@@ -1,5 +1,6 @@
 /** Group Relative Policy Optimization: the mean reward of a group of completions is its baseline. */
 import {
+  entropyBonus,
   groupAdvantages,
   klLoss,
   ppoClipLoss,
@@ -9,7 +10,7 @@ import {
 import type { GrpoConfig } from '../config/index.js';
 import { BatchOrder, SeededRandom, type BatchPosition, type PromptExample } from '../data/index.js';
 import { CheckpointError } from '../errors/index.js';
-import { tokenLogprobs, type Decoder } from '../models/index.js';
+import { backwardTokenLogprobs, type Decoder } from '../models/index.js';
 import type { AdamW } from '../optim/index.js';
 import type { NamedReward } from '../rewards/index.js';
 import type { Tokenizer } from '../tokenizers/index.js';
@@ -30,7 +31,7 @@ import {
   logprobPass,
   microBatches,
   perToken,
-  rowsOf,
+  rememberOldLogprobs,
 } from './tokenRows.js';
 import type { StepReport, Trainer } from './trainer.js';
 
@@ -187,7 +188,7 @@ export class GrpoTrainer implements Trainer {
     const sums = new StatSums();
     for (const indices of microBatches(minibatch, this.config.microBatchTokens)) {
       const part = indices.map((index) => minibatch[index] as TrainingRow);
-      sums.add(tidy(() => this.accumulate(part, weights, indices)));
+      tidy(() => sums.add(this.accumulate(part, weights, indices)));
     }
     weights.dispose();
     const isFirst = minibatch.every((row) => row.weightVersion === this.updates);
@@ -231,52 +232,37 @@ export class GrpoTrainer implements Trainer {
   /** Forward and backward of one micro-batch: lines 10–11 of Algorithm 1 for some of the rows. */
   private accumulate(
     rows: TrainingRow[],
-    weights: Tensor,
+    allWeights: Tensor,
     indices: readonly number[],
   ): Record<string, Tensor> {
     const { policy } = this.parts;
     const { clip, klCoef, klEstimator, sampling } = this.config;
     const batch = collate(rows, policy.device);
-    const { logprobs, entropy } = tokenLogprobs(policy, {
-      ...batch,
-      temperature: sampling.temperature,
-      withEntropy: true,
-    });
-    const place = tensor(Int32Array.from(indices), { device: policy.device });
-    const tokenWeightsHere = weights
-      .indexSelect(0, place)
-      .narrow(1, 0, batch.columns)
-      .to(logprobs.dtype);
-    const counted = tokenWeightsHere.gt(0);
-    if (rows.some((row) => row.oldLogprobs.length === 0)) {
-      rowsOf(logprobs, rows).forEach((values, index) => {
-        (rows[index] as TrainingRow).oldLogprobs = values;
-      });
-    }
-    const oldLogprobs = perToken(rows, logprobs, (row) => row.oldLogprobs);
-    const policyTerm = ppoClipLoss({
-      logprobs,
-      oldLogprobs,
-      advantages: perToken(rows, logprobs, (row) => row.advantage),
-      tokenWeights: tokenWeightsHere,
-      clip,
-    });
-    const stats: Record<string, Tensor> = {
-      policyLoss: policyTerm.loss.detach(),
-      ...policyTerm.stats,
-    };
-    if (entropy) stats['entropy'] = entropy.detach().where(counted, 0).mul(tokenWeightsHere).sum();
-    let { loss } = policyTerm;
-    if (rows[0]?.refLogprobs) {
+    const input = { ...batch, temperature: sampling.temperature, withEntropy: true };
+    return backwardTokenLogprobs(policy, input, ({ logprobs, entropy }) => {
+      const places = tensor(Int32Array.from(indices), { device: policy.device });
+      const weights = allWeights
+        .indexSelect(0, places)
+        .narrow(1, 0, batch.columns)
+        .to(logprobs.dtype);
+      rememberOldLogprobs(rows, logprobs);
+      const oldLogprobs = perToken(rows, logprobs, (row) => row.oldLogprobs);
+      const advantages = perToken(rows, logprobs, (row) => row.advantage);
+      const shared = { logprobs, oldLogprobs, tokenWeights: weights };
+      const policyTerm = ppoClipLoss({ ...shared, advantages, clip });
+      const stats: Record<string, Tensor> = {
+        policyLoss: policyTerm.loss.detach(), // a metric
+        ...policyTerm.stats,
+        ...(entropy &&
+          entropyBonus({ entropy: entropy.detach(), tokenWeights: weights, coef: 0 }).stats),
+      };
+      if (!rows[0]?.refLogprobs) return { ...stats, loss: policyTerm.loss };
       const refLogprobs = perToken(rows, logprobs, (row) => row.refLogprobs ?? []);
-      const inputs = { logprobs, oldLogprobs, refLogprobs, tokenWeights: tokenWeightsHere };
-      const klTerm = klLoss({ ...inputs, estimator: klEstimator });
-      loss = loss.add(klTerm.loss.mul(klCoef));
-      Object.assign(stats, klTerm.stats);
-      stats['klPolicyReference'] = noGrad(() => klLoss({ ...inputs, estimator: 'k1' }).loss);
-    }
-    loss.backward();
-    return { loss: loss.detach(), ...stats };
+      const klTerm = klLoss({ ...shared, refLogprobs, estimator: klEstimator });
+      const k1 = noGrad(() => klLoss({ ...shared, refLogprobs, estimator: 'k1' }).loss);
+      const loss = policyTerm.loss.add(klTerm.loss.mul(klCoef));
+      return { ...stats, ...klTerm.stats, klPolicyReference: k1, loss };
+    });
   }
 
   state(): Record<string, unknown> {

@@ -38,8 +38,8 @@ export function checkRatioInvariant(
   for (const { oldLogprobs, rolloutLogprobs } of rows) {
     oldLogprobs.forEach((value, index) => {
       const deviation = Math.abs(Math.expm1(value - (rolloutLogprobs[index] ?? NaN)));
-      // NaN must not slip through a comparison.
-      if (!(deviation <= max)) max = deviation;
+      // NaN must not slip through a comparison, nor be overwritten by a later number.
+      if (Number.isNaN(deviation) || deviation > max) max = deviation;
       sum += deviation;
       count++;
     });

@@ -3,11 +3,16 @@ import { tokenWeights } from '../algorithms/index.js';
 import type { SftConfig } from '../config/index.js';
 import { BatchOrder, type BatchPosition, type SftExample } from '../data/index.js';
 import { CheckpointError } from '../errors/index.js';
-import { tokenLogprobs, type Decoder } from '../models/index.js';
+import {
+  backwardTokenLogprobs,
+  tokenLogprobs,
+  type Decoder,
+  type TokenLogprobs,
+} from '../models/index.js';
 import type { AdamW } from '../optim/index.js';
 import { deriveSeed, noGrad, tensor, tidy, type Tensor } from '../torch/index.js';
 import { StatSums, takeOptimizerStep } from './optimizerStep.js';
-import { collate, microBatches, type TokenRow } from './tokenRows.js';
+import { collate, microBatches, type TokenRow, type TokenTensors } from './tokenRows.js';
 import type { StepReport, Trainer } from './trainer.js';
 
 /** What supervised fine-tuning acts on, built before. */
@@ -98,38 +103,40 @@ export class SftTrainer implements Trainer {
   evaluate(): { loss: number; perplexity: number } {
     const rows = (this.parts.evalExamples ?? []).map(toRow);
     const sums = new StatSums();
-    if (rows.length > 0) noGrad(() => this.forEachMicroBatch(rows, (stats) => sums.add(stats)));
+    if (rows.length > 0) {
+      this.forEachMicroBatch(rows, (batch, lossOf) =>
+        sums.add({ loss: noGrad(() => lossOf(tokenLogprobs(this.parts.model, batch)).loss) }),
+      );
+    }
     const loss = rows.length > 0 ? sums.get('loss') : NaN;
     return { loss, perplexity: Math.exp(loss) };
   }
 
-  private accumulate(batch: readonly SftRow[]): StatSums {
+  /** Gradients accumulate over micro-batches and equal those of the whole batch. */
+  private accumulate(rows: readonly SftRow[]): StatSums {
     const sums = new StatSums();
-    this.forEachMicroBatch(batch, (stats, loss) => {
-      loss.backward();
-      sums.add(stats);
-    });
+    this.forEachMicroBatch(rows, (batch, lossOf) =>
+      sums.add(backwardTokenLogprobs(this.parts.model, batch, lossOf)),
+    );
     return sums;
   }
 
   private forEachMicroBatch(
     rows: readonly SftRow[],
-    visit: (stats: Record<string, Tensor>, loss: Tensor) => void,
+    visit: (batch: TokenTensors, lossOf: (scored: TokenLogprobs) => { loss: Tensor }) => void,
   ): void {
-    const { model } = this.parts;
+    const { device } = this.parts.model;
     const totals = { sequences: rows.length, prompts: rows.length, tokens: countTrained(rows) };
     for (const indices of microBatches(rows, this.config.microBatchTokens)) {
       const part = indices.map((index) => rows[index] as SftRow);
       tidy(() => {
-        const batch = collate(part, model.device);
-        const { logprobs } = tokenLogprobs(model, batch);
-        const weights = tokenWeights(
-          trainedMask(part, batch.columns, logprobs),
-          { kind: 'tokenMean' },
-          totals,
-        );
-        const loss = logprobs.mul(weights).sum().neg();
-        visit({ loss: loss.detach() }, loss);
+        const batch = collate(part, device);
+        visit(batch, ({ logprobs }) => {
+          const mask = trainedMask(part, batch.columns, logprobs);
+          const weights = tokenWeights(mask, { kind: 'tokenMean' }, totals);
+          // Where, not a product alone: 0 · −∞ at a token that is not trained would be NaN.
+          return { loss: logprobs.where(mask.gt(0), 0).mul(weights).sum().neg() };
+        });
       });
     }
   }

@@ -122,3 +122,18 @@ export function logprobPass(
   }
   return result;
 }
+
+/**
+ * Fills in `oldLogprobs` where they are not known yet. With one update per rollout nothing changed since the rows were
+ * sampled, and the update's own pass gives them.
+ */
+export function rememberOldLogprobs(
+  rows: readonly (TokenRow & { oldLogprobs: readonly number[] })[],
+  logprobs: Tensor,
+): void {
+  if (rows.every((row) => row.oldLogprobs.length > 0)) return;
+  const values = rowsOf(logprobs, rows);
+  rows.forEach((row, index) => {
+    row.oldLogprobs = values[index] ?? [];
+  });
+}

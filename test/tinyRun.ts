@@ -1,0 +1,82 @@
+/** Parts of a tiny training run, made on the spot: a character tokenizer, a random decoder, prompts and demonstrations. */
+import {
+  rowsFromObjects,
+  tokenizeForSft,
+  tokenizePrompts,
+  type PromptExample,
+  type SftExample,
+} from '../src/data/index.js';
+import { createModel, makeDecoderConfig, type Decoder } from '../src/models/index.js';
+import { createCharacterTokenizer, type Tokenizer } from '../src/tokenizers/index.js';
+import type { Dtype } from '../src/torch/index.js';
+
+/** Four letters, their opposites, and a sign between. */
+export const ALPHABET = 'abcdxyz:';
+
+/** A tokenizer for `ALPHABET`. */
+export function tinyTokenizer(): Tokenizer {
+  return createCharacterTokenizer({ characters: ALPHABET });
+}
+
+/** A two-layer decoder for `tinyTokenizer`, far enough from uniform that mistakes show. */
+export function tinyModel(
+  options: { seed?: number; dtype?: Dtype; initializerRange?: number } = {},
+): Decoder {
+  const tokenizer = tinyTokenizer();
+  const config = makeDecoderConfig({
+    vocabSize: tokenizer.vocabSize,
+    hiddenSize: 16,
+    intermediateSize: 24,
+    numLayers: 2,
+    numHeads: 2,
+    tieWordEmbeddings: true,
+    maxPositionEmbeddings: 32,
+    initializerRange: options.initializerRange ?? 0.3,
+    eosTokenId: tokenizer.eosTokenId ?? null,
+    padTokenId: tokenizer.padTokenId ?? null,
+  });
+  return createModel(config, { seed: options.seed ?? 1, dtype: options.dtype ?? 'float32' });
+}
+
+/** Prompts of different lengths; the row's answer is the prompt's first letter. */
+export function tinyPrompts(): PromptExample[] {
+  const rows = ['a:', 'bc:', 'cad:', 'dd:', 'ab:', 'b:'].map((prompt) => ({
+    prompt,
+    answer: prompt[0],
+  }));
+  return tokenizePrompts(rowsFromObjects(rows, 'tiny'), tinyTokenizer(), { maxPromptLength: 8 })
+    .prompts;
+}
+
+/** Demonstrations of different lengths. */
+export function tinyExamples(): SftExample[] {
+  const rows = [
+    { prompt: 'a:', completion: 'x' },
+    { prompt: 'bc:', completion: 'yzx' },
+    { prompt: 'cad:', completion: 'zy' },
+    { prompt: 'd:', completion: 'xxyyz' },
+    { prompt: 'ab:', completion: 'z' },
+  ];
+  return tokenizeForSft(rowsFromObjects(rows, 'tiny'), tinyTokenizer(), { maxLength: 16 }).examples;
+}
+
+/** All parameters of a model as plain numbers, by name. */
+export function parameterValues(model: Decoder): Map<string, number[]> {
+  return new Map(
+    Array.from(model.namedParameters(), ([name, value]) => [
+      name,
+      Array.from(value.toTypedArray()),
+    ]),
+  );
+}
+
+/** Largest difference between two sets of parameters. */
+export function parameterDistance(a: Map<string, number[]>, b: Map<string, number[]>): number {
+  let worst = 0;
+  for (const [name, values] of a) {
+    values.forEach((value, index) => {
+      worst = Math.max(worst, Math.abs(value - (b.get(name)?.[index] ?? NaN)));
+    });
+  }
+  return worst;
+}
