@@ -63,6 +63,12 @@ describe('Decoder', () => {
     for (const [name, { grad }] of model.namedParameters())
       assert.ok(grad?.isfinite().all().item(), name);
   });
+  test('padding looks at itself and at nothing else', () => {
+    const model = modelOf();
+    const alone = logitsOf(model, [[PAD]]);
+    const padding = logitsOf(model, [[PAD, PAD]], [[0, 0]]);
+    expectClose(padding, alone.expand([1, 2, -1]), { rtol: 1e-10, atol: 1e-12 });
+  });
   test('a mask of booleans or floats means the same', () => {
     const model = modelOf();
     const inputIds = ids([[PAD, 3, 4]]);
