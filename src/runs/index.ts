@@ -25,3 +25,7 @@ export {
   type StepListener,
 } from './runTraining.js';
 export { restoreTrainer, saveTrainer } from './trainerState.js';
+export { Run, type TrainOptions } from './run.js';
+export { createSftRun, type SftRunOptions } from './sftRun.js';
+export { createGrpoRun, predictNullGroups, type GrpoRunOptions } from './grpoRun.js';
+export type { RewardLike, RunData } from './runInputs.js';

@@ -24,7 +24,7 @@ import {
   type Checkpoint,
 } from './checkpoints.js';
 import { gitCommit, versions, type Versions } from './environment.js';
-import { asIoError, cutLines, LineFile, replaceFile } from './files.js';
+import { asIoError, cutLines, LineFile, replaceFile, systemCode } from './files.js';
 import { EventWriter } from './tensorboard.js';
 
 /** What a run is: the method, its settings and what it works on. */
@@ -93,24 +93,11 @@ export class RunDirectory {
    * @throws IoError if the folder holds something already, or cannot be written
    */
   static async create(path: string, description: RunDescription): Promise<RunDirectory> {
-    let present: string[];
+    RunDirectory.assertFree(path);
     try {
       mkdirSync(join(path, 'checkpoints'), { recursive: true });
-      present = readdirSync(path).filter((name) => name !== 'checkpoints');
-      present.push(...readdirSync(join(path, 'checkpoints')));
     } catch (error) {
       throw asIoError(error, `Making the run directory ${path}`);
-    }
-    if (present.length > 0) {
-      const isRun = present.includes('config.json');
-      throw new IoError(
-        `Making the run directory ${path}: expected a new or empty folder, but it holds ${isRun ? 'a run' : present.slice(0, 3).join(', ')} already.`,
-        {
-          hint: isRun
-            ? 'Go on with it by --resume, or choose another folder.'
-            : 'Choose another folder.',
-        },
-      );
     }
     const record: RunRecord = {
       ...description,
@@ -122,6 +109,31 @@ export class RunDirectory {
     };
     writeRecord(path, record);
     return new RunDirectory(path);
+  }
+
+  /**
+   * Checks that a new run may have this folder: that it does not exist, or is empty.
+   *
+   * @throws IoError if it holds something, or is no folder
+   */
+  static assertFree(path: string): void {
+    let present: string[];
+    try {
+      present = readdirSync(path);
+    } catch (error) {
+      if (systemCode(error) === 'ENOENT') return;
+      throw asIoError(error, `Making the run directory ${path}`);
+    }
+    if (present.length === 0) return;
+    const isRun = present.includes('config.json') && present.includes('checkpoints');
+    throw new IoError(
+      `Making the run directory ${path}: expected a new or empty folder, but it holds ${isRun ? 'a run' : present.slice(0, 3).join(', ')} already.`,
+      {
+        hint: isRun
+          ? 'Go on with it by --resume, or choose another folder.'
+          : 'Choose another folder.',
+      },
+    );
   }
 
   /**

@@ -1,0 +1,84 @@
+/** `posttrain`: models, tokenizers, sampling, runs and evaluation. Tensors, losses and rewards have entries of their own. */
+export {
+  createModel,
+  loadModel,
+  makeDecoderConfig,
+  type CausalLm,
+  type CausalLmInput,
+  type CreateModelOptions,
+  type DecoderConfig,
+  type DecoderOptions,
+  type LoadModelOptions,
+  type SaveOptions,
+} from './models/index.js';
+export {
+  createBpeTokenizer,
+  createCharacterTokenizer,
+  loadTokenizer,
+  type BpeTokenizerOptions,
+  type CharacterTokenizerOptions,
+  type ChatMessage,
+  type ChatTemplateOptions,
+  type Tokenizer,
+} from './tokenizers/index.js';
+export {
+  generate,
+  type Completion,
+  type FinishReason,
+  type GenerateOptions,
+  type SamplingSettings,
+} from './generation/index.js';
+export { readRows, splitRows, type Row } from './data/index.js';
+export {
+  describeConfig,
+  GrpoConfig,
+  SftConfig,
+  type GrpoConfigInput,
+  type SettingRow,
+  type SftConfigInput,
+} from './config/index.js';
+export {
+  createGrpoRun,
+  createSftRun,
+  type GrpoRunOptions,
+  type RewardLike,
+  type Run,
+  type RunData,
+  type RunResult,
+  type SftRunOptions,
+  type StepListener,
+  type TrainOptions,
+} from './runs/index.js';
+export type { SampleRecord, StepReport, TokenStreams, Trainer } from './trainers/index.js';
+export {
+  evaluate,
+  perplexity,
+  type Estimate,
+  type EvaluateOptions,
+  type Evaluation,
+  type Perplexity,
+  type PerplexityOptions,
+} from './eval/index.js';
+export {
+  tokenizeForSft,
+  tokenizePrompts,
+  type PromptExample,
+  type SftExample,
+} from './data/index.js';
+export type { NamedReward, RewardFunction, RewardInput } from './rewards/index.js';
+export {
+  CheckpointError,
+  ConfigError,
+  DataError,
+  DisposedError,
+  DtypeError,
+  IoError,
+  NativeError,
+  NumericsError,
+  PosttrainError,
+  RewardError,
+  ShapeError,
+  UsageError,
+  ValueRangeError,
+  type ErrorCode,
+} from './errors/index.js';

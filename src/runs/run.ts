@@ -1,0 +1,192 @@
+/** A run that is built and waits to be trained, and what building one needs whatever its method. */
+import { join } from 'node:path';
+import { CheckpointError, UsageError } from '../errors/index.js';
+import type { Decoder } from '../models/index.js';
+import { AdamW, decayGroups } from '../optim/index.js';
+import type { Tokenizer } from '../tokenizers/index.js';
+import type { Trainer } from '../trainers/index.js';
+import { listCheckpoints, type Checkpoint } from './checkpoints.js';
+import { type ProgressStream } from './progress.js';
+import {
+  readRunRecord,
+  RunDirectory,
+  type RunDescription,
+  type RunRecord,
+} from './runDirectory.js';
+import { runTraining, type RunResult, type StepListener } from './runTraining.js';
+import { restoreTrainer } from './trainerState.js';
+
+/** Where a run starts: at the beginning, or where an earlier one ended. */
+export interface RunStart {
+  /** config.json of the earlier run; undefined for a new one. */
+  readonly record: RunRecord | undefined;
+  /** Its newest whole checkpoint, where it has one. */
+  readonly checkpoint: Checkpoint | undefined;
+  /** Folder that model and tokenizer are loaded from. */
+  readonly modelFolder: string;
+}
+
+/**
+ * Looks where a run starts, and changes nothing.
+ *
+ * @throws CheckpointError if a run is to be resumed and there is none, or one of another method
+ * @throws IoError if a new run's folder holds something already
+ */
+export async function findStart(
+  method: string,
+  options: { readonly out: string; readonly model: string; readonly resume?: boolean | undefined },
+): Promise<RunStart> {
+  const { out, model, resume = false } = options;
+  if (!resume) {
+    RunDirectory.assertFree(out);
+    return { record: undefined, checkpoint: undefined, modelFolder: model };
+  }
+  const record = readRunRecord(out);
+  if (record.method !== method) {
+    throw new CheckpointError(
+      `Resuming ${out}: expected a run of ${method}, received one of ${record.method}.`,
+      { hint: `Resume it with \`posttrain train ${record.method}\`.` },
+    );
+  }
+  const checkpoint = (await listCheckpoints(join(out, 'checkpoints'))).whole.at(-1);
+  const modelFolder = checkpoint === undefined ? model : join(checkpoint.path, 'model');
+  return { record, checkpoint, modelFolder };
+}
+
+/** Settings of AdamW as every method has them. */
+export interface OptimizerConfig {
+  readonly weightDecay: number;
+  readonly adamBeta1: number;
+  readonly adamBeta2: number;
+  readonly adamEpsilon: number;
+}
+
+/** AdamW over a model's parameters, without decay of norms and biases. */
+export function buildOptimizer(model: Decoder, config: OptimizerConfig): AdamW {
+  return new AdamW(decayGroups(model, config.weightDecay), {
+    beta1: config.adamBeta1,
+    beta2: config.adamBeta2,
+    eps: config.adamEpsilon,
+  });
+}
+
+/** What `train` may be told. */
+export interface TrainOptions {
+  /** Where progress is shown; null shows none. Standard error unless set. */
+  readonly progress?: ProgressStream | null | undefined;
+  /** Ends the run after the step in progress. Without it, SIGINT and SIGTERM do while training goes on. */
+  readonly signal?: AbortSignal | undefined;
+  /** Called after each step. A sentence it returns is shown and logged. */
+  readonly onStep?: StepListener | undefined;
+}
+
+/** The settings of a run that its loop reads. */
+interface LoopConfig {
+  readonly checkpointEvery: number | null;
+  readonly keepCheckpoints: number | null;
+  readonly logEvery: number;
+  readonly evalEvery: number | null;
+}
+
+/** What a run is built from. */
+export interface RunParts<Method extends Trainer, Config> {
+  readonly directory: RunDirectory;
+  readonly trainer: Method;
+  readonly config: Config;
+  readonly model: Decoder;
+  readonly tokenizer: Tokenizer;
+  readonly resumedFrom: Checkpoint | undefined;
+  readonly evaluate?: (() => Promise<Record<string, number>>) | undefined;
+  readonly onStep?: StepListener | undefined;
+  /** Frees what the run loaded beside its model. */
+  readonly disposeOthers?: (() => void) | undefined;
+}
+
+/** A run: its directory, trainer, model and tokenizer. `train` does the work. */
+export class Run<Method extends Trainer, Config extends LoopConfig> {
+  /** Path of the run directory. */
+  readonly directory: string;
+  readonly trainer: Method;
+  /** Resolved settings. */
+  readonly config: Config;
+  /** The model that is trained. */
+  readonly model: Decoder;
+  readonly tokenizer: Tokenizer;
+  private readonly parts: RunParts<Method, Config>;
+  private hasStarted = false;
+
+  /** @internal Use `createSftRun`, `createGrpoRun`. */
+  constructor(parts: RunParts<Method, Config>) {
+    this.parts = parts;
+    this.directory = parts.directory.path;
+    this.trainer = parts.trainer;
+    this.config = parts.config;
+    this.model = parts.model;
+    this.tokenizer = parts.tokenizer;
+  }
+
+  /**
+   * Trains to the last step; see `runTraining`. A run trains once: to go on after it was stopped, create it again with
+   * `resume`.
+   *
+   * @throws UsageError at a second call; NumericsError when something is not finite; IoError when the disk fails
+   */
+  async train(options: TrainOptions = {}): Promise<RunResult> {
+    if (this.hasStarted) {
+      throw new UsageError(
+        'Run.train: expected to be called once per run, received a second call.',
+        {
+          hint: 'Create the run again with resume: true to go on with it.',
+        },
+      );
+    }
+    this.hasStarted = true;
+    const { directory, trainer, config, model, tokenizer, evaluate, resumedFrom } = this.parts;
+    return await runTraining({
+      directory,
+      trainer,
+      ...config,
+      evaluate,
+      resumedFrom,
+      device: model.device,
+      progress: options.progress,
+      signal: options.signal,
+      saveModel: async (folder) => {
+        await model.save(folder);
+        await tokenizer.save(folder);
+      },
+      onStep: (step, metrics) => {
+        const own = this.parts.onStep?.(step, metrics);
+        const remarks = [own, options.onStep?.(step, metrics)];
+        return remarks.filter((remark) => remark !== undefined).join('\n') || undefined;
+      },
+    });
+  }
+
+  /** Frees the models. What was written stays. */
+  dispose(): void {
+    this.parts.directory.close();
+    this.model.dispose();
+    this.parts.disposeOthers?.();
+  }
+}
+
+/**
+ * Makes the directory of a new run, or opens that of an earlier one and takes its trainer back to its checkpoint.
+ *
+ * @throws as `RunDirectory.create`, `RunDirectory.resume` and `restoreTrainer` do
+ */
+export async function openDirectory(
+  out: string,
+  start: RunStart,
+  description: RunDescription,
+  trainer: Trainer,
+): Promise<{ directory: RunDirectory; resumedFrom: Checkpoint | undefined }> {
+  if (start.record === undefined) {
+    return { directory: await RunDirectory.create(out, description), resumedFrom: undefined };
+  }
+  // First, because a trainer that does not fit must leave the directory as it is.
+  if (start.checkpoint !== undefined) restoreTrainer(trainer, start.checkpoint.path);
+  const { directory } = await RunDirectory.resume(out, description);
+  return { directory, resumedFrom: start.checkpoint };
+}

@@ -1,0 +1,164 @@
+/** What a run works on: rows with a fingerprint, rewards with names, settings of an earlier run to go on with. */
+import { createHash } from 'node:crypto';
+import { resolve } from 'node:path';
+import { configFromObject, type ConfigSource } from '../config/index.js';
+import { readRows, rowsFromObjects, type Row } from '../data/index.js';
+import { CheckpointError } from '../errors/index.js';
+import {
+  loadReward,
+  withWeights,
+  type NamedReward,
+  type RewardFunction,
+  type RewardInput,
+} from '../rewards/index.js';
+import { cudaIsAvailable } from '../torch/index.js';
+import type { RunRecord } from './runDirectory.js';
+
+/** Data of a run: paths of files, or rows that are objects already. */
+export type RunData = string | readonly string[] | readonly Readonly<Record<string, unknown>>[];
+
+/** What config.json tells of data, by which a resumed run sees that it is the same. */
+export interface DataRecord {
+  /** Absolute paths; null for rows in memory. */
+  readonly files: readonly string[] | null;
+  readonly rows: number;
+  /** Of the rows' values in order. */
+  readonly sha256: string;
+}
+
+/**
+ * The rows of a run's data and its fingerprint.
+ *
+ * @throws DataError or IoError as `readRows` does
+ */
+export async function readRunData(data: RunData): Promise<{ rows: Row[]; record: DataRecord }> {
+  const files = filesOf(data);
+  const rows = files === null ? rowsFromObjects(objectsOf(data)) : await readRows(files);
+  const hash = createHash('sha256');
+  for (const { values } of rows) hash.update(`${JSON.stringify(values)}\n`);
+  const paths = files?.map((path) => resolve(path)) ?? null;
+  return { rows, record: { files: paths, rows: rows.length, sha256: hash.digest('hex') } };
+}
+
+function filesOf(data: RunData): string[] | null {
+  if (typeof data === 'string') return [data];
+  const paths = data.filter((entry) => typeof entry === 'string');
+  return paths.length > 0 ? paths : null;
+}
+
+function objectsOf(data: RunData): Readonly<Record<string, unknown>>[] {
+  return typeof data === 'string' ? [] : data.filter((entry) => typeof entry === 'object');
+}
+
+/**
+ * Refuses to resume on other data than before: the order of rows would mean nothing.
+ *
+ * @throws CheckpointError
+ */
+export function requireSameData(record: RunRecord, data: DataRecord): void {
+  const before = record.inputs['data'];
+  if (typeof before !== 'object' || before === null || !('sha256' in before)) return;
+  if (before.sha256 === data.sha256) return;
+  const rows = 'rows' in before ? `${String(before.rows)} rows` : 'other rows';
+  throw new CheckpointError(
+    `Resuming: expected the data that the run was started with (${rows}), received ${data.rows} rows with other contents.`,
+    {
+      hint: 'Give the same data, or start a new run from the last checkpoint: --model <run>/checkpoints/step-N/model.',
+    },
+  );
+}
+
+/** A reward as it may be given: a function, a function with name and weight, or a specification as after `--reward`. */
+export type RewardLike<Row> = RewardFunction<Row> | NamedReward<Row> | string;
+
+/**
+ * Rewards with names and weights. A function without a name is called `reward`, or `reward1`, `reward2`, … where there
+ * are several.
+ *
+ * @throws RewardError if a specification cannot be loaded, or a weight names no reward
+ */
+export async function namedRewards<Row>(
+  rewards: readonly RewardLike<Row>[],
+  weights: Readonly<Record<string, number>>,
+): Promise<NamedReward[]> {
+  const named: NamedReward[] = [];
+  for (const [index, reward] of rewards.entries()) {
+    if (typeof reward === 'string') named.push(...(await loadReward(reward)));
+    else if (typeof reward !== 'function') named.push({ ...reward, fn: forRows(reward.fn) });
+    else {
+      const unnamed = rewards.length === 1 ? 'reward' : `reward${index + 1}`;
+      const name = reward.name === '' ? unnamed : reward.name;
+      named.push({ name, weight: 1, fn: forRows(reward) });
+    }
+  }
+  return withWeights(named, weights);
+}
+
+/** A user's row type is a promise of theirs about their file: at run time a reward gets the row as it was read. */
+function forRows<Row>(fn: RewardFunction<Row>): RewardFunction {
+  return (input) => fn(input as RewardInput<Row>);
+}
+
+/** Columns that built-in rewards read, so that rows without them are refused before anything is sampled. */
+export function requiredColumns(rewards: readonly unknown[]): string[] {
+  return rewards.flatMap((reward) => {
+    if (typeof reward !== 'string') return [];
+    const match = /^(?:exact|numeric)-match(?::(.+))?$/.exec(reward);
+    return match === null ? [] : [match[1] ?? 'answer'];
+  });
+}
+
+/** What config.json tells of rewards. */
+export function rewardRecord(
+  given: readonly unknown[],
+  named: readonly { readonly name: string; readonly weight: number }[],
+): Record<string, unknown> {
+  const specs = given.filter((reward) => typeof reward === 'string');
+  return {
+    rewards: named.map(({ name, weight }) => ({ name, weight })),
+    // All of them, or the run cannot be resumed from these alone.
+    ...(specs.length === given.length && { rewardSpecs: specs }),
+  };
+}
+
+/**
+ * The settings that a run is given. A resumed run keeps those it had; the given ones replace them one by one (settings
+ * with a `kind` as a whole).
+ */
+export function settingsOf(
+  given: ConfigSource | object | undefined,
+  record: RunRecord | undefined,
+  name: string,
+): ConfigSource {
+  const source = asSource(given ?? {}, name);
+  if (record === undefined) return source;
+  return { values: merged(record.config, source.values), place: (path) => source.place(path) };
+}
+
+function asSource(given: ConfigSource | object, name: string): ConfigSource {
+  return 'place' in given && typeof given.place === 'function'
+    ? given
+    : configFromObject(Object.fromEntries(Object.entries(given)), name);
+}
+
+function merged(
+  before: Readonly<Record<string, unknown>>,
+  now: Readonly<Record<string, unknown>>,
+): Record<string, unknown> {
+  const result: Record<string, unknown> = { ...before };
+  for (const [key, value] of Object.entries(now)) {
+    const old = result[key];
+    result[key] = isPlain(old) && isPlain(value) && !('kind' in value) ? merged(old, value) : value;
+  }
+  return result;
+}
+
+function isPlain(value: unknown): value is Record<string, unknown> {
+  return typeof value === 'object' && value !== null && !Array.isArray(value);
+}
+
+/** The device that a setting stands for. */
+export function deviceOf(setting: 'auto' | 'cpu' | 'cuda'): string {
+  if (setting !== 'auto') return setting;
+  return cudaIsAvailable() ? 'cuda' : 'cpu';
+}
