@@ -1,0 +1,282 @@
+/**
+ * The embedded demonstration: a small model learns three-digit addition from people who forget to carry, and then from a
+ * rule that only says right or wrong. Everything is made on the spot and written as a user's own run would be.
+ */
+import { mkdir, readFile, writeFile } from 'node:fs/promises';
+import { join } from 'node:path';
+import { existsSync } from 'node:fs';
+import { rowsFromObjects, tokenizePrompts, type PromptExample } from '../data/index.js';
+import { evaluate, type Evaluation } from '../eval/index.js';
+import { sample } from '../generation/index.js';
+import {
+  createModel,
+  loadModel,
+  makeDecoderConfig,
+  tokenLogprobs,
+  type Decoder,
+} from '../models/index.js';
+import { exactMatch } from '../rewards/index.js';
+import { createGrpoRun, createSftRun, type ProgressStream } from '../runs/index.js';
+import { additionTask, type AdditionTask } from '../tasks/index.js';
+import { createCharacterTokenizer, type Tokenizer } from '../tokenizers/index.js';
+import { deriveSeed, noGrad, tensor, tidy } from '../torch/index.js';
+import { CARRY_FAILURE_SHARE, GRPO, MAX_NEW_TOKENS, MODEL, SAMPLES, SFT } from './settings.js';
+
+/** What the quickstart may be told. */
+export interface QuickstartOptions {
+  /** A new folder; `runs/quickstart` (or `-2`, `-3`, … where that is taken) unless set. */
+  readonly out?: string | undefined;
+  /** 0 unless set. */
+  readonly seed?: number | undefined;
+  /** Where progress is shown; null shows none. Standard error unless set. */
+  readonly progress?: ProgressStream | null | undefined;
+}
+
+/** One model on the held-out problems. Fractions of problems or samples, except where said. */
+export interface Snapshot {
+  /** Greedy accuracy. */
+  readonly accuracy: number;
+  readonly passAt1: number;
+  readonly passAt8: number;
+  readonly majorityAt8: number;
+  /** Mean tokens of a sampled answer, its end included. */
+  readonly completionLength: number;
+  /** nats per completion: E[log π − log π_SFT] over samples of π. */
+  readonly klToReference: number;
+}
+
+/** What the quickstart found. */
+export interface QuickstartResult {
+  readonly seed: number;
+  readonly directory: string;
+  readonly parameters: number;
+  readonly heldOutProblems: number;
+  /** After SFT, before GRPO. */
+  readonly before: Snapshot;
+  readonly after: Snapshot;
+  /** Of each GRPO step: the share of right completions, and of groups without variance. */
+  readonly curve: readonly {
+    readonly step: number;
+    readonly reward: number;
+    readonly groupsWithoutVariance: number;
+  }[];
+  /** Held-out problems with the greedy answers before and after. */
+  readonly examples: readonly {
+    readonly prompt: string;
+    readonly answer: string;
+    readonly before: string;
+    readonly after: string;
+  }[];
+  readonly seconds: { readonly sft: number; readonly grpo: number; readonly total: number };
+}
+
+/** @returns the numbers that the table shows; the same object is in `quickstart.json` of its folder */
+export async function quickstart(options: QuickstartOptions = {}): Promise<QuickstartResult> {
+  const { seed = 0, progress = process.stderr } = options;
+  const out = options.out ?? freeFolder(join('runs', 'quickstart'));
+  const started = performance.now();
+  const say = (line: string): void => void progress?.write(`${line}\n`);
+
+  const task = additionTask({ seed, carryFailureShare: CARRY_FAILURE_SHARE });
+  const paths = await writeTask(out, task);
+  const { parameters } = await writeModel(paths.model, task, seed);
+  say(
+    `A Llama-shaped model of ${(parameters / 1e6).toFixed(2)} M parameters, random weights: ${paths.model}`,
+  );
+
+  say(
+    `1. SFT on ${task.demonstrations.length} demonstrations, of which ${100 * CARRY_FAILURE_SHARE} % forget to carry`,
+  );
+  const sft = await createSftRun({
+    model: paths.model,
+    data: paths.demonstrations,
+    out: paths.sft,
+    config: { ...SFT, seed },
+    progress,
+  });
+  const sftResult = await sft.train({ progress });
+  const heldOut = tokenizePrompts(
+    rowsFromObjects(task.heldOut.map((row) => ({ ...row }))),
+    sft.tokenizer,
+    {
+      maxPromptLength: 32,
+    },
+  ).prompts;
+  const judge = async (model: Decoder): Promise<Evaluation> =>
+    evaluate({
+      model,
+      tokenizer: sft.tokenizer,
+      prompts: heldOut,
+      rewards: [{ name: 'exactMatch', weight: 1, fn: exactMatch() }],
+      maxNewTokens: MAX_NEW_TOKENS,
+      samples: SAMPLES,
+      k: [1, SAMPLES],
+      seed: deriveSeed(seed, 'quickstart evaluation'),
+    });
+  const before = await judge(sft.model);
+  sft.dispose();
+
+  say(
+    `2. GRPO on ${task.trainPrompts.length} problems: reward 1 for the right answer, 0 otherwise`,
+  );
+  const grpo = await createGrpoRun({
+    model: sftResult.model,
+    data: paths.problems,
+    rewards: ['exact-match'],
+    out: paths.grpo,
+    config: { ...GRPO, seed },
+    progress,
+  });
+  const grpoResult = await grpo.train({ progress });
+  const after = await judge(grpo.model);
+  const reference = await loadModel(sftResult.model);
+  const kl = await klToReference(grpo.model, reference, heldOut, deriveSeed(seed, 'quickstart kl'));
+  reference.dispose();
+  grpo.dispose();
+
+  const result: QuickstartResult = {
+    seed,
+    directory: out,
+    parameters,
+    heldOutProblems: heldOut.length,
+    before: snapshot(before, 0),
+    after: snapshot(after, kl),
+    curve: await readCurve(paths.grpo),
+    examples: pickExamples(task, before, after),
+    seconds: {
+      sft: sftResult.seconds,
+      grpo: grpoResult.seconds,
+      total: (performance.now() - started) / 1000,
+    },
+  };
+  await writeFile(join(out, 'quickstart.json'), `${JSON.stringify(result, null, 2)}\n`);
+  return result;
+}
+
+function freeFolder(base: string): string {
+  for (let number = 1; ; number++) {
+    const path = number === 1 ? base : `${base}-${number}`;
+    if (!existsSync(path)) return path;
+  }
+}
+
+interface Paths {
+  readonly model: string;
+  readonly demonstrations: string;
+  readonly problems: string;
+  readonly sft: string;
+  readonly grpo: string;
+}
+
+/** Writes the data as a user would bring it: JSON lines. */
+async function writeTask(out: string, task: AdditionTask): Promise<Paths> {
+  const paths = {
+    model: join(out, 'model'),
+    demonstrations: join(out, 'demonstrations.jsonl'),
+    problems: join(out, 'problems.jsonl'),
+    sft: join(out, 'sft'),
+    grpo: join(out, 'grpo'),
+  };
+  await mkdir(paths.model, { recursive: true });
+  const write = (path: string, rows: readonly object[]): Promise<void> =>
+    writeFile(path, rows.map((row) => `${JSON.stringify(row)}\n`).join(''));
+  await write(paths.demonstrations, task.demonstrations);
+  await write(paths.problems, task.trainPrompts);
+  await write(join(out, 'held-out.jsonl'), task.heldOut);
+  return paths;
+}
+
+async function writeModel(
+  folder: string,
+  task: AdditionTask,
+  seed: number,
+): Promise<{ parameters: number }> {
+  const tokenizer: Tokenizer = createCharacterTokenizer({ characters: task.characters });
+  const config = makeDecoderConfig({
+    ...MODEL,
+    vocabSize: tokenizer.vocabSize,
+    eosTokenId: tokenizer.eosTokenId ?? null,
+    padTokenId: tokenizer.padTokenId ?? null,
+  });
+  const model = createModel(config, { seed });
+  await model.save(folder);
+  await tokenizer.save(folder);
+  const parameters = model.parameters().reduce((sum, { numel }) => sum + numel, 0);
+  model.dispose();
+  return { parameters };
+}
+
+function snapshot(evaluation: Evaluation, kl: number): Snapshot {
+  const { accuracy, sampled } = evaluation;
+  return {
+    accuracy: accuracy.value,
+    passAt1: sampled?.passAtK[1]?.value ?? NaN,
+    passAt8: sampled?.passAtK[SAMPLES]?.value ?? NaN,
+    majorityAt8: sampled?.majorityAtK[SAMPLES]?.value ?? NaN,
+    completionLength: sampled?.completionLength ?? NaN,
+    klToReference: kl,
+  };
+}
+
+/** E[Σ log π − log π_ref] over one sampled completion of each prompt. nats per completion. */
+async function klToReference(
+  policy: Decoder,
+  reference: Decoder,
+  prompts: readonly PromptExample[],
+  seed: number,
+): Promise<number> {
+  const promptIds = prompts.map(({ inputIds }) => inputIds);
+  const rows = await sample({ model: policy, promptIds, maxNewTokens: MAX_NEW_TOKENS, seed });
+  return tidy(() => {
+    const sequences = rows.map(({ promptIndex, tokenIds }) => [
+      ...(promptIds[promptIndex] ?? []),
+      ...tokenIds,
+    ]);
+    const width = Math.max(...sequences.map(({ length }) => length));
+    const padded = sequences.map((ids) => [
+      ...ids,
+      ...Array.from({ length: width - ids.length }, () => 0),
+    ]);
+    const scored = noGrad(() =>
+      tokenLogprobs(reference, {
+        inputIds: tensor(padded, { dtype: 'int64', device: reference.device }),
+        promptLengths: rows.map(({ promptIndex }) => promptIds[promptIndex]?.length ?? 0),
+        lengths: sequences.map(({ length }) => length),
+      }),
+    );
+    const ofPolicy = rows
+      .flatMap(({ logprobs }) => logprobs)
+      .reduce((sum, value) => sum + value, 0);
+    return (ofPolicy - scored.logprobs.sum().item()) / rows.length;
+  });
+}
+
+async function readCurve(run: string): Promise<QuickstartResult['curve']> {
+  const lines = (await readFile(join(run, 'metrics.jsonl'), 'utf8')).trim().split('\n');
+  return lines.map((line) => {
+    const { step, reward, groupsWithoutVariance } = JSON.parse(line) as Record<string, number>;
+    return {
+      step: step ?? 0,
+      reward: reward ?? NaN,
+      groupsWithoutVariance: groupsWithoutVariance ?? NaN,
+    };
+  });
+}
+
+/** A few problems that were wrong before, and one that was right. */
+function pickExamples(
+  task: AdditionTask,
+  before: Evaluation,
+  after: Evaluation,
+): QuickstartResult['examples'] {
+  const rows = before.completions.map(({ prompt, completion, isCorrect }, index) => ({
+    prompt,
+    answer: task.heldOut[index]?.answer ?? '',
+    before: completion,
+    after: after.completions[index]?.completion ?? '',
+    isCorrect,
+  }));
+  const wrong = rows.filter((row) => !row.isCorrect).slice(0, 4);
+  const right = rows.filter((row) => row.isCorrect).slice(0, 1);
+  return [...wrong, ...right].map(({ isCorrect: _, ...example }) => example);
+}
