@@ -278,5 +278,10 @@ function pickExamples(
   }));
   const wrong = rows.filter((row) => !row.isCorrect).slice(0, 4);
   const right = rows.filter((row) => row.isCorrect).slice(0, 1);
-  return [...wrong, ...right].map(({ isCorrect: _, ...example }) => example);
+  return [...wrong, ...right].map(({ prompt, answer, before: first, after: last }) => ({
+    prompt,
+    answer,
+    before: first,
+    after: last,
+  }));
 }
