@@ -8,6 +8,7 @@ NAPI_MODULE_INIT() {
     defineTensors(env, exports);
     defineAutograd(env, exports);
     defineRuntime(env, exports);
+    clearAtExit(env);
     return exports;
   });
 }

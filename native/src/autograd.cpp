@@ -24,11 +24,18 @@ std::vector<at::Tensor> asTensors(napi_env env, napi_value value) {
 
 // backward(outputs, gradients | undefined, retainGraph, createGraph)
 napi_value backward(napi_env env, napi_callback_info info) {
-  return guard(env, "backward", [&]() -> napi_value {
+  return guard(env, "backward", [&] {
     const Arguments arguments(env, info);
-    torch::autograd::backward(asTensors(env, arguments[0]), asTensors(env, arguments[1]), asBool(env, arguments[2]),
-                              asBool(env, arguments[3]));
-    return nullptr;
+    const auto body = [&]() -> napi_value {
+      torch::autograd::backward(asTensors(env, arguments[0]), asTensors(env, arguments[1]), asBool(env, arguments[2]),
+                                asBool(env, arguments[3]));
+      return nullptr;
+    };
+    return guard(env, "backward", body, [&] {
+      const bool given = !isNullish(env, arguments[1]);
+      return "outputs: " + describeSlots(env, arguments[0]) +
+             (given ? ", gradients: " + describeSlots(env, arguments[1]) : "");
+    });
   });
 }
 
@@ -36,49 +43,72 @@ napi_value backward(napi_env env, napi_callback_info info) {
 napi_value grad(napi_env env, napi_callback_info info) {
   return guard(env, "grad", [&] {
     const Arguments arguments(env, info);
-    return fromSlots(env, torch::autograd::grad(asTensors(env, arguments[0]), asTensors(env, arguments[1]),
-                                                asTensors(env, arguments[2]), asBool(env, arguments[3]),
-                                                asBool(env, arguments[4]), asBool(env, arguments[5])));
+    const auto body = [&] {
+      return fromSlots(env, torch::autograd::grad(asTensors(env, arguments[0]), asTensors(env, arguments[1]),
+                                                  asTensors(env, arguments[2]), asBool(env, arguments[3]),
+                                                  asBool(env, arguments[4]), asBool(env, arguments[5])));
+    };
+    return guard(env, "grad", body, [&] {
+      return "outputs: " + describeSlots(env, arguments[0]) + ", inputs: " + describeSlots(env, arguments[1]);
+    });
   });
 }
 
 napi_value gradientOf(napi_env env, napi_callback_info info) {
-  return guard(env, "grad", [&] {
-    const Arguments arguments(env, info);
-    return fromTensor(env, asTensor(env, arguments[0]).grad());
+  return guardTensor(env, info, "grad", [&](const at::Tensor& tensor, const Arguments&) {
+    return fromTensor(env, tensor.grad());
   });
 }
 
-// setGradient(tensor, gradient | 0)
+// setGradient(tensor, gradient | 0). libtorch checks nothing here; a gradient of another shape would fail far away.
 napi_value setGradient(napi_env env, napi_callback_info info) {
-  return guard(env, "grad", [&]() -> napi_value {
-    const Arguments arguments(env, info);
-    const int32_t slot = asInt32(env, arguments[1]);
-    asTensor(env, arguments[0]).mutable_grad() = slot == 0 ? at::Tensor() : tensors().get(slot);
+  return guardTensor(env, info, "grad", [&](at::Tensor& tensor, const Arguments& arguments) -> napi_value {
+    const int32_t slot = asSlot(env, arguments[1]);
+    at::Tensor gradient;
+    if (slot != 0) {
+      gradient = tensors().get(slot);
+      const bool fits = gradient.sizes() == tensor.sizes() && gradient.scalar_type() == tensor.scalar_type() &&
+                        gradient.device() == tensor.device();
+      if (!fits) {
+        throw BadArgument("expected a gradient that is " + describe(tensor) + " like the tensor, received " +
+                          describe(gradient));
+      }
+      if (gradient.is_same(tensor)) throw BadArgument("a tensor cannot be its own gradient");
+    }
+    tensor.mutable_grad() = gradient;
     return nullptr;
   });
 }
 
 napi_value requiresGrad(napi_env env, napi_callback_info info) {
-  return guard(env, "requiresGrad", [&] {
-    const Arguments arguments(env, info);
-    return fromBool(env, asTensor(env, arguments[0]).requires_grad());
+  return guardTensor(env, info, "requiresGrad", [&](const at::Tensor& tensor, const Arguments&) {
+    return fromBool(env, tensor.requires_grad());
   });
 }
 
 napi_value setRequiresGrad(napi_env env, napi_callback_info info) {
-  return guard(env, "requiresGrad", [&]() -> napi_value {
-    const Arguments arguments(env, info);
-    asTensor(env, arguments[0]).set_requires_grad(asBool(env, arguments[1]));
+  return guardTensor(env, info, "requiresGrad", [&](at::Tensor& tensor, const Arguments& arguments) -> napi_value {
+    const bool value = asBool(env, arguments[1]);
+    // libtorch would take it and change nothing.
+    if (!value && !tensor.is_leaf()) {
+      throw BadArgument("expected a leaf: a tensor that an operator made requires a gradient; use detach()");
+    }
+    tensor.set_requires_grad(value);
     return nullptr;
   });
 }
 
 napi_value isLeaf(napi_env env, napi_callback_info info) {
-  return guard(env, "isLeaf", [&] {
-    const Arguments arguments(env, info);
-    return fromBool(env, asTensor(env, arguments[0]).is_leaf());
+  return guardTensor(env, info, "isLeaf", [&](const at::Tensor& tensor, const Arguments&) {
+    return fromBool(env, tensor.is_leaf());
   });
+}
+
+// Autocast keeps converted weights for the rest of its scope. One that was converted while nothing was recorded has no
+// way back to its weight: used where something is, it would cut the weight's gradient off without a word.
+void forgetConvertedWeights() {
+  const bool autocast = at::autocast::is_autocast_enabled(at::kCPU) || at::autocast::is_autocast_enabled(at::kCUDA);
+  if (autocast) at::autocast::clear_cache();
 }
 
 // setGradEnabled(enabled) → what it was
@@ -86,7 +116,9 @@ napi_value setGradEnabled(napi_env env, napi_callback_info info) {
   return guard(env, "setGradEnabled", [&] {
     const Arguments arguments(env, info);
     const bool previous = at::GradMode::is_enabled();
-    at::GradMode::set_enabled(asBool(env, arguments[0]));
+    const bool enabled = asBool(env, arguments[0]);
+    if (enabled != previous) forgetConvertedWeights();
+    at::GradMode::set_enabled(enabled);
     return fromBool(env, previous);
   });
 }
@@ -99,6 +131,7 @@ thread_local std::vector<std::unique_ptr<c10::InferenceMode>> inferenceGuards;
 
 napi_value enterInference(napi_env env, napi_callback_info info) {
   return guard(env, "inferenceMode", [&]() -> napi_value {
+    forgetConvertedWeights();
     inferenceGuards.push_back(std::make_unique<c10::InferenceMode>(true));
     return nullptr;
   });
@@ -107,6 +140,7 @@ napi_value enterInference(napi_env env, napi_callback_info info) {
 napi_value exitInference(napi_env env, napi_callback_info info) {
   return guard(env, "inferenceMode", [&]() -> napi_value {
     if (inferenceGuards.empty()) throw BadArgument("inference mode was not entered");
+    forgetConvertedWeights();
     inferenceGuards.pop_back();
     return nullptr;
   });
@@ -116,15 +150,16 @@ napi_value exitInference(napi_env env, napi_callback_info info) {
 napi_value setAutocast(napi_env env, napi_callback_info info) {
   return guard(env, "autocast", [&] {
     const Arguments arguments(env, info);
-    const c10::DeviceType type = c10::Device(asString(env, arguments[0])).type();
+    const c10::DeviceType type = asDevice(env, arguments[0]).type();
     const bool enabled = asBool(env, arguments[1]);
+    const auto target = static_cast<at::ScalarType>(asInt32(env, arguments[2]));
     napi_value previous;
     check(napi_create_array_with_length(env, 2, &previous), "internal: cannot make an array");
     check(napi_set_element(env, previous, 0, fromBool(env, at::autocast::is_autocast_enabled(type))),
           "internal: cannot fill an array");
     const auto dtype = static_cast<int32_t>(at::autocast::get_autocast_dtype(type));
     check(napi_set_element(env, previous, 1, fromInt32(env, dtype)), "internal: cannot fill an array");
-    at::autocast::set_autocast_dtype(type, static_cast<at::ScalarType>(asInt32(env, arguments[2])));
+    at::autocast::set_autocast_dtype(type, target);
     at::autocast::set_autocast_enabled(type, enabled);
     if (!enabled) at::autocast::clear_cache();
     return previous;

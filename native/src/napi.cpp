@@ -2,6 +2,7 @@
 
 #include <ATen/ATen.h>
 
+#include <optional>
 #include <sstream>
 
 namespace posttrain {
@@ -16,48 +17,81 @@ SlotTable<at::Generator>& generators() {
   return table;
 }
 
+std::string show(napi_env env, napi_value value) {
+  napi_valuetype type;
+  if (napi_typeof(env, value, &type) != napi_ok) return "a value of an unknown kind";
+  switch (type) {
+    case napi_undefined: return "undefined";
+    case napi_null: return "null";
+    case napi_bigint: return "a BigInt";
+    case napi_symbol: return "a symbol";
+    case napi_function: return "a function";
+    case napi_string: return '"' + asString(env, value) + '"';
+    case napi_number:
+    case napi_boolean: {
+      napi_value text;
+      check(napi_coerce_to_string(env, value, &text), "internal: cannot show a number");
+      return asString(env, text);
+    }
+    default: {
+      bool isArray = false;
+      napi_is_array(env, value, &isArray);
+      return isArray ? "an array" : "an object";
+    }
+  }
+}
+
+void refuse(napi_env env, napi_value value, const char* expected) {
+  throw BadArgument(std::string("expected ") + expected + ", received " + show(env, value));
+}
+
 int32_t asInt32(napi_env env, napi_value value) {
-  int32_t result;
-  check(napi_get_value_int32(env, value, &result), "expected an integer");
-  return result;
+  const int64_t result = asInt64(env, value);
+  if (result < INT32_MIN || result > INT32_MAX) refuse(env, value, "an integer of at most 31 bits");
+  return static_cast<int32_t>(result);
 }
 
 int64_t asInt64(napi_env env, napi_value value) {
-  int64_t result;
-  check(napi_get_value_int64(env, value, &result), "expected an integer");
-  return result;
+  constexpr double kLargest = 9007199254740991.0;  // Number.MAX_SAFE_INTEGER
+  double number;
+  if (napi_get_value_double(env, value, &number) != napi_ok) refuse(env, value, "an integer");
+  if (!(number >= -kLargest && number <= kLargest) || number != static_cast<double>(static_cast<int64_t>(number))) {
+    refuse(env, value, "an integer of at most 53 bits");
+  }
+  return static_cast<int64_t>(number);
 }
 
 double asDouble(napi_env env, napi_value value) {
   double result;
-  check(napi_get_value_double(env, value, &result), "expected a number");
+  if (napi_get_value_double(env, value, &result) != napi_ok) refuse(env, value, "a number");
   return result;
 }
 
 bool asBool(napi_env env, napi_value value) {
   bool result;
-  check(napi_get_value_bool(env, value, &result), "expected a boolean");
+  if (napi_get_value_bool(env, value, &result) != napi_ok) refuse(env, value, "a boolean");
   return result;
 }
 
 std::string asString(napi_env env, napi_value value) {
   size_t length = 0;
-  check(napi_get_value_string_utf8(env, value, nullptr, 0, &length), "expected a string");
+  if (napi_get_value_string_utf8(env, value, nullptr, 0, &length) != napi_ok) refuse(env, value, "a string");
   std::string result(length, '\0');
   check(napi_get_value_string_utf8(env, value, result.data(), length + 1, &length), "expected a string");
   return result;
 }
 
-static uint32_t arrayLength(napi_env env, napi_value value) {
+uint32_t arrayLength(napi_env env, napi_value value) {
   uint32_t length = 0;
-  check(napi_get_array_length(env, value, &length), "expected an array");
+  if (napi_get_array_length(env, value, &length) != napi_ok) refuse(env, value, "an array");
   return length;
 }
 
 std::vector<int64_t> asInt64List(napi_env env, napi_value value) {
   // A single number stands for a list of one: most dimension lists are.
-  int64_t single;
-  if (napi_get_value_int64(env, value, &single) == napi_ok) return {single};
+  napi_valuetype type;
+  check(napi_typeof(env, value, &type), "expected a value");
+  if (type == napi_number) return {asInt64(env, value)};
   const uint32_t length = arrayLength(env, value);
   std::vector<int64_t> result(length);
   for (uint32_t i = 0; i < length; i++) {
@@ -74,7 +108,7 @@ std::vector<int32_t> asSlotList(napi_env env, napi_value value) {
   for (uint32_t i = 0; i < length; i++) {
     napi_value element;
     check(napi_get_element(env, value, i, &element), "expected an array of tensors");
-    result[i] = asInt32(env, element);
+    result[i] = asSlot(env, element);
   }
   return result;
 }
@@ -85,7 +119,22 @@ bool isNullish(napi_env env, napi_value value) {
   return type == napi_undefined || type == napi_null;
 }
 
-at::Tensor& asTensor(napi_env env, napi_value value) { return tensors().get(asInt32(env, value)); }
+c10::Device asDevice(napi_env env, napi_value value) {
+  const std::string text = asString(env, value);
+  std::optional<c10::Device> device;
+  try {
+    device.emplace(text);
+  } catch (const c10::Error&) {
+    // Not a device at all: the same message as for one that is not here.
+  }
+  if (device.has_value()) {
+    if (device->is_cpu() || device->is_meta()) return *device;
+    if (device->is_cuda() && at::hasCUDA()) return *device;
+    if (device->is_mps() && at::hasMPS()) return *device;
+  }
+  const std::string known = std::string("cpu") + (at::hasCUDA() ? ", cuda" : "") + (at::hasMPS() ? ", mps" : "");
+  throw BadArgument("expected a device that can be used here (" + known + "), received \"" + text + "\"");
+}
 
 napi_value fromInt32(napi_env env, int32_t value) {
   napi_value result;
@@ -181,6 +230,45 @@ std::string describe(const at::Tensor& tensor) {
   out << "]";
   if (!tensor.device().is_cpu()) out << " on " << tensor.device().str();
   return out.str();
+}
+
+std::string describeSlot(napi_env env, napi_value value) {
+  try {
+    return describe(asTensor(env, value));
+  } catch (const DisposedSlot&) {
+    return "(freed)";
+  } catch (const BadArgument&) {
+    return show(env, value);
+  }
+}
+
+std::string describeSlots(napi_env env, napi_value list) {
+  constexpr uint32_t kShown = 8;
+  try {
+    const uint32_t length = arrayLength(env, list);
+    std::string text;
+    for (uint32_t i = 0; i < length && i < kShown; i++) {
+      napi_value element;
+      check(napi_get_element(env, list, i, &element), "expected an array of tensors");
+      text += (i == 0 ? "" : ", ") + describeSlot(env, element);
+    }
+    if (length > kShown) text += ", … (" + std::to_string(length) + " in all)";
+    return "(" + text + ")";
+  } catch (const BadArgument&) {
+    return show(env, list);
+  }
+}
+
+void clearAtExit(napi_env env) {
+  check(napi_add_env_cleanup_hook(
+            env,
+            [](void*) {
+              errorFactory = nullptr;  // goes with the environment
+              tensors() = {};
+              generators() = {};
+            },
+            nullptr),
+        "internal: cannot add a hook");
 }
 
 void define(napi_env env, napi_value exports, const char* name, napi_callback callback) {

@@ -8,7 +8,9 @@
 #include <ATen/ATen.h>
 
 #include <memory>
+#include <mutex>
 #include <optional>
+#include <unordered_map>
 
 #include "napi.h"
 
@@ -94,13 +96,17 @@ Parameter parameterOf(const c10::Argument& argument) {
   return {argument.name(), typeName, kindOf(type), optional, argument.default_value()};
 }
 
-// Integers stay integers so that an integer tensor is not promoted to floating point.
+// Integers stay integers so that an integer tensor is not promoted to floating point. Every double from 2^53 to 2^63 is
+// an integer too, and exact.
 at::Scalar asScalar(napi_env env, napi_value value) {
-  napi_valuetype type;
-  check(napi_typeof(env, value, &type), "expected a number");
-  if (type == napi_boolean) return at::Scalar(asBool(env, value));
-  const double number = asDouble(env, value);
-  const bool isInteger = number >= -9007199254740992.0 && number <= 9007199254740992.0 &&
+  double number;
+  if (napi_get_value_double(env, value, &number) != napi_ok) {
+    napi_valuetype type;
+    check(napi_typeof(env, value, &type), "expected a number");
+    if (type != napi_boolean) refuse(env, value, "a number");
+    return at::Scalar(asBool(env, value));
+  }
+  const bool isInteger = number >= -9223372036854775808.0 && number < 9223372036854775808.0 &&
                          number == static_cast<double>(static_cast<int64_t>(number));
   if (isInteger) return at::Scalar(static_cast<int64_t>(number));
   return at::Scalar(number);
@@ -108,8 +114,7 @@ at::Scalar asScalar(napi_env env, napi_value value) {
 
 template <typename Element, typename Convert>
 c10::List<Element> asList(napi_env env, napi_value value, Convert convert) {
-  uint32_t length = 0;
-  check(napi_get_array_length(env, value, &length), "expected an array");
+  const uint32_t length = arrayLength(env, value);
   c10::List<Element> list;
   list.reserve(length);
   for (uint32_t i = 0; i < length; i++) {
@@ -129,8 +134,8 @@ c10::IValue convert(napi_env env, napi_value value, const Parameter& parameter) 
     case Kind::Bool: return asBool(env, value);
     case Kind::String: return asString(env, value);
     case Kind::IntList: return asInt64List(env, value);
-    case Kind::Device: return c10::Device(asString(env, value));
-    case Kind::Generator: return generators().get(asInt32(env, value));
+    case Kind::Device: return asDevice(env, value);
+    case Kind::Generator: return generators().get(asSlot(env, value));
     case Kind::TensorList:
       return asList<at::Tensor>(env, value, [&](napi_value v) { return asTensor(env, v); });
     case Kind::OptionalTensorList:
@@ -153,8 +158,8 @@ c10::IValue convert(napi_env env, napi_value value, const Parameter& parameter) 
                     ", which this addon does not convert");
 }
 
-napi_value fromReturn(napi_env env, const c10::IValue& value) {
-  if (value.isTensor()) return fromTensor(env, value.toTensor());
+napi_value fromReturn(napi_env env, c10::IValue&& value) {
+  if (value.isTensor()) return fromTensor(env, std::move(value).toTensor());
   if (value.isTensorList()) return fromSlots(env, value.toTensorVector());
   if (value.isDouble()) return fromDouble(env, value.toDouble());
   if (value.isInt()) return fromInt64(env, value.toInt());
@@ -163,37 +168,72 @@ napi_value fromReturn(napi_env env, const c10::IValue& value) {
   throw BadArgument("the operator returns a value of a kind that this addon does not convert");
 }
 
-// What the operator was called with, for the message of an error: self: float[2, 3], dim: 1. Reads the JavaScript
+std::string describeArgument(napi_env env, Kind kind, napi_value value) {
+  switch (kind) {
+    case Kind::Tensor: return describeSlot(env, value);
+    case Kind::TensorList: return describeSlots(env, value);
+    case Kind::Int:
+    case Kind::Scalar:
+    case Kind::Double:
+    case Kind::Bool: return show(env, value);
+    case Kind::IntList:
+      try {
+        std::string text;
+        for (const int64_t number : asInt64List(env, value)) {
+          text += (text.empty() ? "" : ", ") + std::to_string(number);
+        }
+        return "[" + text + "]";
+      } catch (const BadArgument&) {
+        return "";
+      }
+    default: return "";
+  }
+}
+
+// What the operator was called with, for the message of an error: self: float32[2, 3], dim: 1. Reads the JavaScript
 // values again, so that a call that succeeds pays nothing for it.
 std::string describeArguments(napi_env env, const Operator& op, const napi_value* values, size_t count) {
   std::string text;
   for (size_t i = 0; i < count && i < op.parameters.size(); i++) {
-    std::string shown;
-    try {
-      if (isNullish(env, values[i])) continue;
-      switch (op.parameters[i].kind) {
-        case Kind::Tensor: shown = describe(asTensor(env, values[i])); break;
-        case Kind::TensorList:
-          for (const int32_t slot : asSlotList(env, values[i])) {
-            shown += (shown.empty() ? "" : ", ") + describe(tensors().get(slot));
-          }
-          shown = "(" + shown + ")";
-          break;
-        case Kind::Int: shown = std::to_string(asInt64(env, values[i])); break;
-        case Kind::IntList:
-          for (const int64_t number : asInt64List(env, values[i])) {
-            shown += (shown.empty() ? "" : ", ") + std::to_string(number);
-          }
-          shown = "[" + shown + "]";
-          break;
-        default: continue;
-      }
-    } catch (const std::exception&) {
-      shown = "(freed or of a wrong type)";
-    }
-    text += (text.empty() ? "" : ", ") + op.parameters[i].name + ": " + shown;
+    if (isNullish(env, values[i])) continue;
+    const std::string shown = describeArgument(env, op.parameters[i].kind, values[i]);
+    if (!shown.empty()) text += (text.empty() ? "" : ", ") + op.parameters[i].name + ": " + shown;
   }
   return text;
+}
+
+// The arguments of a call. The memory is kept for the next one; a call that begins inside another (an array's element
+// may be a getter) finds none and allocates. Whatever happens, no tensor stays behind.
+struct Stack {
+  Stack() { values.swap(spare); }
+  ~Stack() {
+    values.clear();
+    values.swap(spare);
+  }
+  std::vector<c10::IValue> values;
+  static thread_local std::vector<c10::IValue> spare;
+};
+thread_local std::vector<c10::IValue> Stack::spare;
+
+// Argument i of the call, or its default.
+void pushArgument(napi_env env, const Parameter& parameter, napi_value value, bool given, Stack& stack) {
+  napi_valuetype type = napi_undefined;
+  if (given) check(napi_typeof(env, value, &type), "expected a value");
+  if (type == napi_undefined && parameter.defaultValue.has_value()) {
+    stack.values.push_back(*parameter.defaultValue);
+  } else if (parameter.optional && (type == napi_null || type == napi_undefined)) {
+    stack.values.emplace_back();
+  } else if (type == napi_undefined) {
+    // Something that is not a Tensor has no slot, which arrives as undefined.
+    const bool isTensor = parameter.kind == Kind::Tensor;
+    throw BadArgument("argument " + parameter.name + (isTensor ? ": expected a Tensor" : " is missing"));
+  } else {
+    try {
+      stack.values.push_back(convert(env, value, parameter));
+    } catch (const BadArgument& error) {
+      throw BadArgument("argument " + parameter.name + ": " + error.what());
+    }
+  }
 }
 
 napi_value callOperator(napi_env env, napi_callback_info info) {
@@ -201,73 +241,25 @@ napi_value callOperator(napi_env env, napi_callback_info info) {
   size_t count = kMaxArguments;
   void* data = nullptr;
   napi_get_cb_info(env, info, &count, values, nullptr, &data);
-  const Operator& op = *static_cast<Operator*>(data);
+  const Operator& op = *static_cast<const Operator*>(data);
 
-  thread_local std::vector<c10::IValue> stack;
-  stack.clear();
-  const auto fail = [&](const char* kind, const std::string& message) -> napi_value {
-    throwError(env, kind, op.name, message, describeArguments(env, op, values, count));
-    return nullptr;
-  };
-
-  try {
+  const auto body = [&]() -> napi_value {
+    Stack stack;
     const size_t expected = op.parameters.size();
-    for (size_t i = 0; i < expected; i++) {
-      const Parameter& parameter = op.parameters[i];
-      if (i < count) {
-        napi_valuetype type;
-        check(napi_typeof(env, values[i], &type), "expected a value");
-        if (type != napi_undefined && type != napi_null) {
-          try {
-            stack.push_back(convert(env, values[i], parameter));
-          } catch (const BadArgument& error) {
-            throw BadArgument("argument " + parameter.name + ": " + error.what());
-          }
-          continue;
-        }
-        if (type == napi_null && parameter.optional) {
-          stack.emplace_back();
-          continue;
-        }
-      }
-      if (parameter.defaultValue.has_value()) {
-        stack.push_back(*parameter.defaultValue);
-      } else if (parameter.optional) {
-        stack.emplace_back();
-      } else {
-        throw BadArgument("argument " + parameter.name + " is missing");
-      }
-    }
-    op.handle.callBoxed(stack);
+    for (size_t i = 0; i < expected; i++) pushArgument(env, op.parameters[i], values[i], i < count, stack);
+    op.handle.callBoxed(stack.values);
 
-    if (op.writesInPlace) {
-      stack.clear();
-      return nullptr;
+    std::vector<c10::IValue>& results = stack.values;
+    if (op.writesInPlace || results.empty()) return nullptr;
+    if (results.size() == 1) return fromReturn(env, std::move(results[0]));
+    napi_value array;
+    check(napi_create_array_with_length(env, results.size(), &array), "internal: cannot make an array");
+    for (size_t i = 0; i < results.size(); i++) {
+      check(napi_set_element(env, array, i, fromReturn(env, std::move(results[i]))), "internal: cannot fill an array");
     }
-    napi_value result;
-    if (stack.size() == 1) {
-      result = fromReturn(env, stack[0]);
-    } else if (stack.empty()) {
-      result = nullptr;
-    } else {
-      check(napi_create_array_with_length(env, stack.size(), &result), "internal: cannot make an array");
-      for (size_t i = 0; i < stack.size(); i++) {
-        check(napi_set_element(env, result, i, fromReturn(env, stack[i])), "internal: cannot fill an array");
-      }
-    }
-    stack.clear();
-    return result;
-  } catch (const PendingException&) {
-    return nullptr;
-  } catch (const DisposedSlot& error) {
-    return fail("disposed", error.what());
-  } catch (const BadArgument& error) {
-    return fail("argument", error.what());
-  } catch (const c10::Error& error) {
-    return fail("native", error.what_without_backtrace());
-  } catch (const std::exception& error) {
-    return fail("native", error.what());
-  }
+    return array;
+  };
+  return guard(env, op.name.c_str(), body, [&] { return describeArguments(env, op, values, count); });
 }
 
 std::optional<c10::OperatorHandle> find(const std::string& fullName) {
@@ -288,6 +280,25 @@ napi_value schemaOf(napi_env env, napi_callback_info info) {
   });
 }
 
+// The operator of that name, made once per process: every thread that loads the addon shares it.
+const Operator& operatorNamed(const std::string& name, const c10::OperatorHandle& handle) {
+  static std::mutex mutex;
+  static auto& known = *new std::unordered_map<std::string, std::unique_ptr<const Operator>>();
+  const std::lock_guard<std::mutex> lock(mutex);
+  std::unique_ptr<const Operator>& entry = known[name];
+  if (entry == nullptr) {
+    auto op = std::make_unique<Operator>(handle);
+    op->name = name;
+    const c10::FunctionSchema& schema = handle.schema();
+    for (const c10::Argument& argument : schema.arguments()) op->parameters.push_back(parameterOf(argument));
+    if (op->parameters.size() > kMaxArguments) throw BadArgument("the operator has too many arguments");
+    const auto& returns = schema.returns();
+    op->writesInPlace = !returns.empty() && returns[0].alias_info() != nullptr && returns[0].alias_info()->isWrite();
+    entry = std::move(op);
+  }
+  return *entry;
+}
+
 // operator(name): the function, or undefined where this libtorch has no such operator.
 napi_value bindOperator(napi_env env, napi_callback_info info) {
   return guard(env, "operator", [&] {
@@ -295,17 +306,10 @@ napi_value bindOperator(napi_env env, napi_callback_info info) {
     const std::string name = asString(env, arguments[0]);
     const auto handle = find(name);
     if (!handle.has_value()) return undefinedValue(env);
-    auto op = std::make_unique<Operator>(*handle);
-    op->name = name;
-    const c10::FunctionSchema& schema = handle->schema();
-    for (const c10::Argument& argument : schema.arguments()) op->parameters.push_back(parameterOf(argument));
-    if (op->parameters.size() > kMaxArguments) throw BadArgument("the operator has too many arguments");
-    const auto& returns = schema.returns();
-    op->writesInPlace = !returns.empty() && returns[0].alias_info() != nullptr && returns[0].alias_info()->isWrite();
     napi_value function;
-    check(napi_create_function(env, name.c_str(), name.size(), callOperator, op.get(), &function),
+    check(napi_create_function(env, name.c_str(), name.size(), callOperator,
+                               const_cast<Operator*>(&operatorNamed(name, *handle)), &function),
           "internal: cannot make a function");
-    op.release();  // Operators live as long as the process: there are a few hundred of them.
     return function;
   });
 }

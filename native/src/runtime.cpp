@@ -5,6 +5,8 @@
 #include <ATen/Version.h>
 #include <torch/version.h>
 
+#include <mutex>
+
 #include "napi.h"
 
 namespace posttrain {
@@ -43,7 +45,7 @@ napi_value runtimeInfo(napi_env env, napi_callback_info info) {
 napi_value synchronize(napi_env env, napi_callback_info info) {
   return guard(env, "synchronize", [&]() -> napi_value {
     const Arguments arguments(env, info);
-    const c10::Device device(asString(env, arguments[0]));
+    const c10::Device device = asDevice(env, arguments[0]);
     if (device.is_cuda()) at::detail::getCUDAHooks().deviceSynchronize(device.index() < 0 ? 0 : device.index());
     return nullptr;
   });
@@ -61,8 +63,12 @@ napi_value manualSeed(napi_env env, napi_callback_info info) {
 napi_value createGenerator(napi_env env, napi_callback_info info) {
   return guard(env, "generator", [&] {
     const Arguments arguments(env, info);
-    const c10::Device device(asString(env, arguments[0]));
-    at::Generator generator = at::globalContext().defaultGenerator(device).clone();
+    const c10::Device device = asDevice(env, arguments[0]);
+    at::Generator original = at::globalContext().defaultGenerator(device);
+    at::Generator generator = [&] {
+      const std::lock_guard<std::mutex> lock(original.mutex());
+      return original.clone();
+    }();
     generator.set_current_seed(static_cast<uint64_t>(asInt64(env, arguments[1])));
     return fromInt32(env, generators().put(generator));
   });
@@ -71,7 +77,7 @@ napi_value createGenerator(napi_env env, napi_callback_info info) {
 napi_value releaseGenerator(napi_env env, napi_callback_info info) {
   return guard(env, "generator", [&]() -> napi_value {
     const Arguments arguments(env, info);
-    generators().release(asInt32(env, arguments[0]));
+    generators().release(asSlot(env, arguments[0]));
     return nullptr;
   });
 }
@@ -80,21 +86,26 @@ napi_value releaseGenerator(napi_env env, napi_callback_info info) {
 at::Generator asGenerator(napi_env env, napi_value value) {
   napi_valuetype type;
   check(napi_typeof(env, value, &type), "expected a generator");
-  if (type == napi_string) return at::globalContext().defaultGenerator(c10::Device(asString(env, value)));
-  return generators().get(asInt32(env, value));
+  if (type == napi_string) return at::globalContext().defaultGenerator(asDevice(env, value));
+  return generators().get(asSlot(env, value));
 }
 
 napi_value generatorState(napi_env env, napi_callback_info info) {
   return guard(env, "generator", [&] {
     const Arguments arguments(env, info);
-    return fromTensor(env, asGenerator(env, arguments[0]).get_state());
+    at::Generator generator = asGenerator(env, arguments[0]);
+    const std::lock_guard<std::mutex> lock(generator.mutex());
+    return fromTensor(env, generator.get_state());
   });
 }
 
 napi_value setGeneratorState(napi_env env, napi_callback_info info) {
   return guard(env, "generator", [&]() -> napi_value {
     const Arguments arguments(env, info);
-    asGenerator(env, arguments[0]).set_state(asTensor(env, arguments[1]));
+    at::Generator generator = asGenerator(env, arguments[0]);
+    const at::Tensor& state = asTensor(env, arguments[1]);
+    const std::lock_guard<std::mutex> lock(generator.mutex());
+    generator.set_state(state);
     return nullptr;
   });
 }

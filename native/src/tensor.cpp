@@ -41,10 +41,14 @@ napi_value fromTypedArray(napi_env env, napi_callback_info info) {
     const Buffer buffer = asBuffer(env, arguments[0]);
     const auto dtype = static_cast<at::ScalarType>(asInt32(env, arguments[1]));
     const std::vector<int64_t> shape = asInt64List(env, arguments[2]);
-    const c10::Device device(asString(env, arguments[3]));
-    int64_t elements = 1;
-    for (const int64_t size : shape) elements *= size;
-    if (elements != static_cast<int64_t>(buffer.length)) throw BadArgument("the shape does not fit the data");
+    const c10::Device device = asDevice(env, arguments[3]);
+    uint64_t elements = 1;
+    for (const int64_t size : shape) {
+      if (size < 0 || __builtin_mul_overflow(elements, static_cast<uint64_t>(size), &elements)) {
+        throw BadArgument("the shape is not one of a tensor");
+      }
+    }
+    if (elements != buffer.length) throw BadArgument("the shape does not fit the data");
     if (elements == 0) return fromTensor(env, at::empty(shape, at::TensorOptions(dtype).device(device)));
     const at::Tensor view = at::from_blob(buffer.data, shape, at::TensorOptions(buffer.type));
     return fromTensor(env, view.to(at::TensorOptions(dtype).device(device), /*non_blocking=*/false, /*copy=*/true));
@@ -66,6 +70,11 @@ napi_value fromBytes(napi_env env, napi_callback_info info) {
   });
 }
 
+// V8 ends the process where a longer array is asked for.
+void checkArrayLength(int64_t length) {
+  if (length > UINT32_MAX) throw BadArgument("expected at most 4294967295 elements, as many as a JavaScript array holds");
+}
+
 napi_value makeArray(napi_env env, napi_typedarray_type type, const void* data, size_t length, size_t bytes) {
   void* target = nullptr;
   napi_value buffer;
@@ -79,9 +88,9 @@ napi_value makeArray(napi_env env, napi_typedarray_type type, const void* data, 
 // toTypedArray(tensor): its elements in row-major order. 16-bit floats become float32, int64 becomes float64, and bool
 // becomes uint8, because JavaScript has no arrays of those.
 napi_value toTypedArray(napi_env env, napi_callback_info info) {
-  return guard(env, "toTypedArray", [&] {
-    const Arguments arguments(env, info);
-    at::Tensor tensor = asTensor(env, arguments[0]).detach();
+  return guardTensor(env, info, "toTypedArray", [&](const at::Tensor& source, const Arguments&) {
+    checkArrayLength(source.numel());
+    at::Tensor tensor = source.detach();
     napi_typedarray_type type;
     at::ScalarType target;
     switch (tensor.scalar_type()) {
@@ -93,35 +102,33 @@ napi_value toTypedArray(napi_env env, napi_callback_info info) {
       case at::kInt: type = napi_int32_array, target = at::kInt; break;
       case at::kByte:
       case at::kBool: type = napi_uint8_array, target = at::kByte; break;
-      default: throw BadArgument("JavaScript has no array for this dtype");
+      default: throw BadArgument("expected a dtype that JavaScript has an array for");
     }
-    tensor = tensor.to(at::kCPU, target).contiguous();
+    tensor = tensor.to(at::kCPU, target).resolve_neg().contiguous();
     return makeArray(env, type, tensor.data_ptr(), tensor.numel(), tensor.nbytes());
   });
 }
 
 // toBytes(tensor): its elements as they lie in memory, row-major.
 napi_value toBytes(napi_env env, napi_callback_info info) {
-  return guard(env, "toBytes", [&] {
-    const Arguments arguments(env, info);
-    const at::Tensor tensor = asTensor(env, arguments[0]).detach().to(at::kCPU).contiguous();
+  return guardTensor(env, info, "toBytes", [&](const at::Tensor& source, const Arguments&) {
+    checkArrayLength(static_cast<int64_t>(source.nbytes()));
+    const at::Tensor tensor = source.detach().to(at::kCPU).resolve_conj().resolve_neg().contiguous();
     return makeArray(env, napi_uint8_array, tensor.data_ptr(), tensor.nbytes(), tensor.nbytes());
   });
 }
 
 napi_value item(napi_env env, napi_callback_info info) {
-  return guard(env, "item", [&] {
-    const Arguments arguments(env, info);
-    const at::Scalar value = asTensor(env, arguments[0]).item();
+  return guardTensor(env, info, "item", [&](const at::Tensor& tensor, const Arguments&) {
+    if (tensor.is_complex()) throw BadArgument("expected a real number");
+    const at::Scalar value = tensor.item();
     if (value.isBoolean()) return fromBool(env, value.toBool());
     return fromDouble(env, value.toDouble());
   });
 }
 
 napi_value shape(napi_env env, napi_callback_info info) {
-  return guard(env, "shape", [&] {
-    const Arguments arguments(env, info);
-    const at::Tensor& tensor = asTensor(env, arguments[0]);
+  return guardTensor(env, info, "shape", [&](const at::Tensor& tensor, const Arguments&) {
     napi_value result;
     check(napi_create_array_with_length(env, tensor.dim(), &result), "internal: cannot make an array");
     for (int64_t i = 0; i < tensor.dim(); i++) {
@@ -132,23 +139,20 @@ napi_value shape(napi_env env, napi_callback_info info) {
 }
 
 napi_value dtype(napi_env env, napi_callback_info info) {
-  return guard(env, "dtype", [&] {
-    const Arguments arguments(env, info);
-    return fromInt32(env, static_cast<int32_t>(asTensor(env, arguments[0]).scalar_type()));
+  return guardTensor(env, info, "dtype", [&](const at::Tensor& tensor, const Arguments&) {
+    return fromInt32(env, static_cast<int32_t>(tensor.scalar_type()));
   });
 }
 
 napi_value device(napi_env env, napi_callback_info info) {
-  return guard(env, "device", [&] {
-    const Arguments arguments(env, info);
-    return fromString(env, asTensor(env, arguments[0]).device().str());
+  return guardTensor(env, info, "device", [&](const at::Tensor& tensor, const Arguments&) {
+    return fromString(env, tensor.device().str());
   });
 }
 
 napi_value isContiguous(napi_env env, napi_callback_info info) {
-  return guard(env, "isContiguous", [&] {
-    const Arguments arguments(env, info);
-    return fromBool(env, asTensor(env, arguments[0]).is_contiguous());
+  return guardTensor(env, info, "isContiguous", [&](const at::Tensor& tensor, const Arguments&) {
+    return fromBool(env, tensor.is_contiguous());
   });
 }
 
@@ -157,9 +161,9 @@ napi_value release(napi_env env, napi_callback_info info) {
   return guard(env, "release", [&]() -> napi_value {
     const Arguments arguments(env, info);
     const Buffer buffer = asBuffer(env, arguments[0]);
-    const size_t count = static_cast<size_t>(asInt32(env, arguments[1]));
-    if (buffer.type != at::kInt || count > buffer.length) throw BadArgument("expected an Int32Array of slots");
-    for (size_t i = 0; i < count; i++) tensors().release(static_cast<const int32_t*>(buffer.data)[i]);
+    const int64_t count = asInt64(env, arguments[1]);
+    if (buffer.type != at::kInt || count < 0 || count > static_cast<int64_t>(buffer.length)) throw BadArgument("expected an Int32Array of slots");
+    for (int64_t i = 0; i < count; i++) tensors().release(static_cast<const int32_t*>(buffer.data)[i]);
     return nullptr;
   });
 }
@@ -167,7 +171,7 @@ napi_value release(napi_env env, napi_callback_info info) {
 napi_value releaseOne(napi_env env, napi_callback_info info) {
   return guard(env, "release", [&]() -> napi_value {
     const Arguments arguments(env, info);
-    tensors().release(asInt32(env, arguments[0]));
+    tensors().release(asSlot(env, arguments[0]));
     return nullptr;
   });
 }
@@ -191,12 +195,13 @@ napi_value memory(napi_env env, napi_callback_info info) {
   });
 }
 
-// storageBytes(tensor): for telling V8 how much memory hangs on a small object.
+// storageBytes(tensor): for telling V8 how much memory hangs on a small object. Tensors that share a storage share its
+// bytes, so that hundreds of views of one file do not look like hundreds of files.
 napi_value storageBytes(napi_env env, napi_callback_info info) {
-  return guard(env, "storageBytes", [&] {
-    const Arguments arguments(env, info);
-    const at::Tensor& tensor = asTensor(env, arguments[0]);
-    return fromInt64(env, tensor.has_storage() ? static_cast<int64_t>(tensor.storage().nbytes()) : 0);
+  return guardTensor(env, info, "storageBytes", [&](const at::Tensor& tensor, const Arguments&) {
+    if (!tensor.has_storage()) return fromInt64(env, 0);
+    const c10::Storage& storage = tensor.storage();
+    return fromInt64(env, static_cast<int64_t>(storage.nbytes() / storage.use_count()));
   });
 }
 

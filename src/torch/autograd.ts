@@ -1,15 +1,21 @@
 /** Gradients, and the modes in which none are recorded. */
+import { ValueRangeError } from '../errors/index.js';
 import { dtypeCode, type Dtype } from './dtype.js';
 import { native } from './native.js';
+import { assertNotPromise, type NotPromise } from './synchronous.js';
 import { wrap, type Tensor } from './tensor.js';
 
-type NotPromise<T> = T extends PromiseLike<unknown> ? never : T;
+function checked<Result>(where: string, callback: () => NotPromise<Result>): Result {
+  const result = callback();
+  assertNotPromise(where, result);
+  return result;
+}
 
 /** Runs `callback` without recording operators for `backward`. The callback is synchronous. */
 export function noGrad<Result>(callback: () => NotPromise<Result>): Result {
   const previous = native().setGradEnabled(false);
   try {
-    return callback();
+    return checked('noGrad', callback);
   } finally {
     native().setGradEnabled(previous);
   }
@@ -19,7 +25,7 @@ export function noGrad<Result>(callback: () => NotPromise<Result>): Result {
 export function enableGrad<Result>(callback: () => NotPromise<Result>): Result {
   const previous = native().setGradEnabled(true);
   try {
-    return callback();
+    return checked('enableGrad', callback);
   } finally {
     native().setGradEnabled(previous);
   }
@@ -37,7 +43,7 @@ export function isGradEnabled(): boolean {
 export function inferenceMode<Result>(callback: () => NotPromise<Result>): Result {
   native().enterInference();
   try {
-    return callback();
+    return checked('inferenceMode', callback);
   } finally {
     native().exitInference();
   }
@@ -51,7 +57,7 @@ export function autocast<Result>(
   const { device, dtype, enabled = true } = options;
   const [wasEnabled, wasDtype] = native().setAutocast(device, enabled, dtypeCode(dtype));
   try {
-    return callback();
+    return checked('autocast', callback);
   } finally {
     native().setAutocast(device, wasEnabled, wasDtype);
   }
@@ -59,6 +65,8 @@ export function autocast<Result>(
 
 /**
  * Gradients of `outputs` with respect to `inputs`, without touching any `grad`.
+ *
+ * Without `gradients` every output has a single element.
  *
  * @returns one per input, null where `allowUnused` and the outputs do not depend on it
  */
@@ -78,6 +86,9 @@ export function grad(
     retainGraph = createGraph,
     allowUnused = false,
   } = options;
+  if (inputs.length === 0) {
+    throw new ValueRangeError('grad: expected at least one input, received none.');
+  }
   const slotsOf = (tensors: readonly Tensor[]): number[] => tensors.map(({ slot }) => slot);
   return native()
     .grad(

@@ -47,13 +47,12 @@ export const DTYPE_BYTES: Record<Dtype, number> = {
 
 /** libtorch's number for a dtype. @throws DtypeError for a name that is not a dtype. */
 export function dtypeCode(dtype: Dtype): number {
-  const code = CODES[dtype] as number | undefined;
-  if (code === undefined) {
+  if (!Object.hasOwn(CODES, dtype)) {
     throw new DtypeError(
       `tensor: expected a dtype of ${Object.keys(CODES).join(', ')}, received ${JSON.stringify(dtype)}.`,
     );
   }
-  return code;
+  return CODES[dtype];
 }
 
 /** The dtype of libtorch's number. @throws DtypeError for a type that posttrain has no name for. */

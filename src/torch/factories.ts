@@ -4,7 +4,7 @@ import { dtypeCode, type Dtype } from './dtype.js';
 import { native, type SourceArray } from './native.js';
 import * as aten from './operators.generated.js';
 import type { Generator } from './random.js';
-import { wrap, type NestedNumbers, type Tensor } from './tensor.js';
+import { optionalSlot, wrap, type NestedNumbers, type Tensor } from './tensor.js';
 
 /** Where and how a new tensor is made. */
 export interface TensorOptions {
@@ -25,7 +25,8 @@ export type TensorData = number | boolean | readonly TensorData[] | SourceArray 
  * Numbers become float32 unless `dtype` is given; a typed array keeps its own type (BigInt64Array is int64).
  *
  * @param options.shape the shape of a flat array; nested arrays carry their own
- * @throws ShapeError for ragged nesting or a shape that does not fit; DtypeError for elements that are not numbers
+ * @throws ShapeError for ragged nesting or a shape that does not fit; DtypeError for elements that are not numbers;
+ *   ValueRangeError for numbers that an integer dtype cannot hold exactly
  */
 export function tensor(
   data: TensorData,
@@ -40,13 +41,19 @@ export function tensor(
     );
   }
   const dtype = options.dtype ?? naturalDtype(data, source);
+  assertIntegers(source, shape, dtype);
   const slot = native().fromTypedArray(source, dtypeCode(dtype), shape, options.device ?? 'cpu');
   return finish(wrap(slot), options);
 }
 
 function finish(made: Tensor, options: TensorOptions): Tensor {
-  if (options.requiresGrad === true) made.requiresGrad = true;
-  return made;
+  if (options.requiresGrad !== true) return made;
+  try {
+    return made.requiresGrad_();
+  } catch (error) {
+    made.dispose();
+    throw error;
+  }
 }
 
 function isTypedArray(data: unknown): data is SourceArray {
@@ -71,36 +78,97 @@ function flatten(data: TensorData): { source: SourceArray; shape: readonly numbe
     }
     return { source: data, shape: [data.length] };
   }
-  const shape: number[] = [];
-  for (let level: TensorData = data; Array.isArray(level); level = level[0] as TensorData) {
-    shape.push(level.length);
-    if (level.length === 0) break;
-  }
-  const numbers: number[] = [];
-  const visit = (value: TensorData, depth: number, path: string): void => {
+  const shape = shapeOf(data);
+  const source = new Float64Array(shape.reduce((product, size) => product * size, 1));
+  const position: number[] = [];
+  let count = 0;
+  const visit = (value: unknown, depth: number): void => {
     if (depth === shape.length) {
-      if (typeof value !== 'number' && typeof value !== 'boolean') {
-        throw Array.isArray(value)
-          ? new ShapeError(
-              `tensor: expected a number at ${path || 'the top'}, received an array: the nesting is ragged.`,
-            )
-          : new DtypeError(
-              `tensor: expected a number at ${path || 'the top'}, received ${String(value)}.`,
-            );
-      }
-      numbers.push(Number(value));
+      source[count++] = asNumber(value, position);
       return;
     }
-    if (!Array.isArray(value) || value.length !== shape[depth]) {
-      const received = Array.isArray(value) ? `${value.length} elements` : String(value);
+    const isRow = Array.isArray(value) || isTypedArray(value);
+    if (!isRow || value.length !== shape[depth]) {
+      const received = isRow ? `${value.length} elements` : String(value);
       throw new ShapeError(
-        `tensor: expected ${shape[depth]} elements at ${path || 'the top'}, received ${received}: the nesting is ragged.`,
+        `tensor: expected ${shape[depth]} elements at ${showPosition(position)}, received ${received}: the nesting is ragged.`,
       );
     }
-    value.forEach((element: TensorData, index) => visit(element, depth + 1, `${path}[${index}]`));
+    for (let index = 0; index < value.length; index++) {
+      position.push(index);
+      visit(value[index], depth + 1);
+      position.pop();
+    }
   };
-  visit(data, 0, '');
-  return { source: Float64Array.from(numbers), shape };
+  visit(data, 0);
+  return { source, shape };
+}
+
+// Of the first element at every level; the others are held against it.
+function shapeOf(data: TensorData): number[] {
+  const shape: number[] = [];
+  let level: unknown = data;
+  while (Array.isArray(level) || isTypedArray(level)) {
+    shape.push(level.length);
+    if (level.length === 0) break;
+    level = level[0];
+  }
+  return shape;
+}
+
+function asNumber(value: unknown, position: readonly number[]): number {
+  if (typeof value === 'number') return value;
+  if (typeof value === 'boolean') return Number(value);
+  const place = showPosition(position);
+  if (Array.isArray(value) || isTypedArray(value)) {
+    throw new ShapeError(
+      `tensor: expected a number at ${place}, received an array: the nesting is ragged.`,
+    );
+  }
+  if (typeof value === 'bigint') {
+    throw new DtypeError(`tensor: expected a number at ${place}, received the BigInt ${value}.`, {
+      hint: 'Put BigInts into a BigInt64Array.',
+    });
+  }
+  throw new DtypeError(`tensor: expected a number at ${place}, received ${String(value)}.`);
+}
+
+function showPosition(position: readonly number[]): string {
+  return position.length === 0 ? 'the top' : position.map((index) => `[${index}]`).join('');
+}
+
+const INTEGER_RANGES: Partial<Record<Dtype, readonly [number, number]>> = {
+  int64: [Number.MIN_SAFE_INTEGER, Number.MAX_SAFE_INTEGER],
+  int32: [-(2 ** 31), 2 ** 31 - 1],
+  uint8: [0, 255],
+};
+
+// C++ would cut 1.5 to 1, wrap 300 to 44, and make anything of NaN.
+function assertIntegers(source: SourceArray, shape: readonly number[], dtype: Dtype): void {
+  const range = INTEGER_RANGES[dtype];
+  if (range === undefined || source instanceof Uint8Array) return;
+  if (dtype === 'int64' && !(source instanceof Float32Array || source instanceof Float64Array)) {
+    return;
+  }
+  const [smallest, largest] = range;
+  for (let index = 0; index < source.length; index++) {
+    const value = Number(source[index]);
+    if (Number.isInteger(value) && value >= smallest && value <= largest) continue;
+    throw new ValueRangeError(
+      `tensor: expected integers from ${smallest} to ${largest} for ${dtype}, received ${value} at ${showPosition(coordinates(index, shape))}.`,
+      dtype === 'int64' ? { hint: 'A BigInt64Array holds every int64.' } : {},
+    );
+  }
+}
+
+function coordinates(index: number, shape: readonly number[]): number[] {
+  const result: number[] = [];
+  let rest = index;
+  for (const size of shape.toReversed()) {
+    result.unshift(rest % size);
+    rest = Math.floor(rest / size);
+  }
+  return result;
 }
 
 function codes(options: TensorOptions): [number, null, string] {
@@ -175,13 +243,13 @@ export interface RandomOptions extends TensorOptions {
 
 /** Standard normal numbers. */
 export function randn(shape: readonly number[], options: RandomOptions = {}): Tensor {
-  const generator = options.generator?.slot ?? null;
+  const generator = optionalSlot('randn', 'generator', options.generator);
   return finish(wrap(aten.randnGenerator(shape, generator, ...codes(options))), options);
 }
 
 /** Uniform numbers in [0, 1). */
 export function rand(shape: readonly number[], options: RandomOptions = {}): Tensor {
-  const generator = options.generator?.slot ?? null;
+  const generator = optionalSlot('rand', 'generator', options.generator);
   return finish(wrap(aten.randGenerator(shape, generator, ...codes(options))), options);
 }
 
@@ -193,13 +261,15 @@ export function randint(
   options: RandomOptions = {},
 ): Tensor {
   const all = codes({ ...options, dtype: options.dtype ?? 'int64' });
-  return wrap(aten.randintLowGenerator(low, high, shape, options.generator?.slot ?? null, ...all));
+  const generator = optionalSlot('randint', 'generator', options.generator);
+  return finish(wrap(aten.randintLowGenerator(low, high, shape, generator, ...all)), options);
 }
 
 /** The integers 0 … n − 1 in random order. int64. */
 export function randperm(n: number, options: RandomOptions = {}): Tensor {
   const all = codes({ ...options, dtype: options.dtype ?? 'int64' });
-  return wrap(aten.randpermGenerator(n, options.generator?.slot ?? null, ...all));
+  const generator = optionalSlot('randperm', 'generator', options.generator);
+  return finish(wrap(aten.randpermGenerator(n, generator, ...all)), options);
 }
 
 /**

@@ -1,7 +1,7 @@
 /** Matrix products and the functions layers are made of. Gradients flow through all of them. */
 import { dtypeCode, type Dtype } from './dtype.js';
 import * as aten from './operators.generated.js';
-import { wrap, type Tensor } from './tensor.js';
+import { optionalSlot, wrap, type Tensor } from './tensor.js';
 
 /** Methods of `Tensor`; see there. */
 export const linearAlgebra = {
@@ -19,7 +19,7 @@ export const linearAlgebra = {
   },
   /** x · weightᵀ + bias, weight [out, in]. */
   linear(this: Tensor, weight: Tensor, bias?: Tensor | null): Tensor {
-    return wrap(aten.linear(this.slot, weight.slot, bias?.slot ?? null));
+    return wrap(aten.linear(this.slot, weight.slot, optionalSlot('linear', 'bias', bias)));
   },
   /** this + a·b for matrices; `this` broadcasts. */
   addmm(this: Tensor, a: Tensor, b: Tensor): Tensor {
@@ -40,7 +40,15 @@ export const linearAlgebra = {
   /** Layer normalisation over the last dimension. */
   layerNorm(this: Tensor, weight: Tensor | null, bias: Tensor | null, eps = 1e-5): Tensor {
     const size = weight?.shape ?? [this.size(-1)];
-    return wrap(aten.layerNorm(this.slot, size, weight?.slot ?? null, bias?.slot ?? null, eps));
+    return wrap(
+      aten.layerNorm(
+        this.slot,
+        size,
+        optionalSlot('layerNorm', 'weight', weight),
+        optionalSlot('layerNorm', 'bias', bias),
+        eps,
+      ),
+    );
   },
   /** Elements zeroed with probability p and the rest scaled by 1/(1 − p); p = 0 changes nothing. */
   dropout(this: Tensor, p: number): Tensor {
@@ -91,7 +99,7 @@ export function scaledDotProductAttention(
       query.slot,
       key.slot,
       value.slot,
-      options.mask?.slot ?? null,
+      optionalSlot('scaledDotProductAttention', 'mask', options.mask),
       0,
       options.causal ?? false,
       options.scale ?? null,
@@ -146,5 +154,14 @@ export function packLinearWeight(weight: Tensor, rows: number): Tensor {
 
 /** x · weightᵀ + bias with a weight from `packLinearWeight`. x is [rows, in]. No gradient. */
 export function packedLinear(x: Tensor, packed: Tensor, bias?: Tensor | null): Tensor {
-  return wrap(aten.mkldnnLinearPointwise(x.slot, packed.slot, bias?.slot ?? null, 'none', [], ''));
+  return wrap(
+    aten.mkldnnLinearPointwise(
+      x.slot,
+      packed.slot,
+      optionalSlot('packedLinear', 'bias', bias),
+      'none',
+      [],
+      '',
+    ),
+  );
 }

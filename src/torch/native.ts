@@ -154,5 +154,12 @@ function errorFrom(kind: string, operation: string, message: string, details: st
     );
   }
   if (kind === 'argument') return new ValueRangeError(`${name}: ${message}.${called}`);
-  return new NativeError(`${name}: ${message.trim().replace(/\.?$/, '.')}${called}`);
+  return new NativeError(`${name}: ${firstPart(message).trim().replace(/\.?$/, '.')}${called}`);
+}
+
+// Where a backend has no kernel, libtorch goes on to list every backend that has one, with lines of its sources.
+function firstPart(message: string): string {
+  return (
+    /^Could not run '[^']*' with arguments from the '[^']*' backend\./.exec(message)?.[0] ?? message
+  );
 }

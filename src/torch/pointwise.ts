@@ -2,8 +2,9 @@
  * Elementwise operators. Arguments broadcast as in PyTorch, and results are promoted as in PyTorch: a JavaScript number
  * never widens a tensor's dtype within its kind. Gradients flow through all of them except comparisons and roundings.
  */
+import { dtypeCode, isFloatingPoint } from './dtype.js';
 import * as aten from './operators.generated.js';
-import { wrap, type Tensor } from './tensor.js';
+import { optionalSlot, wrap, type Tensor } from './tensor.js';
 
 /** A tensor or a number where PyTorch takes either. */
 export type Operand = Tensor | number;
@@ -240,7 +241,7 @@ export const pointwise = {
     const upper = max ?? null;
     if (isNumberOrNull(lower) && isNumberOrNull(upper))
       return wrap(aten.clamp(this.slot, lower, upper));
-    return wrap(aten.clampTensor(this.slot, asSlot(lower, this), asSlot(upper, this)));
+    return clampTensor(this, asBound(lower, this), asBound(upper, this));
   },
   /** True where both are not 0. */
   logicalAnd(this: Tensor, other: Tensor): Tensor {
@@ -326,7 +327,16 @@ function isNumberOrNull(value: Operand | null): value is number | null {
   return value === null || typeof value === 'number';
 }
 
-function asSlot(value: Operand | null, like: Tensor): number | null {
-  if (value === null) return null;
-  return typeof value === 'number' ? wrap(aten.fullLike(like.slot, value)).slot : value.slot;
+// A bound next to one that is a tensor. As a scalar of the tensor's dtype it does not change the result's.
+function asBound(bound: Operand | null, like: Tensor): Tensor | null {
+  if (typeof bound !== 'number') return bound;
+  const keepsDtype = Number.isInteger(bound) || isFloatingPoint(like.dtype);
+  const dtype = dtypeCode(keepsDtype ? like.dtype : 'float32');
+  return wrap(aten.full([], bound, dtype, null, like.device));
+}
+
+function clampTensor(x: Tensor, min: Tensor | null, max: Tensor | null): Tensor {
+  return wrap(
+    aten.clampTensor(x.slot, optionalSlot('clamp', 'min', min), optionalSlot('clamp', 'max', max)),
+  );
 }

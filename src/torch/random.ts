@@ -65,8 +65,10 @@ function mix(value: number): number {
   return (h ^ (h >>> 16)) >>> 0;
 }
 
+// One to one in the state and in the word, so that nothing is lost from step to step; MurmurHash3's too.
 function absorb(state: number, word: number): number {
-  return mix((state ^ mix((word + GOLDEN) | 0)) + Math.imul(state, 5) + 0xe6546b64);
+  const mixed = state ^ mix((word + GOLDEN) | 0);
+  return mix(Math.imul((mixed << 13) | (mixed >>> 19), 5) + 0xe6546b64);
 }
 
 /**
@@ -81,13 +83,14 @@ export function deriveSeed(...parts: readonly (number | string)[]): number {
     low = absorb(low ^ high, word + 0x3c6ef372);
   };
   for (const part of parts) {
+    // The first word tells a number (below 2²¹) from a string.
     if (typeof part === 'string') {
       push(0x53545200 + part.length);
       for (const character of part) push(character.codePointAt(0) ?? 0);
     } else {
       checkSeed('deriveSeed', part);
-      push(part >>> 0);
       push(Math.floor(part / 2 ** 32));
+      push(part >>> 0);
     }
   }
   return (high & 0x1fffff) * 2 ** 32 + low;

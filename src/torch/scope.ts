@@ -3,6 +3,7 @@
  * was made in, by `dispose`, or, as a net under both, by the garbage collector.
  */
 import { native, type Slot } from './native.js';
+import { assertNotPromise, type NotPromise } from './synchronous.js';
 import type { Tensor } from './tensor.js';
 
 let current: Tensor[] | null = null;
@@ -54,13 +55,10 @@ export function keep<Kept extends Tensor>(tensor: Kept): Kept {
   return tensor;
 }
 
-// The result of a tidy callback may be a promise only by mistake: its tensors would be freed before it is resolved.
-type NotPromise<T> = T extends PromiseLike<unknown> ? never : T;
-
 let buffer = new Int32Array(1024);
 
 /**
- * Runs `callback` and frees every tensor made in it, except those in its result: a tensor, or an array, map or plain
+ * Runs `callback` and frees every tensor made in it, except those in its result: a tensor, or an array, map, set or
  * object that holds tensors at any depth. Nested calls hand their results to the outer one. The callback is synchronous.
  * When it throws, everything made in it is freed.
  */
@@ -71,6 +69,7 @@ export function tidy<Result>(callback: () => NotPromise<Result>): Result {
   let result: Result;
   try {
     result = callback();
+    assertNotPromise('tidy', result);
   } catch (error) {
     current = outer;
     freeAll(scope, null);
@@ -78,7 +77,7 @@ export function tidy<Result>(callback: () => NotPromise<Result>): Result {
   }
   current = outer;
   const kept = new Set<Tensor>();
-  collect(result, kept, 0);
+  collect(result, kept);
   freeAll(scope, kept);
   for (const tensor of scope) {
     if (kept.has(tensor) && tensor.slot !== 0 && !escaped.has(tensor)) adopt(tensor);
@@ -104,17 +103,35 @@ export function recognise(test: typeof isTensor): void {
   isTensor = test;
 }
 
-const MAX_DEPTH = 8;
-
-function collect(value: unknown, into: Set<Tensor>, depth: number): void {
-  if (typeof value !== 'object' || value === null || depth > MAX_DEPTH) return;
-  if (isTensor(value)) {
-    into.add(value);
-  } else if (Array.isArray(value)) {
-    for (const element of value) collect(element, into, depth + 1);
-  } else if (value instanceof Map) {
-    for (const element of value.values()) collect(element, into, depth + 1);
-  } else if (!ArrayBuffer.isView(value)) {
-    for (const element of Object.values(value)) collect(element, into, depth + 1);
+// A stack and not recursion: results may be deep, and may refer to themselves.
+function collect(result: unknown, into: Set<Tensor>): void {
+  if (typeof result !== 'object' || result === null) return;
+  if (isTensor(result)) {
+    into.add(result);
+    return;
   }
+  const seen = new Set<object>();
+  const pending: Iterable<unknown>[] = [[result]];
+  for (let values = pending.pop(); values !== undefined; values = pending.pop()) {
+    for (const value of values) {
+      if (typeof value !== 'object' || value === null || ArrayBuffer.isView(value)) continue;
+      if (isTensor(value)) {
+        into.add(value);
+      } else if (!seen.has(value)) {
+        seen.add(value);
+        pending.push(elementsOf(value));
+      }
+    }
+  }
+}
+
+function elementsOf(value: object): Iterable<unknown> {
+  if (Array.isArray(value)) return value as unknown[];
+  if (value instanceof Map) return entriesOf(value as Map<unknown, unknown>);
+  return value instanceof Set ? value : Object.values(value);
+}
+
+function* entriesOf(map: ReadonlyMap<unknown, unknown>): Iterable<unknown> {
+  yield* map.keys();
+  yield* map.values();
 }

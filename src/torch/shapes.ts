@@ -2,7 +2,7 @@
 import { dtypeCode, type Dtype } from './dtype.js';
 import type { Ints } from './bind.js';
 import * as aten from './operators.generated.js';
-import { wrap, type Tensor } from './tensor.js';
+import { optionalSlot, wrap, type Tensor } from './tensor.js';
 
 /** Methods of `Tensor`; see there. */
 export const shapes = {
@@ -85,7 +85,7 @@ export const shapes = {
     return wrap(
       aten.indexTensor(
         this.slot,
-        indices.map((index) => index?.slot ?? null),
+        indices.map((index) => optionalSlot('index', 'indices', index)),
       ),
     );
   },

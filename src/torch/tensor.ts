@@ -1,5 +1,5 @@
 /** The tensor: a slot in the addon's table with PyTorch's operators as methods. */
-import { ShapeError } from '../errors/index.js';
+import { DtypeError, ShapeError } from '../errors/index.js';
 import { dtypeCode, dtypeName, type Dtype } from './dtype.js';
 import { linearAlgebra } from './linearAlgebra.js';
 import { native, type Slot, type TargetArray } from './native.js';
@@ -33,7 +33,9 @@ export class Tensor {
 
   /** Sizes of the dimensions; empty for a scalar. @throws DisposedError after the tensor was freed. */
   get shape(): readonly number[] {
-    return (this.knownShape ??= native().shape(this.slot));
+    if (this.slot === 0 || this.knownShape === undefined)
+      this.knownShape = native().shape(this.slot);
+    return this.knownShape;
   }
 
   /** Element type. */
@@ -60,8 +62,8 @@ export class Tensor {
 
   /** Size of dimension `dim`; negative counts from the end. @throws ShapeError when there is no such dimension. */
   size(dim: number): number {
-    const size = this.shape.at(dim);
-    if (size === undefined || dim < -this.ndim) {
+    const size = Number.isInteger(dim) ? this.shape.at(dim) : undefined;
+    if (size === undefined) {
       throw new ShapeError(
         `size: expected a dimension of [${this.shape.join(', ')}], received ${dim}.`,
       );
@@ -133,7 +135,8 @@ export class Tensor {
   to(target: Dtype | { dtype?: Dtype | undefined; device?: string | undefined }): Tensor {
     const { dtype, device } = typeof target === 'string' ? { dtype: target } : target;
     const sameDtype = dtype === undefined || dtype === this.dtype;
-    const sameDevice = device === undefined || device === this.device;
+    const sameDevice =
+      device === undefined || device === this.device || `${device}:0` === this.device;
     if (sameDtype && sameDevice) return this;
     return wrap(
       aten.toCopy(this.slot, dtype === undefined ? null : dtypeCode(dtype), null, device ?? null),
@@ -185,6 +188,29 @@ export interface Tensor extends Pointwise, Reductions, Shapes, LinearAlgebra {}
 
 Object.assign(Tensor.prototype, pointwise, reductions, shapes, linearAlgebra);
 recognise((value) => value instanceof Tensor);
+
+/**
+ * The slot of an argument that may be left out.
+ *
+ * @throws DtypeError for something else, which would otherwise be taken for left out
+ * @internal
+ */
+export function optionalSlot(
+  where: string,
+  name: string,
+  value: { readonly slot: number } | null | undefined,
+): number | null {
+  if (value === null || value === undefined) return null;
+  const slot: unknown = value.slot;
+  if (typeof slot === 'number') return slot;
+  throw new DtypeError(
+    `${where}: expected ${name} to be made by posttrain, received ${show(value)}.`,
+  );
+}
+
+function show(value: unknown): string {
+  return Array.isArray(value) ? 'an array' : `a ${typeof value}`;
+}
 
 /** A tensor for a slot that the addon has just made, given to the current scope. @internal */
 export function wrap(slot: Slot): Tensor {
