@@ -1,0 +1,221 @@
+import { writeFileSync } from 'node:fs';
+import type { Command } from 'commander';
+import type { Row } from '../../data/index.js';
+import { IoError, UsageError } from '../../errors/index.js';
+import type { Estimate, Evaluation, Perplexity } from '../../eval/index.js';
+import type { Decoder } from '../../models/index.js';
+import type { Tokenizer } from '../../tokenizers/index.js';
+import {
+  asCount,
+  asNumber,
+  asPositive,
+  asPositives,
+  collect,
+  withExample,
+  withJson,
+  withPlacement,
+} from '../options.js';
+import type { CommandContext } from '../program.js';
+
+interface EvalOptions {
+  readonly model: string;
+  readonly data: readonly string[];
+  readonly device: string;
+  readonly dtype: string;
+  readonly reward?: readonly string[];
+  readonly rewardWeight?: readonly string[];
+  readonly threshold: number;
+  readonly samples: number;
+  readonly k?: readonly number[];
+  readonly temperature: number;
+  readonly topP: number;
+  readonly maxNewTokens: number;
+  readonly answer?: string;
+  readonly limit?: number;
+  readonly seed: number;
+  readonly completions?: string;
+  readonly json?: boolean;
+}
+
+/** Adds `eval`. */
+export function registerEval(program: Command, context: CommandContext): void {
+  const command = program
+    .command('eval')
+    .description('measure accuracy, pass@k and maj@k by rewards, or perplexity without them')
+    .requiredOption('--model <folder>', 'model folder with its tokenizer')
+    .requiredOption('--data <file>', 'rows to measure on: JSONL, JSON or CSV; repeatable', collect)
+    .option(
+      '--reward <spec>',
+      'what makes a completion correct, as for train grpo; repeatable',
+      collect,
+    )
+    .option('--reward-weight <name=number>', 'weight of a reward in the sum; repeatable', collect)
+    .option('--threshold <x>', 'sum of rewards from which a completion is correct', asNumber, 1)
+    .option('--samples <n>', 'samples per problem for pass@k and maj@k', asCount, 0)
+    .option(
+      '--k <list>',
+      'the k of pass@k and maj@k, such as 1,4,8 (default: 1 and --samples)',
+      asPositives,
+    )
+    .option('--temperature <t>', 'temperature of the samples', asNumber, 1)
+    .option('--top-p <p>', 'nucleus of the samples', asNumber, 1)
+    .option('--max-new-tokens <n>', 'most tokens of a completion', asPositive, 256)
+    .option(
+      '--answer <regex>',
+      'where the answer stands in a completion, for maj@k: its first group, last match',
+    )
+    .option('--limit <n>', 'only the first n rows', asPositive)
+    .option('--seed <n>', 'seed of samples and intervals', asCount, 0)
+    .option('--completions <file>', 'write the judged greedy completions there, as JSONL');
+  withExample(
+    withJson(withPlacement(command)),
+    'posttrain eval --model runs/grpo/model --data test.jsonl --reward exact-match --samples 8',
+    'posttrain eval --model runs/sft/model --data held-out.jsonl',
+  );
+  command.action(async (options: EvalOptions) => {
+    const { readRows } = await import('../../data/index.js');
+    const { openModel } = await import('../placement.js');
+    const rows = (await readRows(options.data)).slice(0, options.limit);
+    const subject = { rows, ...(await openModel(options)) };
+    if (options.reward) await measureAccuracy(context, options, options.reward, subject);
+    else await measurePerplexity(context, options, subject);
+  });
+}
+
+/** What is measured, and on what. */
+interface Subject {
+  readonly rows: readonly Row[];
+  readonly model: Decoder;
+  readonly tokenizer: Tokenizer;
+}
+
+async function measureAccuracy(
+  { io }: CommandContext,
+  options: EvalOptions,
+  specs: readonly string[],
+  { rows, model, tokenizer }: Subject,
+): Promise<void> {
+  const { tokenizePrompts } = await import('../../data/index.js');
+  const { evaluate } = await import('../../eval/index.js');
+  const { loadReward, parseRewardWeight, withWeights } = await import('../../rewards/index.js');
+  const { Progress } = await import('../../runs/index.js');
+  const weights = (options.rewardWeight ?? []).map(parseRewardWeight);
+  const rewards = withWeights(
+    (await Promise.all(specs.map((spec) => loadReward(spec)))).flat(),
+    Object.fromEntries(weights.map(({ name, weight }) => [name, weight])),
+  );
+  const room = Math.max(1, model.config.maxPositionEmbeddings - options.maxNewTokens);
+  const { prompts, report } = tokenizePrompts(rows, tokenizer, { maxPromptLength: room });
+  if (report.dropped > 0)
+    io.stderr.write(`${report.dropped} prompts of more than ${room} tokens are left out.\n`);
+  const total = prompts.length * (1 + options.samples);
+  const progress = new Progress(io.stderr, { label: 'eval', total, unit: 'completion' });
+  const evaluation = await evaluate({
+    model,
+    tokenizer,
+    prompts,
+    rewards,
+    threshold: options.threshold,
+    maxNewTokens: options.maxNewTokens,
+    samples: options.samples,
+    k: options.k,
+    temperature: options.temperature,
+    topP: options.topP,
+    seed: options.seed,
+    answerOf: options.answer === undefined ? undefined : answerReader(options.answer),
+    onProgress: (finished) => progress.update(finished),
+  });
+  progress.end();
+  for (const { reward, file, line, reason } of evaluation.failures.slice(0, 5))
+    io.stderr.write(`reward ${reward} for ${file ?? '?'}:${line ?? '?'} ${reason}\n`);
+
+  const { completions, failures, ...result } = evaluation;
+  if (options.completions !== undefined) {
+    const lines = completions.map((completion) => `${JSON.stringify(completion)}\n`);
+    writeResult(options.completions, lines.join(''));
+  }
+  const summary = { ...result, unscored: failures.length };
+  io.out(options.json === true ? JSON.stringify(summary) : describe(result));
+}
+
+/** Reads answers by a pattern: the first group of its last match, the whole match without groups, else all text. */
+function answerReader(source: string): (completion: string) => string {
+  let pattern: RegExp;
+  try {
+    pattern = new RegExp(source, 'g');
+  } catch (error) {
+    throw new UsageError(
+      `--answer: expected a regular expression, but ${error instanceof Error ? error.message : String(error)}.`,
+    );
+  }
+  return (completion) => {
+    const last = [...completion.matchAll(pattern)].at(-1);
+    return (last?.[1] ?? last?.[0] ?? completion).trim();
+  };
+}
+
+function writeResult(path: string, text: string): void {
+  try {
+    writeFileSync(path, text);
+  } catch (error) {
+    throw new IoError(
+      `${path} cannot be written: ${error instanceof Error ? error.message : String(error)}.`,
+    );
+  }
+}
+
+async function measurePerplexity(
+  { io }: CommandContext,
+  options: EvalOptions,
+  { rows, model, tokenizer }: Subject,
+): Promise<void> {
+  const { detectFormat, tokenizeForSft, validateRows } = await import('../../data/index.js');
+  const { perplexity } = await import('../../eval/index.js');
+  if (detectFormat(rows).name === 'prompt-only') {
+    throw new UsageError('eval: expected --reward for rows with prompts alone.', {
+      hint: 'For example --reward exact-match, which compares with the column answer.',
+    });
+  }
+  validateRows(rows, ['language-modeling', 'prompt-completion']);
+  const { examples, report } = tokenizeForSft(rows, tokenizer, {
+    maxLength: model.config.maxPositionEmbeddings,
+    appendEos: tokenizer.eosTokenId !== undefined,
+  });
+  const result: Perplexity = perplexity({ model, examples });
+  if (options.json === true) io.out(JSON.stringify({ rows: report.examples, ...result }));
+  else {
+    io.out(
+      `perplexity ${result.perplexity.toFixed(4)}   loss ${result.loss.toFixed(4)} nats   (${result.tokens} tokens of ${report.examples} rows)`,
+    );
+  }
+}
+
+function describe(result: Omit<Evaluation, 'completions' | 'failures'>): string {
+  const { problems, accuracy, greedy, sampled } = result;
+  const lines = [
+    `${problems} problems; 95 % intervals over problems`,
+    row('accuracy (greedy)', percent(accuracy)),
+    row('mean reward', greedy.reward.toFixed(4)),
+    row('mean length', `${greedy.completionLength.toFixed(1)} tokens`),
+    row('ended by itself', `${(100 * greedy.eosRate).toFixed(1)} %`),
+  ];
+  if (greedy.unscored > 0) lines.push(row('unscored', `${greedy.unscored} (counted as wrong)`));
+  if (sampled) {
+    lines.push(`${sampled.samples} samples each at temperature ${sampled.temperature}`);
+    for (const [k, estimate] of Object.entries(sampled.passAtK))
+      lines.push(row(`pass@${k}`, percent(estimate)));
+    for (const [k, estimate] of Object.entries(sampled.majorityAtK))
+      if (k !== '1') lines.push(row(`maj@${k}`, percent(estimate)));
+    lines.push(row('mean reward', sampled.reward.toFixed(4)));
+  }
+  return lines.join('\n');
+}
+
+function row(name: string, value: string): string {
+  return `  ${name.padEnd(18)} ${value}`;
+}
+
+function percent({ value, low, high }: Estimate): string {
+  const digits = (part: number): string => (100 * part).toFixed(1);
+  return `${digits(value).padStart(5)} %  [${digits(low)}, ${digits(high)}]`;
+}
