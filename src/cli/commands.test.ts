@@ -1,0 +1,260 @@
+import assert from 'node:assert/strict';
+import { spawn } from 'node:child_process';
+import { existsSync, mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { after, before, describe, test } from 'node:test';
+import { fileURLToPath } from 'node:url';
+import { capture } from '../../test/cli/capture.js';
+
+const root = mkdtempSync(join(tmpdir(), 'posttrain-cli-'));
+after(() => rmSync(root, { recursive: true }));
+const at = (name: string): string => join(root, name);
+const model = at('model');
+
+const sums = Array.from({ length: 24 }, (_, i) => ({ a: i, b: 31 - i }));
+const jsonl = (rows: readonly unknown[]): string =>
+  rows.map((row) => `${JSON.stringify(row)}\n`).join('');
+
+/** Runs a command that must succeed, with --json, and parses its one line. */
+async function json(argv: readonly string[], stdin?: string): Promise<Record<string, unknown>> {
+  const { code, out, err } = await capture(stdin).run([...argv, '--json']);
+  assert.equal(code, 0, err);
+  assert.equal(out.trimEnd().split('\n').length, 1);
+  return JSON.parse(out) as Record<string, unknown>;
+}
+
+before(async () => {
+  writeFileSync(
+    at('pairs.jsonl'),
+    jsonl(sums.map(({ a, b }) => ({ prompt: `${a}+${b}=`, completion: String(a + b) }))),
+  );
+  writeFileSync(
+    at('problems.jsonl'),
+    jsonl(sums.map(({ a, b }) => ({ prompt: `${a}+${b}=`, answer: String(a + b) }))),
+  );
+  writeFileSync(at('reward.ts'), 'export default ({ completion }) => completion.length / 4;\n');
+  const made = await json([
+    ...['init', '--out', model, '--characters', '0123456789+=', '--hidden-size', '16'],
+    ...['--layers', '1', '--heads', '2', '--max-length', '32'],
+  ]);
+  assert.equal(made['vocabSize'], 14);
+});
+
+const TINY = ['--set', 'batchSize=8', '--set', 'learningRate=1e-2', '--set', 'maxLength=16'];
+const TINY_GRPO = [
+  ...['--set', 'promptsPerStep=2', '--set', 'groupSize=4', '--set', 'sampling.maxNewTokens=4'],
+  ...['--set', 'learningRate=1e-3', '--reward', at('reward.ts')],
+];
+
+describe('init', () => {
+  test('learns a tokenizer from text', async () => {
+    const { vocabSize, parameters } = await json([
+      ...['init', '--out', at('bpe'), '--text', at('pairs.jsonl'), '--vocab-size', '300'],
+      ...['--hidden-size', '16', '--layers', '1', '--heads', '2', '--family', 'qwen3'],
+    ]);
+    assert.ok(Number(vocabSize) > 256 && Number(vocabSize) <= 300);
+    assert.ok(Number(parameters) > 0);
+    assert.ok(existsSync(join(at('bpe'), 'tokenizer.json')));
+  });
+  test('refuses a folder that holds something', async () => {
+    const { code, err } = await capture().run(['init', '--out', model, '--characters', 'ab']);
+    assert.equal(code, 1);
+    assert.match(err, /expected a new or empty folder/);
+  });
+});
+
+describe('data', () => {
+  test('tells format, counts and lengths', async () => {
+    const report = await json(['data', at('problems.jsonl'), '--model', model]);
+    assert.deepEqual(
+      [report['rows'], report['format'], report['duplicates']],
+      [24, 'prompt-only', 0],
+    );
+    const [prompt, answer] = report['columns'] as Record<string, unknown>[];
+    assert.deepEqual(prompt?.['characters'], { min: 5, median: 6, max: 6 });
+    assert.deepEqual(prompt?.['tokens'], { min: 5, median: 6, max: 6 });
+    assert.deepEqual(answer?.['kinds'], { string: 24 });
+    const { out } = await capture().run(['data', at('problems.jsonl')]);
+    assert.match(out, /^24 rows, prompt-only, no faults\n/);
+  });
+  test('a wrong row is told with file, line and column', async () => {
+    writeFileSync(at('wrong.jsonl'), '{"prompt": "a"}\n{"prompt": }\n');
+    const { code, err } = await capture().run(['data', at('wrong.jsonl')]);
+    assert.equal(code, 1);
+    assert.match(err, /wrong\.jsonl:2:12: expected a value/);
+  });
+});
+
+describe('train, generate and eval', () => {
+  test('SFT learns sums by heart: settings of the file, then --set; perplexity falls', async () => {
+    writeFileSync(at('sft.yaml'), 'maxSteps: 3\nwarmupSteps: 2\n');
+    const out = at('sft');
+    const before = await json(['eval', '--model', model, '--data', at('pairs.jsonl')]);
+    const result = await json([
+      ...['train', 'sft', '--model', model, '--data', at('pairs.jsonl'), '--out', out],
+      ...['--config', at('sft.yaml'), '--set', 'maxSteps=40', ...TINY],
+    ]);
+    assert.deepEqual([result['state'], result['step']], ['finished', 40]);
+    const record = JSON.parse(readFileSync(join(out, 'config.json'), 'utf8')) as {
+      config: Record<string, unknown>;
+    };
+    assert.deepEqual([record.config['maxSteps'], record.config['warmupSteps']], [40, 2]);
+    const evalOf = ['eval', '--model', String(result['model']), '--data', at('pairs.jsonl')];
+    const after = await json(evalOf);
+    // From 14 equally likely tokens to about two digits that are always the same.
+    assert.ok(Number(before['perplexity']) > 10, String(before['perplexity']));
+    assert.ok(Number(after['perplexity']) < 5, String(after['perplexity']));
+    assert.equal(after['rows'], 24);
+  });
+
+  test('generate gives text, tokens and their log-probabilities', async () => {
+    const argv = ['generate', '--model', model, '--max-new-tokens', '3', '--num-completions', '2'];
+    const given = await json([...argv, '--prompt', '1+2=', '--seed', '4']);
+    const completions = given['completions'] as {
+      prompt: string;
+      tokenIds: number[];
+      logprobs: number[];
+    }[];
+    assert.equal(completions.length, 2);
+    for (const { prompt, tokenIds, logprobs } of completions) {
+      assert.equal(prompt, '1+2=');
+      assert.equal(tokenIds.length, logprobs.length);
+    }
+    const piped = await json([...argv, '--seed', '4'], '1+2=\n');
+    assert.deepEqual(piped, given, 'standard input is a prompt too');
+    const rows = await json([...argv, '--seed', '4', '--prompts', at('problems.jsonl')]);
+    assert.equal((rows['completions'] as unknown[]).length, 48);
+    const { code, err } = await capture().run(argv);
+    assert.equal(code, 2);
+    assert.match(err, /expected --prompt, --prompts or text on standard input/);
+  });
+
+  test('GRPO trains by a reward file; eval counts by it', async () => {
+    const out = at('grpo');
+    const {
+      code,
+      out: text,
+      err,
+    } = await capture().run([
+      ...['train', 'grpo', '--model', model, '--data', at('problems.jsonl'), '--out', out],
+      ...['--set', 'steps=3', ...TINY_GRPO, '--reward-weight', 'reward=2'],
+    ]);
+    assert.equal(code, 0, err);
+    assert.match(text, /^Finished 3 steps in .*\nRun: .*grpo\nModel: .*grpo\/model\n/);
+    assert.match(err, /^Data: 24 prompts, \d+ tokens\n/);
+    assert.match(err, /grpo step 3\/3 \(100 %\)/);
+    const record = JSON.parse(readFileSync(join(out, 'config.json'), 'utf8')) as {
+      inputs: Record<string, unknown>;
+    };
+    assert.deepEqual(record.inputs['rewards'], [{ name: 'reward', weight: 2 }]);
+
+    const judged = at('judged.jsonl');
+    const found = await json([
+      ...['eval', '--model', join(out, 'model'), '--data', at('problems.jsonl')],
+      ...['--reward', at('reward.ts'), '--samples', '4', '--k', '1,2,4', '--max-new-tokens', '4'],
+      ...['--threshold', '0.75', '--limit', '5', '--completions', judged],
+    ]);
+    assert.equal(found['problems'], 5);
+    const sampled = found['sampled'] as { passAtK: Record<string, { value: number }> };
+    const [one = 0, two = 0, four = 0] = ['1', '2', '4'].map(
+      (k) => sampled.passAtK[k]?.value ?? NaN,
+    );
+    assert.ok(one <= two && two <= four, `${one}, ${two}, ${four}`);
+    assert.equal(readFileSync(judged, 'utf8').trimEnd().split('\n').length, 5);
+  });
+
+  test('wrong settings are refused with file and line, and nothing is left behind', async () => {
+    writeFileSync(at('wrong.yaml'), 'steps: 5\nsampling:\n  topP: 0.9\ngrupSize: 4\n');
+    const { code, err } = await capture().run([
+      ...['train', 'grpo', '--model', model, '--data', at('problems.jsonl'), '--out', at('no')],
+      ...['--reward', 'exact-match', '--config', at('wrong.yaml'), '--set', 'klCoef=-1'],
+    ]);
+    assert.equal(code, 1);
+    assert.match(
+      err,
+      /wrong\.yaml:3:3: sampling\.topP is refused: training samples from the whole/,
+    );
+    assert.match(err, /wrong\.yaml:4:1: there is no setting grupSize\. Did you mean groupSize\?/);
+    assert.match(err, /--set klCoef=-1: klCoef: expected a number of at least 0, received -1\./);
+    assert.match(err, /Run `posttrain config grpo` to list every setting\./);
+    assert.equal(existsSync(at('no')), false);
+  });
+
+  test('rows without the column that a reward reads are refused before anything is sampled', async () => {
+    const { code, err } = await capture().run([
+      ...['train', 'grpo', '--model', model, '--data', at('problems.jsonl'), '--out', at('no')],
+      ...['--reward', 'exact-match:solution'],
+    ]);
+    assert.equal(code, 1);
+    assert.match(err, /problems\.jsonl:1: expected a column "solution", received only "prompt"/);
+  });
+});
+
+describe('a run in a process of its own', () => {
+  const main = fileURLToPath(new URL(`./main${import.meta.url.slice(-3)}`, import.meta.url));
+  const flags = process.execArgv.filter((flag) => !flag.startsWith('--test'));
+
+  interface Ended {
+    readonly code: number | null;
+    readonly signal: NodeJS.Signals | null;
+    readonly out: string;
+    readonly err: string;
+  }
+
+  function start(argv: readonly string[], onError?: (err: string, kill: () => void) => void) {
+    const child = spawn(process.execPath, [...flags, main, ...argv], { stdio: 'pipe' });
+    let out = '';
+    let err = '';
+    child.stdout.on('data', (data: Buffer) => (out += data.toString()));
+    child.stderr.on('data', (data: Buffer) => {
+      err += data.toString();
+      onError?.(err, () => child.kill('SIGINT'));
+    });
+    return new Promise<Ended>((resolve) =>
+      child.on('close', (code, signal) => resolve({ code, signal, out, err })),
+    );
+  }
+
+  test('Ctrl-C saves and exits with 130; --resume needs nothing but the folder', async () => {
+    const out = at('interrupted');
+    let isKilled = false;
+    const stopped = await start(
+      [
+        ...['train', 'grpo', '--model', model, '--data', at('problems.jsonl'), '--out', out],
+        ...['--set', 'steps=100000', ...TINY_GRPO, '--json'],
+      ],
+      (err, kill) => {
+        if (isKilled || !err.includes('grpo step')) return;
+        isKilled = true;
+        kill();
+      },
+    );
+    assert.equal(stopped.code, 130, stopped.err);
+    assert.match(stopped.err, /SIGINT: the run ends after this step and saves a checkpoint\./);
+    const result = JSON.parse(stopped.out) as { state: string; step: number };
+    assert.equal(result.state, 'stopped');
+    assert.deepEqual(readdirSync(join(out, 'checkpoints')).slice(-1).length, 1);
+    const { step } = result;
+
+    const resumed = await start([
+      'train',
+      'grpo',
+      '--out',
+      out,
+      '--resume',
+      '--json',
+      '--set',
+      `steps=${step + 2}`,
+    ]);
+    assert.equal(resumed.code, 0, resumed.err);
+    const steps = readFileSync(join(out, 'metrics.jsonl'), 'utf8')
+      .trimEnd()
+      .split('\n')
+      .map((line) => (JSON.parse(line) as { step: number }).step);
+    assert.deepEqual(
+      steps,
+      Array.from({ length: step + 2 }, (_, index) => index + 1),
+    );
+  });
+});
