@@ -161,6 +161,12 @@ describe('createModel', () => {
       if (!name.includes('norm')) assert.ok(!other.namedParameters().get(name)?.equal(weight));
     }
   });
+  test('no two tensors are drawn from the same stream', () => {
+    const { attention, mlp } = createModel(small, { seed: 1 }).layers[0] ?? {};
+    assert.ok(attention && mlp);
+    assert.ok(!attention.kProj.weight.equal(attention.vProj.weight));
+    assert.ok(!mlp.gateProj.weight.equal(mlp.upProj.weight));
+  });
   test('norms are ones, biases zeros, the rest normal with the range of the configuration', () => {
     const config = makeDecoderConfig({
       modelType: 'qwen2',

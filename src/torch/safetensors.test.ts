@@ -124,8 +124,10 @@ describe('safetensors', () => {
       byte: { dtype: 'U8', shape: [1], data_offsets: [0, 1] },
       odd: { dtype: 'F32', shape: [2], data_offsets: [1, 9] },
     };
-    writeFileSync(file('odd'), fileOf(header, data));
-    assert.deepEqual(readSafetensors(file('odd')).tensor('odd').toArray(), [1.5, -2]);
+    for (const padding of ['', ' ', '  ', '   ']) {
+      writeFileSync(file('odd'), fileOf(JSON.stringify(header) + padding, data));
+      assert.deepEqual(readSafetensors(file('odd')).tensor('odd').toArray(), [1.5, -2]);
+    }
   });
 });
 
