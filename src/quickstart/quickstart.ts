@@ -2,9 +2,10 @@
  * The embedded demonstration: a small model learns three-digit addition from people who forget to carry, and then from a
  * rule that only says right or wrong. Everything is made on the spot and written as a user's own run would be.
  */
+import { existsSync } from 'node:fs';
 import { mkdir, readFile, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
-import { existsSync } from 'node:fs';
+import { stringify } from 'yaml';
 import { rowsFromObjects, tokenizePrompts, type PromptExample } from '../data/index.js';
 import { evaluate, type Evaluation } from '../eval/index.js';
 import { sample } from '../generation/index.js';
@@ -59,6 +60,8 @@ export interface QuickstartResult {
     readonly step: number;
     readonly reward: number;
     readonly groupsWithoutVariance: number;
+    /** Greedy accuracy on the held-out problems, at the steps where it was measured. */
+    readonly accuracy?: number | undefined;
   }[];
   /** Held-out problems with the greedy answers before and after. */
   readonly examples: readonly {
@@ -122,6 +125,7 @@ export async function quickstart(options: QuickstartOptions = {}): Promise<Quick
   const grpo = await createGrpoRun({
     model: sftResult.model,
     data: paths.problems,
+    evalData: paths.heldOut,
     rewards: ['exact-match'],
     out: paths.grpo,
     config: { ...GRPO, seed },
@@ -164,6 +168,7 @@ interface Paths {
   readonly model: string;
   readonly demonstrations: string;
   readonly problems: string;
+  readonly heldOut: string;
   readonly sft: string;
   readonly grpo: string;
 }
@@ -174,6 +179,7 @@ async function writeTask(out: string, task: AdditionTask): Promise<Paths> {
     model: join(out, 'model'),
     demonstrations: join(out, 'demonstrations.jsonl'),
     problems: join(out, 'problems.jsonl'),
+    heldOut: join(out, 'held-out.jsonl'),
     sft: join(out, 'sft'),
     grpo: join(out, 'grpo'),
   };
@@ -182,7 +188,10 @@ async function writeTask(out: string, task: AdditionTask): Promise<Paths> {
     writeFile(path, rows.map((row) => `${JSON.stringify(row)}\n`).join(''));
   await write(paths.demonstrations, task.demonstrations);
   await write(paths.problems, task.trainPrompts);
-  await write(join(out, 'held-out.jsonl'), task.heldOut);
+  await write(paths.heldOut, task.heldOut);
+  // The settings as a config file: the same run again, or a changed one, is one command away.
+  await writeFile(join(out, 'sft.yaml'), stringify(SFT));
+  await writeFile(join(out, 'grpo.yaml'), stringify(GRPO));
   return paths;
 }
 
@@ -254,11 +263,13 @@ async function klToReference(
 async function readCurve(run: string): Promise<QuickstartResult['curve']> {
   const lines = (await readFile(join(run, 'metrics.jsonl'), 'utf8')).trim().split('\n');
   return lines.map((line) => {
-    const { step, reward, groupsWithoutVariance } = JSON.parse(line) as Record<string, number>;
+    const metrics = JSON.parse(line) as Record<string, number>;
+    const { step, reward, groupsWithoutVariance } = metrics;
     return {
       step: step ?? 0,
       reward: reward ?? NaN,
       groupsWithoutVariance: groupsWithoutVariance ?? NaN,
+      accuracy: metrics['eval/accuracy'],
     };
   });
 }

@@ -57,6 +57,6 @@ describe('plot', () => {
 
   test('many values become the means of neighbours', () => {
     const rows = plot(Array.from({ length: 120 }, (_, index) => index % 2));
-    assert.equal([...(rows[3] ?? '')].filter((cell) => cell === '•').length, 60);
+    assert.equal((rows[3] ?? '').split('•').length - 1, 60);
   });
 });

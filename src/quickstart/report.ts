@@ -28,9 +28,9 @@ export function quickstartReport(result: QuickstartResult): string {
     '',
     'Next:',
     `  npx posttrain generate --model ${directory}/grpo/model --prompt "407+086="`,
-    `  npx posttrain eval --model ${directory}/sft/model --data ${directory}/held-out.jsonl --reward exact-match --set samples=8`,
+    `  npx posttrain eval --model ${directory}/sft/model --data ${directory}/held-out.jsonl --reward exact-match --samples 8 --max-new-tokens 6`,
     `  npx posttrain train grpo --model ${directory}/sft/model --data ${directory}/problems.jsonl --reward exact-match \\`,
-    '    --out runs/mine --set steps=50 --set learningRate=3e-4 --set klCoef=0.04',
+    `    --config ${directory}/grpo.yaml --set klCoef=0.04 --out runs/mine`,
     '  npx posttrain config grpo',
     '',
   ].join('\n');

@@ -40,6 +40,7 @@ export const GRPO: GrpoConfigInput = {
   clip: { low: 0.2, high: 0.28 },
   reduction: { kind: 'tokenMean' },
   learningRate: 3e-4,
+  evalEvery: 25,
   checkpointEvery: 25,
 };
 
