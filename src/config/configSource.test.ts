@@ -77,7 +77,7 @@ describe('readConfigFile', () => {
 
   test('a fault names file, line and column of the setting; --set names itself', async () => {
     const path = file('b.yaml', 'steps: 10\nclip:\n  low: 0.2\n  hihg: 0.3\ngroupSize: 1\n');
-    const source = applyOverrides(await readConfigFile(path), ['clip.low=2']);
+    const source = applyOverrides(await readConfigFile(path), ['clip.low=9', 'clip.low=2']);
     assert.throws(
       () => parseConfig(GrpoConfig, source),
       (error: unknown) =>

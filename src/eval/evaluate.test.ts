@@ -113,7 +113,12 @@ describe('evaluate', () => {
 
   test('weights that add up to the threshold but for a rounding are enough', async () => {
     const fn = (): number => 1;
-    const rewards = [0.1, 0.2, 0.7].map((weight, i) => ({ name: `r${i}`, weight, fn }));
+    // Ten times 0.1 is 0.9999999999999999.
+    const rewards = Array.from({ length: 10 }, () => 0.1).map((weight, i) => ({
+      name: `r${i}`,
+      weight,
+      fn,
+    }));
     const found = await evaluate({ ...{ model, tokenizer, prompts, maxNewTokens, rewards } });
     assert.equal(found.accuracy.value, 1);
   });
