@@ -16,7 +16,7 @@ describe('Progress', () => {
     wait(50);
     progress.update(25, 'loss 1');
     assert.deepEqual(shown, [
-      '\r\x1b[2Ksft [######..................] step 25/100 (25 %) · 2.00 s/step · 2 min 30 s left · loss 1',
+      '\r\x1b[2Ksft [####............] step 25/100 (25 %) · 2.00 s/step · 2 min 30 s left · loss 1',
     ]);
     progress.update(26); // too soon to draw again
     assert.equal(shown.length, 1);
@@ -49,6 +49,17 @@ describe('Progress', () => {
       slow.progress.update(done);
     }
     assert.equal(slow.shown.length, 3);
+  });
+
+  test('the rate is that of the last half minute', () => {
+    const { shown, progress, wait } = stage(false, 1000);
+    wait(40);
+    progress.update(1); // a slow start
+    for (let done = 2; done <= 41; done++) {
+      wait(1);
+      progress.update(done);
+    }
+    assert.match(shown.at(-1) ?? '', /1\.00 steps\/s/);
   });
 
   test('the rate counts only what was done here', () => {

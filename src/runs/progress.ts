@@ -25,7 +25,9 @@ const QUIET_SECONDS = 10;
 /** Shortest time between two lines or two drawings. */
 const MIN_LINE_SECONDS = 1;
 const MIN_DRAW_SECONDS = 0.1;
-const BAR_WIDTH = 24;
+const BAR_WIDTH = 16;
+/** The rate is that of the last half minute: the first steps of a run are slower than the rest. */
+const RATE_SECONDS = 30;
 
 /** One bar, or a series of lines. */
 export class Progress {
@@ -33,6 +35,8 @@ export class Progress {
   private readonly options: ProgressOptions;
   private readonly clock: () => number;
   private readonly startedAt: number;
+  /** When how many units were done, over the last half minute. */
+  private readonly recent: { at: number; done: number }[];
   private shownAt = -Infinity;
   private shownDone: number;
   private isDrawn = false;
@@ -43,11 +47,15 @@ export class Progress {
     this.clock = options.clock ?? (() => performance.now() / 1000);
     this.startedAt = this.clock();
     this.shownDone = options.start ?? 0;
+    this.recent = [{ at: this.startedAt, done: this.shownDone }];
   }
 
   /** Says that `done` units are done, with a few words about the last one. */
   update(done: number, note = ''): void {
     const now = this.clock();
+    this.recent.push({ at: now, done });
+    while (this.recent.length > 2 && (this.recent[0]?.at ?? now) < now - RATE_SECONDS)
+      this.recent.shift();
     const isLast = done >= this.options.total;
     const quiet = now - this.shownAt;
     if (this.stream.isTTY === true) {
@@ -80,8 +88,9 @@ export class Progress {
   }
 
   private line(done: number, note: string, now: number, withBar: boolean): string {
-    const { label, total, start = 0, unit = 'step' } = this.options;
-    const rate = (done - start) / Math.max(now - this.startedAt, 1e-9);
+    const { label, total, unit = 'step' } = this.options;
+    const first = this.recent[0] ?? { at: this.startedAt, done: this.options.start ?? 0 };
+    const rate = (done - first.done) / Math.max(now - first.at, 1e-9);
     const left = rate > 0 ? `${formatSeconds((total - done) / rate)} left` : '';
     const share = Math.min(1, done / total);
     const filled = Math.round(share * BAR_WIDTH);

@@ -119,7 +119,7 @@ async function trainToEnd(
       directory.log(`step ${trainer.step}/${trainer.totalSteps} ${headline(metrics, 5)}`);
       tellStatus(directory, trainer, 'running');
     }
-    progress?.update(trainer.step, headline(metrics));
+    progress?.update(trainer.step, headline(metrics, 2));
     const remark = options.onStep?.(trainer.step, metrics);
     if (remark !== undefined) tell(remark, directory, progress);
     if (!isLast && isDue(trainer.step, checkpointEvery)) saved = await save(options);
