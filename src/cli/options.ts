@@ -52,3 +52,6 @@ export function withExample(command: Command, ...lines: readonly string[]): Comm
     `\n${heading}:\n${lines.map((line) => `  $ ${line}`).join('\n')}`,
   );
 }
+
+/** Exit codes of commands that a signal stopped, everything saved: 128 and the signal's number, as shells have it. */
+export const EXIT_CODES = { SIGINT: 130, SIGTERM: 143 } as const;

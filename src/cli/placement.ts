@@ -31,3 +31,8 @@ export async function openModel(
   const tokenizer = await loadTokenizer(folder);
   return { model: await loadModel(folder, { dtype, device: place }), tokenizer };
 }
+
+/** Most tokens of a completion where nobody says: as many as fit behind the longest prompt, at most 256. */
+export function defaultMaxNewTokens(model: Decoder, longestPrompt: number): number {
+  return Math.max(1, Math.min(256, model.config.maxPositionEmbeddings - longestPrompt));
+}

@@ -73,8 +73,15 @@ export interface QuickstartResult {
   readonly seconds: { readonly sft: number; readonly grpo: number; readonly total: number };
 }
 
-/** @returns the numbers that the table shows; the same object is in `quickstart.json` of its folder */
-export async function quickstart(options: QuickstartOptions = {}): Promise<QuickstartResult> {
+/**
+ * Runs the demonstration.
+ *
+ * @returns the numbers that the table shows; the same object is in `quickstart.json` of its folder. The signal's name
+ *   where one stopped it: what was trained until then is saved
+ */
+export async function quickstart(
+  options: QuickstartOptions = {},
+): Promise<QuickstartResult | NodeJS.Signals> {
   const { seed = 0, progress = process.stderr } = options;
   const out = options.out ?? freeFolder(join('runs', 'quickstart'));
   const started = performance.now();
@@ -98,6 +105,7 @@ export async function quickstart(options: QuickstartOptions = {}): Promise<Quick
     progress,
   });
   const sftResult = await sft.train({ progress });
+  if (sftResult.state === 'stopped') return sftResult.stoppedBy ?? 'SIGINT';
   const heldOut = tokenizePrompts(
     rowsFromObjects(task.heldOut.map((row) => ({ ...row }))),
     sft.tokenizer,
@@ -132,6 +140,7 @@ export async function quickstart(options: QuickstartOptions = {}): Promise<Quick
     progress,
   });
   const grpoResult = await grpo.train({ progress });
+  if (grpoResult.state === 'stopped') return grpoResult.stoppedBy ?? 'SIGINT';
   const after = await judge(grpo.model);
   const reference = await loadModel(sftResult.model);
   const kl = await klToReference(grpo.model, reference, heldOut, deriveSeed(seed, 'quickstart kl'));

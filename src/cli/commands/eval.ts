@@ -29,7 +29,7 @@ interface EvalOptions {
   readonly k?: readonly number[];
   readonly temperature: number;
   readonly topP: number;
-  readonly maxNewTokens: number;
+  readonly maxNewTokens?: number;
   readonly answer?: string;
   readonly limit?: number;
   readonly seed: number;
@@ -59,7 +59,11 @@ export function registerEval(program: Command, context: CommandContext): void {
     )
     .option('--temperature <t>', 'temperature of the samples', asNumber, 1)
     .option('--top-p <p>', 'nucleus of the samples', asNumber, 1)
-    .option('--max-new-tokens <n>', 'most tokens of a completion', asPositive, 256)
+    .option(
+      '--max-new-tokens <n>',
+      'most tokens of a completion (default: what fits, at most 256)',
+      asPositive,
+    )
     .option(
       '--answer <regex>',
       'where the answer stands in a completion, for maj@k: its first group, last match',
@@ -104,10 +108,12 @@ async function measureAccuracy(
     (await Promise.all(specs.map((spec) => loadReward(spec)))).flat(),
     Object.fromEntries(weights.map(({ name, weight }) => [name, weight])),
   );
-  const room = Math.max(1, model.config.maxPositionEmbeddings - options.maxNewTokens);
+  const { defaultMaxNewTokens } = await import('../placement.js');
+  const room = Math.max(1, model.config.maxPositionEmbeddings - (options.maxNewTokens ?? 1));
   const { prompts, report } = tokenizePrompts(rows, tokenizer, { maxPromptLength: room });
   if (report.dropped > 0)
     io.stderr.write(`${report.dropped} prompts of more than ${room} tokens are left out.\n`);
+  const longest = Math.max(...prompts.map(({ inputIds }) => inputIds.length));
   const total = prompts.length * (1 + options.samples);
   const progress = new Progress(io.stderr, { label: 'eval', total, unit: 'completion' });
   const evaluation = await evaluate({
@@ -116,7 +122,7 @@ async function measureAccuracy(
     prompts,
     rewards,
     threshold: options.threshold,
-    maxNewTokens: options.maxNewTokens,
+    maxNewTokens: options.maxNewTokens ?? defaultMaxNewTokens(model, longest),
     samples: options.samples,
     k: options.k,
     temperature: options.temperature,

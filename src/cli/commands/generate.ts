@@ -42,7 +42,11 @@ export function registerGenerate(program: Command, { io }: CommandContext): void
     .option('--prompt <text>', 'text to complete; repeatable', collect)
     .option('--prompts <file>', 'rows with a column prompt: JSONL, JSON or CSV')
     .option('--chat', 'take each prompt as what a user says, by the chat template')
-    .option('--max-new-tokens <n>', 'most tokens of a completion (default: 256)', asPositive)
+    .option(
+      '--max-new-tokens <n>',
+      'most tokens of a completion (default: what fits, at most 256)',
+      asPositive,
+    )
     .option('--temperature <t>', '0 takes the most likely token (default: 1)', asNumber)
     .option('--top-k <k>', 'only the k most likely tokens', asCount)
     .option('--top-p <p>', 'only the most likely tokens that make up p', asNumber)
@@ -63,14 +67,22 @@ export function registerGenerate(program: Command, { io }: CommandContext): void
     const prompts = await readPrompts(options, io.readStdin);
     const { generate } = await import('../../generation/index.js');
     const { readGenerationConfig } = await import('../../models/index.js');
-    const { openModel } = await import('../placement.js');
+    const { defaultMaxNewTokens, openModel } = await import('../placement.js');
     const recommended = readGenerationConfig(options.model);
     const { model, tokenizer } = await openModel(options);
+    const longest = Math.max(
+      ...prompts.map((prompt) =>
+        typeof prompt === 'string'
+          ? tokenizer.encode(prompt).length
+          : tokenizer.encodeChat(prompt, { addGenerationPrompt: true }).length,
+      ),
+    );
     const completions = await generate({
       model,
       tokenizer,
       prompts,
-      maxNewTokens: options.maxNewTokens ?? recommended?.maxNewTokens ?? 256,
+      maxNewTokens:
+        options.maxNewTokens ?? recommended?.maxNewTokens ?? defaultMaxNewTokens(model, longest),
       temperature: options.temperature ?? recommended?.temperature ?? 1,
       topK: options.topK ?? recommended?.topK ?? 0,
       topP: options.topP ?? recommended?.topP ?? 1,

@@ -1,5 +1,5 @@
 import type { Command } from 'commander';
-import { asCount, withExample, withJson } from '../options.js';
+import { asCount, EXIT_CODES, withExample, withJson } from '../options.js';
 import type { CommandContext } from '../program.js';
 
 interface QuickstartOptions {
@@ -9,7 +9,7 @@ interface QuickstartOptions {
 }
 
 /** Adds `quickstart`. */
-export function registerQuickstart(program: Command, { io }: CommandContext): void {
+export function registerQuickstart(program: Command, { io, setExitCode }: CommandContext): void {
   const command = program
     .command('quickstart')
     .description('train a small model made on the spot, by SFT and then GRPO (about three minutes)')
@@ -19,6 +19,10 @@ export function registerQuickstart(program: Command, { io }: CommandContext): vo
   command.action(async ({ out, seed, json }: QuickstartOptions) => {
     const { quickstart } = await import('../../quickstart/quickstart.js');
     const result = await quickstart({ out, seed, progress: io.stderr });
+    if (typeof result === 'string') {
+      setExitCode(EXIT_CODES[result === 'SIGTERM' ? 'SIGTERM' : 'SIGINT']);
+      return;
+    }
     if (json === true) {
       const { seconds, ...rest } = result;
       io.out(JSON.stringify({ ...rest, seconds: seconds.total, phaseSeconds: seconds }));

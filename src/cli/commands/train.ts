@@ -2,7 +2,7 @@ import type { Command } from 'commander';
 import type { ConfigSource } from '../../config/index.js';
 import { UsageError } from '../../errors/index.js';
 import type { RunRecord, RunResult } from '../../runs/index.js';
-import { collect, withExample, withJson } from '../options.js';
+import { collect, withExample, withJson, EXIT_CODES } from '../options.js';
 import type { CommandContext } from '../program.js';
 
 /** Options of every `train` command. */
@@ -158,8 +158,6 @@ function recordedRewards(record: RunRecord | undefined): string[] {
     hint: 'For example --reward exact-match, or --reward ./reward.ts.',
   });
 }
-
-const EXIT_CODES = { SIGINT: 130, SIGTERM: 143 } as const;
 
 function report(
   { io, setExitCode }: CommandContext,
