@@ -1,7 +1,9 @@
 /** Reads the golden files of this folder, and makes the tensors that tests of `src/algorithms` share. */
 import assert from 'node:assert/strict';
 import { readFileSync } from 'node:fs';
+import { join } from 'node:path';
 import { tensor, type Tensor } from '../../../src/torch/index.js';
+import { ROOT } from '../../root.js';
 
 /** Numbers in nested arrays. */
 export type Rows = number[] | number[][] | number[][][];
@@ -14,7 +16,7 @@ export const JUNK = [1e4, -1e4, Infinity, -Infinity, NaN] as const;
 
 /** The cases of one golden file, with "NaN", "Infinity" and "-Infinity" as numbers. */
 export function goldenCases<Case>(name: string): Case[] {
-  const text = readFileSync(new URL(name, import.meta.url), 'utf8');
+  const text = readFileSync(join(ROOT, 'test/golden/algorithms', name), 'utf8');
   const special = new Set(['NaN', 'Infinity', '-Infinity']);
   const file = JSON.parse(text, (_, value: unknown) =>
     typeof value === 'string' && special.has(value) ? Number(value) : value,
