@@ -25,10 +25,13 @@ export async function measureGenerate(
   const run = (maxNewTokens: number) =>
     sample({ model, promptIds, maxNewTokens, temperature: 1, eosTokenIds: [], seed: 1 });
 
-  await run(WARM_UP_TOKENS);
+  const warmUpEnd = performance.now() + 1000 * job.warmUpSeconds;
+  do await run(WARM_UP_TOKENS);
+  while (performance.now() < warmUpEnd);
   onWarm();
   const speeds: number[] = [];
-  for (let round = 0; round < job.rounds; round++) {
+  const end = performance.now() + 1000 * job.seconds;
+  while (speeds.length < job.rounds || performance.now() < end) {
     const start = performance.now();
     const completions = await run(newTokens);
     const seconds = (performance.now() - start) / 1000;

@@ -47,7 +47,11 @@ export interface DispatchJob {
 /** Sampling without an end token: every row gets `newTokens` tokens. */
 export interface GenerateJob {
   readonly kind: 'generate';
+  /** Repetitions with 8 new tokens that are not counted go on for at least this long. */
+  readonly warmUpSeconds: number;
+  /** Timed repetitions: at least so many, and for at least `seconds` together. */
   readonly rounds: number;
+  readonly seconds: number;
   readonly shape: ModelShape;
   /** Rows, each with a prompt of its own. */
   readonly batch: number;
@@ -72,6 +76,8 @@ export interface WorkerReport {
   readonly rounds: Readonly<Record<string, readonly number[]>>;
   /** The most memory that the process had resident. */
   readonly peakRssBytes: number;
+  /** Processor time of all threads since the process began. */
+  readonly cpuSeconds: number;
   /** That one operator may use. */
   readonly threads: number;
   readonly versions: Readonly<Record<string, string>>;

@@ -44,6 +44,21 @@ export function circumstances(): Circumstances {
   };
 }
 
+/**
+ * Seconds that all cores together were busy since the machine started, or taken by other virtual machines; undefined
+ * where the system does not tell (it does on Linux).
+ */
+export function busySeconds(): number | undefined {
+  if (process.platform !== 'linux') return undefined;
+  const [first = ''] = readFileSync('/proc/stat', 'utf8').split('\n');
+  // user, nice, system, idle, iowait, irq, softirq, steal; in hundredths of a second
+  const [user = 0, nice = 0, system = 0, , , irq = 0, softirq = 0, steal = 0] = first
+    .split(/\s+/)
+    .slice(1)
+    .map(Number);
+  return (user + nice + system + irq + softirq + steal) / 100;
+}
+
 /** Virtual machines often hide the model; family and model numbers then say at least which generation it is. */
 function cpuModel(): string {
   const model = cpus()[0]?.model.trim() ?? 'unknown';

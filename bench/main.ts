@@ -3,11 +3,17 @@
  */
 import { parseArgs } from 'node:util';
 import { PosttrainError, UsageError } from '../src/errors/index.js';
-import { SHAPES, type Cell, type ProfileRow, type WorkerReport } from './jobs.js';
+import { SHAPES, type Cell, type ProfileRow } from './jobs.js';
 import { circumstances } from './machine.js';
-import { INSTALL_PYTHON, measureOurs, measurePython, pythonPath } from './processes.js';
+import {
+  INSTALL_PYTHON,
+  measureOurs,
+  measurePython,
+  measureUndisturbed,
+  pythonPath,
+} from './processes.js';
 import { markdownTable, provenance, resultsPath, writeResults, type Row } from './results.js';
-import { ratioOf, summarise, unitOf } from './statistics.js';
+import { ratioOf, summarise, unitOf, type Measurement } from './statistics.js';
 
 const HELP = `npm run bench -- <case> [options]
 
@@ -21,12 +27,13 @@ Options
   --against torch   measures PyTorch from Python too: ours, Python, ours, Python, each in a fresh process
   --python PATH     an interpreter that has torch; by default POSTTRAIN_BENCH_PYTHON or build/bench-python/bin/python
   --pairs N         processes per side and cell (default 3 with --against, else 1)
-  --rounds N        timed repetitions in each process (default 3, dispatch 7)
+  --rounds N        timed repetitions in each process (default 7; generate 3, and as many as fit in 3 seconds)
   --shape NAMES     generate: ${Object.keys(SHAPES).join(',')}
   --batch LIST      generate: rows (default 1,16,64)
   --prompt N        generate: tokens of each prompt (default 32)
   --tokens N        generate: new tokens of each row (default 64)
   --calls N         dispatch: calls per repetition (default 200000)
+  --quiet           waits for a machine at rest before each process, and repeats one that others disturbed (Linux)
   --profile         prints where our side's time goes instead of results
   --out FILE        where the results go; by default bench/results/<case>[.torch].json for a run over all cells
   --json            the results as one line of JSON at the end of stdout
@@ -52,6 +59,7 @@ function readArguments() {
         calls: { type: 'string', default: '200000' },
         out: { type: 'string' },
         profile: { type: 'boolean', default: false },
+        quiet: { type: 'boolean', default: false },
         json: { type: 'boolean', default: false },
         help: { type: 'boolean', short: 'h', default: false },
       },
@@ -93,6 +101,8 @@ function generateCells(): Cell[] {
       quantity: 'tokens/s',
       job: {
         kind: 'generate',
+        warmUpSeconds: 1,
+        seconds: 3,
         rounds: count('rounds', values.rounds ?? '3'),
         shape,
         batch,
@@ -104,8 +114,8 @@ function generateCells(): Cell[] {
 }
 
 interface Measured {
-  ours: WorkerReport[];
-  theirs: WorkerReport[];
+  ours: Measurement[];
+  theirs: Measurement[];
 }
 
 /** Runs a job's processes in turn: ours, Python, ours, Python, … */
@@ -115,16 +125,16 @@ async function measureInTurn(
   pairs: number,
 ): Promise<Measured> {
   const measured: Measured = { ours: [], theirs: [] };
-  const progress = (side: string, report: WorkerReport): void => {
+  const progress = (side: string, report: Measurement): void => {
     const { median } = summarise([report], cell.quantity);
     process.stderr.write(`${cell.name}: ${side} ${median} ${unitOf(cell.quantity)}\n`);
   };
   for (let pair = 0; pair < pairs; pair++) {
-    const ours = await measureOurs(cell.job);
+    const ours = await measureUndisturbed(() => measureOurs(cell.job), values.quiet);
     progress('posttrain', ours);
     measured.ours.push(ours);
     if (python === undefined) continue;
-    const theirs = await measurePython(python, cell.job);
+    const theirs = await measureUndisturbed(() => measurePython(python, cell.job), values.quiet);
     progress('torch', theirs);
     measured.theirs.push(theirs);
   }
@@ -178,7 +188,7 @@ async function runProfile(name: string, cells: readonly Cell[]): Promise<void> {
   }
   for (const cell of new Map(cells.map((each) => [each.job, each])).values()) {
     const report = await measureOurs(cell.job, { profile: true });
-    const speed = summarise([report], cell.quantity);
+    const speed = summarise([{ ...report, othersShare: null }], cell.quantity);
     console.log(
       `\n${cell.name}: ${speed.median} ${unitOf(cell.quantity)} under the profile, all rounds together`,
     );

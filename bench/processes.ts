@@ -1,11 +1,13 @@
 /** Starts measuring processes, ours and Python's, each fresh. Knows nothing of what they measure. */
 import { spawn } from 'node:child_process';
 import { existsSync } from 'node:fs';
+import { availableParallelism } from 'node:os';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { IoError, UsageError } from '../src/errors/index.js';
 import type { Job, WorkerReport } from './jobs.js';
-import { ROOT } from './machine.js';
+import { busySeconds, ROOT } from './machine.js';
+import type { Measurement } from './statistics.js';
 
 /** The command that installs the Python side, below the checkout. */
 export const INSTALL_PYTHON =
@@ -26,6 +28,46 @@ export function pythonPath(path: string | undefined): string {
   throw new UsageError(`bench: expected a Python interpreter, but there is no ${found}.`, {
     hint: `Install the Python side with \`${INSTALL_PYTHON}\`, or name an interpreter that has torch with --python.`,
   });
+}
+
+/** Of all cores' time; more than that by other programs and a measurement says little. */
+const QUIET_SHARE = 0.04;
+const QUIET_SECONDS = 3;
+const MOST_REPEATS = 20;
+
+/**
+ * Runs a measuring process and finds out how much of the machine others took meanwhile.
+ *
+ * @param quiet wait for a machine at rest first, and repeat the process when it was disturbed, up to 20 times. Where the
+ *   system does not tell how busy it is, this does nothing.
+ */
+export async function measureUndisturbed(
+  run: () => Promise<WorkerReport>,
+  quiet: boolean,
+): Promise<Measurement> {
+  for (let attempt = 1; ; attempt++) {
+    if (quiet) await waitForRest();
+    const [busy, start] = [busySeconds(), performance.now()];
+    const report = await run();
+    const [busyAfter, seconds] = [busySeconds(), (performance.now() - start) / 1000];
+    if (busy === undefined || busyAfter === undefined) return { ...report, othersShare: null };
+    const others = busyAfter - busy - report.cpuSeconds;
+    const share = Math.max(0, others / (seconds * availableParallelism()));
+    const othersShare = Math.round(share * 1000) / 1000;
+    if (!quiet || share <= QUIET_SHARE || attempt > MOST_REPEATS) return { ...report, othersShare };
+    process.stderr.write(`others took ${Math.round(share * 100)} % of the machine: once more\n`);
+  }
+}
+
+async function waitForRest(): Promise<void> {
+  for (let attempt = 0; ; attempt++) {
+    if (attempt === 1) process.stderr.write('waiting for the machine to be at rest\n');
+    const before = busySeconds();
+    if (before === undefined) return;
+    await new Promise((resolve) => setTimeout(resolve, QUIET_SECONDS * 1000));
+    const busy = (busySeconds() ?? 0) - before;
+    if (busy <= QUIET_SHARE * QUIET_SECONDS * availableParallelism()) return;
+  }
 }
 
 /** Measures our side in a fresh process. */

@@ -81,13 +81,20 @@ export function markdownTable(results: Results): string {
     .join('\n');
 }
 
+function disturbance(rows: readonly Row[]): string {
+  const shares = rows.flatMap(({ ours, against }) => [ours.othersShare, against?.othersShare]);
+  const known = shares.filter((share) => typeof share === 'number');
+  if (known.length === 0) return '';
+  return ` Other programs took at most ${(100 * Math.max(...known)).toFixed(1)} % of the cores’ time.`;
+}
+
 /** One sentence that says where the numbers come from. */
 export function provenance({ circumstances, versions, rows }: Results): string {
-  const { cpu, cores, cpuCapability, date, commit, loadBefore } = circumstances;
+  const { cpu, cores, cpuCapability, date, commit } = circumstances;
   const named = Object.entries(versions).map(([name, version]) => `${name} ${version}`);
   const threads = rows[0]?.ours.threads ?? 0;
   return (
     `${cpu}, ${cores} cores, ${cpuCapability}, ${threads} threads; ${named.join(', ')}; commit ${commit}, ` +
-    `${date.slice(0, 10)}; load before the run ${loadBefore}.`
+    `${date.slice(0, 10)}.${disturbance(rows)}`
   );
 }

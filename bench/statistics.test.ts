@@ -1,12 +1,13 @@
 import assert from 'node:assert/strict';
 import { describe, test } from 'node:test';
-import type { WorkerReport } from './jobs.js';
-import { median, ratioOf, summarise } from './statistics.js';
+import { median, ratioOf, summarise, type Measurement } from './statistics.js';
 
-function report(quantity: string, rounds: readonly number[], peakRssBytes = 2 ** 20): WorkerReport {
+function report(quantity: string, rounds: readonly number[], peakRssBytes = 2 ** 20): Measurement {
   return {
     rounds: { [quantity]: rounds },
     peakRssBytes,
+    cpuSeconds: 1,
+    othersShare: 0.01,
     threads: 2,
     versions: {},
     cpuCapability: 'AVX512',

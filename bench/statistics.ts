@@ -20,6 +20,8 @@ export interface Side {
   /** The largest of all processes. */
   readonly peakRssMib: number;
   readonly threads: number;
+  /** The largest share of all cores' time that other programs took while one of the processes ran; null if unknown. */
+  readonly othersShare: number | null;
 }
 
 /** How many times as fast ours is, per pair of processes that ran one after the other. */
@@ -44,8 +46,13 @@ export function rounded(value: number): number {
   return Number(value.toPrecision(4));
 }
 
+/** A process's report, and how much of the machine it did not have. */
+export interface Measurement extends WorkerReport {
+  readonly othersShare: number | null;
+}
+
 /** @param quantity the one of the cell */
-export function summarise(reports: readonly WorkerReport[], quantity: string): Side {
+export function summarise(reports: readonly Measurement[], quantity: string): Side {
   const rounds = reports.map((report) => report.rounds[quantity] ?? []);
   const best = isRate(quantity) ? Math.max(...rounds.flat()) : Math.min(...rounds.flat());
   const processes = rounds.map(median);
@@ -55,7 +62,16 @@ export function summarise(reports: readonly WorkerReport[], quantity: string): S
     processes: processes.map(rounded),
     peakRssMib: Math.round(Math.max(...reports.map((report) => report.peakRssBytes)) / 2 ** 20),
     threads: reports[0]?.threads ?? 0,
+    othersShare: largest(reports.map((report) => report.othersShare)),
   };
+}
+
+/** Null when one of the values is. */
+function largest(values: readonly (number | null)[]): number | null {
+  return values.reduce<number | null>(
+    (most, value) => (most === null || value === null ? null : Math.max(most, value)),
+    0,
+  );
 }
 
 /** Pairs by position: ours[i] ran right before against[i]. */

@@ -14,10 +14,12 @@ async function measure(): Promise<Record<string, number[]>> {
 
 const rounds = await measure();
 const rows = profile?.readProfile();
+const { user, system } = process.cpuUsage();
 const { version, cpuCapability } = runtimeInfo();
 const report: WorkerReport = {
   rounds,
   peakRssBytes: process.resourceUsage().maxRSS * 1024,
+  cpuSeconds: (user + system) / 1e6,
   threads: getNumThreads(),
   versions: { node: process.versions.node, libtorch: version },
   cpuCapability,

@@ -16,9 +16,13 @@ def main():
     shape = job["shape"]
     model = Decoder(shape)
     prompts = torch.randint(shape["vocabSize"], (job["batch"], job["promptTokens"]))
+    warm_up_end = time.perf_counter() + job["warmUpSeconds"]
     generate(model, prompts, WARM_UP_TOKENS, 1.0)
+    while time.perf_counter() < warm_up_end:
+        generate(model, prompts, WARM_UP_TOKENS, 1.0)
     speeds = []
-    for _ in range(job["rounds"]):
+    end = time.perf_counter() + job["seconds"]
+    while len(speeds) < job["rounds"] or time.perf_counter() < end:
         start = time.perf_counter()
         drawn = generate(model, prompts, job["newTokens"], 1.0)
         speeds.append(drawn.numel() / (time.perf_counter() - start))

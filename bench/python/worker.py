@@ -14,10 +14,12 @@ def read_job() -> dict:
 
 
 def report(rounds: dict[str, list[float]]) -> None:
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    usage = resource.getrusage(resource.RUSAGE_SELF)
+    peak = usage.ru_maxrss
     result = {
         "rounds": rounds,
         "peakRssBytes": peak if sys.platform == "darwin" else peak * 1024,
+        "cpuSeconds": usage.ru_utime + usage.ru_stime,
         "threads": torch.get_num_threads(),
         "versions": {"python": platform.python_version(), "torch": torch.__version__},
         "cpuCapability": torch.backends.cpu.get_cpu_capability(),
