@@ -262,31 +262,32 @@ export class DecodeSession {
 
   /** Keeps only the given rows, in the given order: finished rows leave the batch. */
   keepRows(rows: readonly number[]): void {
-    inferenceMode(() => {
-      const index = keep(tensor(Int32Array.from(rows), { dtype: 'int64', device: this.device }));
-      const shrink = (cache: Tensor): Tensor =>
-        tidy(() => {
-          const { headDim, numKeyValueHeads } = this.config;
-          const smaller = zeros([rows.length, numKeyValueHeads, this.capacity, headDim], {
-            dtype: this.dtype,
-            device: this.device,
+    const { columns, device } = this;
+    inferenceMode(() =>
+      tidy(() => {
+        const index = tensor(Int32Array.from(rows), { dtype: 'int64', device });
+        // One cache at a time, so that never two of the same layer and kind stand beside the rest.
+        for (const caches of [this.keys, this.values]) {
+          caches.forEach((cache, layer) => {
+            const [, heads, , headDim] = cache.shape as [number, number, number, number];
+            const shape = [rows.length, heads, this.capacity, headDim];
+            const smaller = zeros(shape, { dtype: this.dtype, device });
+            tidy(() => {
+              const used = cache.narrow(2, 0, columns).indexSelect(0, index);
+              smaller.narrow(2, 0, columns).copy_(used);
+            });
+            caches[layer] = keep(smaller);
+            cache.dispose();
           });
-          smaller
-            .narrow(2, 0, this.columns)
-            .copy_(cache.narrow(2, 0, this.columns).indexSelect(0, index));
-          cache.dispose();
-          return keep(smaller);
-        });
-      this.keys = this.keys.map(shrink);
-      this.values = this.values.map(shrink);
-      this.padding = rows.map((row) => this.padding[row] ?? 0);
-      if (this.mask) {
-        const previous = this.mask;
-        this.mask = tidy(() => keep(previous.indexSelect(0, index)));
-        previous.dispose();
-      }
-      index.dispose();
-    });
+        }
+        if (this.mask) {
+          const previous = this.mask;
+          this.mask = keep(previous.indexSelect(0, index));
+          previous.dispose();
+        }
+      }),
+    );
+    this.padding = rows.map((row) => this.padding[row] ?? 0);
   }
 
   /** Frees the caches. */

@@ -1,6 +1,6 @@
 /** Sampling from decoders: tokens with their log-probabilities, and text. */
 export { sample, type SampledCompletion, type SampleOptions } from './sample.js';
-export { generate, type Completion, type GenerateOptions } from './generate.js';
+export { endTokenIds, generate, type Completion, type GenerateOptions } from './generate.js';
 export {
   resolveSampling,
   type FinishReason,

@@ -155,5 +155,10 @@ export function rolloutWeights(
       },
     };
   };
-  return noGrad(build);
+  try {
+    return noGrad(build);
+  } catch (error) {
+    for (const value of owned) value.dispose();
+    throw error;
+  }
 }

@@ -2,7 +2,7 @@ import assert from 'node:assert/strict';
 import { describe, test } from 'node:test';
 import { NumericsError, ShapeError, ValueRangeError } from '../errors/index.js';
 import { createModel, makeDecoderConfig, type Decoder, type ModelType } from '../models/index.js';
-import { memory, noGrad, tensor, tidy } from '../torch/index.js';
+import { deriveSeed, memory, noGrad, tensor, tidy } from '../torch/index.js';
 import { DecodeSession } from './decodeSession.js';
 import { rolloutWeights } from './rolloutWeights.js';
 import { sample, type SampledCompletion, type SampleOptions } from './sample.js';
@@ -62,10 +62,17 @@ describe('sample', () => {
       for (const temperature of [1, 0.7]) {
         test(`${modelType} at temperature ${temperature}: equal to whole forward passes within 1e-5`, async () => {
           const policy = model(modelType);
-          const rows = await run({ model: policy, temperature, numCompletions: 3 });
-          for (const row of rows) {
-            const expected = teacherForced(policy, RAGGED[row.promptIndex] ?? [], row, temperature);
-            assert.ok(worst(row.logprobs, expected) < 1e-5, String(worst(row.logprobs, expected)));
+          // From 16 rows on attention takes another path on the CPU; 9 and 24 take both.
+          for (const numCompletions of [3, 8]) {
+            const rows = await run({ model: policy, temperature, numCompletions });
+            for (const row of rows) {
+              const prompt = RAGGED[row.promptIndex] ?? [];
+              const expected = teacherForced(policy, prompt, row, temperature);
+              assert.ok(
+                worst(row.logprobs, expected) < 1e-5,
+                String(worst(row.logprobs, expected)),
+              );
+            }
           }
         });
       }
@@ -102,6 +109,57 @@ describe('sample', () => {
         const alone = await run({ model: policy, promptIds: [prompt], rowSeeds: [100 + index] });
         assert.deepEqual(ids(alone), [together[index]?.tokenIds]);
       }
+    });
+
+    test('a prompt with more completions than fit a batch is computed in several', async () => {
+      const policy = model();
+      const options = { model: policy, numCompletions: 10, maxNewTokens: 5 };
+      const together = await run(options);
+      const calls: number[] = [];
+      const parts = await run({
+        ...options,
+        maxBatchSize: 4,
+        onProgress: (finished) => calls.push(finished),
+      });
+      assert.deepEqual(ids(parts), ids(together));
+      assert.deepEqual(
+        parts.map(({ promptIndex, completionIndex }) => [promptIndex, completionIndex]),
+        RAGGED.flatMap((_, prompt) =>
+          Array.from({ length: 10 }, (_unused, copy) => [prompt, copy]),
+        ),
+      );
+      const steps = calls.map((finished, index) => finished - (calls[index - 1] ?? 0));
+      assert.ok(
+        Math.max(...steps) <= 4,
+        `at most 4 rows a batch, but ${Math.max(...steps)} ended at once`,
+      );
+    });
+
+    test('row seeds belong to completions, prompt-major; derived ones count the same way', async () => {
+      const policy = model();
+      const seeds = [10, 11, 12, 13, 14, 15];
+      const rows = await run({ model: policy, numCompletions: 2, rowSeeds: seeds });
+      for (const [index, seed] of seeds.entries()) {
+        const prompt = RAGGED[Math.floor(index / 2)] ?? [];
+        const alone = await run({ model: policy, promptIds: [prompt], rowSeeds: [seed] });
+        assert.deepEqual(ids(alone), [rows[index]?.tokenIds]);
+      }
+      const derived = seeds.map((_, index) => deriveSeed(7, 'row', index));
+      assert.deepEqual(
+        ids(await run({ model: policy, numCompletions: 2 })),
+        ids(await run({ model: policy, numCompletions: 2, rowSeeds: derived })),
+      );
+    });
+
+    test('two calls at the same time draw what each draws alone', async () => {
+      const policy = model();
+      const long = { model: policy, numCompletions: 40, maxNewTokens: 50, eosTokenIds: [] };
+      const [first, second] = await Promise.all([
+        run({ ...long, seed: 1 }),
+        run({ ...long, seed: 2, temperature: 0.5 }),
+      ]);
+      assert.deepEqual(ids(first), ids(await run({ ...long, seed: 1 })));
+      assert.deepEqual(ids(second), ids(await run({ ...long, seed: 2, temperature: 0.5 })));
     });
 
     test('rows that leave early change nothing for the rows that stay', async () => {
@@ -192,6 +250,66 @@ describe('sample', () => {
     });
   });
 
+  test('an end-of-sequence token ends with eos, also where it is a stop token and at the last position', async () => {
+    const all = Array.from({ length: VOCABULARY }, (_, id) => id);
+    const [row] = await run({
+      model: model(),
+      promptIds: [[5]],
+      maxNewTokens: 1,
+      eosTokenIds: all,
+      stopTokenIds: all,
+      shouldStop: () => true,
+    });
+    assert.deepEqual([row?.finishReason, row?.tokenIds.length], ['eos', 1]);
+  });
+
+  describe('tells how far it is', () => {
+    test('finished rows only grow, and reach the total, whatever ends the rows', async () => {
+      for (const eosTokenIds of [[], [0, 1, 2, 3, 4, 5]]) {
+        const calls: [number, number][] = [];
+        await run({
+          model: model(),
+          numCompletions: 4,
+          maxBatchSize: 5,
+          eosTokenIds,
+          onProgress: (finished, total) => calls.push([finished, total]),
+        });
+        const finished = calls.map(([count]) => count);
+        assert.deepEqual(
+          finished,
+          finished.toSorted((a, b) => a - b),
+        );
+        assert.deepEqual(calls.at(-1), [12, 12]);
+        assert.ok(calls.every(([, total]) => total === 12));
+      }
+    });
+
+    test('other work of the process gets its turn, between short batches too', async () => {
+      let turns = 0;
+      let goesOn = true;
+      const count = (): void => {
+        turns++;
+        if (goesOn) setImmediate(count);
+      };
+      setImmediate(count);
+      const started = performance.now();
+      await run({
+        model: model(),
+        promptIds: Array.from({ length: 400 }, () => [5, 6]),
+        maxNewTokens: 2,
+        maxBatchSize: 1,
+      });
+      const milliseconds = performance.now() - started;
+      goesOn = false;
+      // A turn every 25 ms; an eighth of them is enough to tell it from none.
+      assert.ok(turns >= Math.floor(milliseconds / 200), `${turns} turns in ${milliseconds} ms`);
+      assert.ok(
+        milliseconds > 100,
+        'too fast for this to test anything: raise the number of prompts',
+      );
+    });
+  });
+
   describe('greedy', () => {
     test('temperature 0 takes the most likely token of whole forward passes', async () => {
       const policy = model('qwen3');
@@ -226,6 +344,24 @@ describe('sample', () => {
     });
   });
 
+  test('a repetition penalty sees a row’s own tokens only, also after others left the batch', async () => {
+    const policy = model();
+    const common = { model: policy, repetitionPenalty: 1.8, eosTokenIds: [0, 1, 2, 3, 4, 5, 6] };
+    const seeds = Array.from({ length: 24 }, (_, index) => 50 + index);
+    const rows = await run({ ...common, numCompletions: 8, rowSeeds: seeds, maxNewTokens: 14 });
+    assert.ok(
+      new Set(rows.map((row) => row.tokenIds.length)).size > 5,
+      'rows must end at different places for this to test anything',
+    );
+    for (const [index, row] of rows.entries()) {
+      const promptIds = [RAGGED[row.promptIndex] ?? []];
+      const rowSeeds = [seeds[index] ?? 0];
+      const [alone] = await run({ ...common, promptIds, rowSeeds, maxNewTokens: 14 });
+      assert.deepEqual(row.tokenIds, alone?.tokenIds);
+      assert.ok(worst(row.logprobs, alone?.logprobs ?? []) < 1e-5);
+    }
+  });
+
   test('leaves no tensor behind, when it succeeds and when it throws', async () => {
     const policy = model();
     const before = memory().liveTensors;
@@ -234,7 +370,13 @@ describe('sample', () => {
     const shouldStop = (): boolean => {
       throw new ValueRangeError('stop here');
     };
-    await assert.rejects(run({ model: policy, shouldStop }), /stop here/);
+    await assert.rejects(
+      run({ model: policy, numCompletions: 2, repetitionPenalty: 1.1, shouldStop }),
+      /stop here/,
+    );
+    assert.equal(memory().liveTensors, before);
+    noGrad(() => policy.norm.weight.fill_(NaN));
+    await assert.rejects(run({ model: policy, numCompletions: 2 }), NumericsError);
     assert.equal(memory().liveTensors, before);
   });
 
@@ -286,28 +428,128 @@ describe('sample', () => {
 });
 
 describe('DecodeSession', () => {
-  test('logits do not depend on padding: a short prompt beside a long one gives what it gives alone', () => {
-    const policy = model('qwen2');
+  type Step = readonly number[];
+
+  /** Logits after the prompts and after each step, row by row. */
+  function logitsOf(
+    policy: Decoder,
+    prompts: readonly Step[],
+    steps: readonly { keep?: readonly number[]; ids: Step }[],
+    copies = 1,
+  ): number[][][] {
     const weights = rolloutWeights(policy);
-    const logitsOf = (prompts: number[][]): number[][] => {
-      const { session, logits } = DecodeSession.start(weights, policy.config, prompts, {
-        copies: 1,
-        capacity: 16,
-      });
-      session.keepRows([0]);
-      const next = session.step([9]);
-      const result = [logits.toArray() as number[][], next.toArray() as number[][]].map(
-        (rows) => rows[0] ?? [],
-      );
-      for (const used of [logits, next, session]) used.dispose();
-      return result;
-    };
-    const alone = logitsOf([[4, 5]]);
-    const beside = logitsOf([
-      [4, 5],
-      [1, 2, 6, 7, 8, 9],
-    ]);
-    alone.forEach((row, index) => assert.ok(worst(row, beside[index] ?? []) < 1e-5));
+    const { session, logits } = DecodeSession.start(weights, policy.config, prompts, {
+      copies,
+      capacity: 16,
+    });
+    const result = [logits.toArray() as number[][]];
+    logits.dispose();
+    for (const { keep, ids } of steps) {
+      if (keep) session.keepRows(keep);
+      assert.equal(session.rows, ids.length);
+      const next = session.step(ids);
+      result.push(next.toArray() as number[][]);
+      next.dispose();
+    }
+    session.dispose();
     weights.dispose();
+    return result;
+  }
+
+  /** Logits after the last token of each sequence, by a whole forward pass. */
+  function whole(policy: Decoder, sequences: readonly Step[]): number[][] {
+    return sequences.map((ids) =>
+      noGrad(() =>
+        tidy(() => {
+          const { logits } = policy.forward({ inputIds: tensor([[...ids]], { dtype: 'int64' }) });
+          return logits
+            .select(0, 0)
+            .select(0, ids.length - 1)
+            .toArray() as number[];
+        }),
+      ),
+    );
+  }
+
+  const expectRows = (actual: number[][] | undefined, expected: number[][]): void => {
+    assert.equal(actual?.length, expected.length);
+    expected.forEach((row, index) => {
+      const difference = worst(row, actual[index] ?? []);
+      assert.ok(difference < 1e-5, `row ${index}: ${difference}`);
+    });
+  };
+
+  for (const modelType of ['llama', 'qwen2', 'qwen3'] as const) {
+    test(`${modelType}: prompts of different length, then tokens, give what whole forward passes give`, () => {
+      const policy = model(modelType);
+      const [first, second, third] = logitsOf(policy, RAGGED, [
+        { ids: [9, 8, 7] },
+        { ids: [4, 5, 6] },
+      ]);
+      expectRows(first, whole(policy, RAGGED));
+      const longer = RAGGED.map((prompt, row) => [...prompt, 9 - row]);
+      expectRows(second, whole(policy, longer));
+      expectRows(
+        third,
+        whole(
+          policy,
+          longer.map((ids, row) => [...ids, 4 + row]),
+        ),
+      );
+    });
+  }
+
+  test('rows are kept in the order that is asked for, with their own past', () => {
+    const policy = model();
+    const [, second, third] = logitsOf(policy, RAGGED, [
+      { keep: [2, 0], ids: [9, 8] },
+      { keep: [1], ids: [4] },
+    ]);
+    expectRows(
+      second,
+      whole(policy, [
+        [11, 12, 13, 9],
+        [5, 8],
+      ]),
+    );
+    expectRows(third, whole(policy, [[5, 8, 4]]));
+  });
+
+  test('copies of a prompt stand side by side and go on by themselves', () => {
+    const policy = model();
+    const [first, second] = logitsOf(policy, RAGGED.slice(0, 2), [{ ids: [1, 2, 3, 4] }], 2);
+    expectRows(first, whole(policy, RAGGED.slice(0, 2)));
+    const [a = [], b = []] = RAGGED;
+    expectRows(
+      second,
+      whole(policy, [
+        [...a, 1],
+        [...a, 2],
+        [...b, 3],
+        [...b, 4],
+      ]),
+    );
+  });
+
+  test('many rows, padded or not, take another path of attention and give the same', () => {
+    const policy = model('qwen2');
+    for (const short of [[5], [5, 6, 7]]) {
+      const prompts = Array.from({ length: 20 }, (_, row) => (row % 2 === 0 ? [1, 2, 4] : short));
+      const [, second] = logitsOf(policy, prompts, [{ ids: prompts.map((_, row) => row) }]);
+      expectRows(
+        second,
+        whole(
+          policy,
+          prompts.map((prompt, row) => [...prompt, row]),
+        ),
+      );
+    }
+  });
+
+  test('frees everything', () => {
+    const policy = model();
+    const before = memory().liveTensors;
+    logitsOf(policy, RAGGED, [{ keep: [0, 2], ids: [9, 8] }], 1);
+    assert.equal(memory().liveTensors, before);
   });
 });

@@ -36,7 +36,7 @@ export interface SampleOptions extends SamplingSettings {
   seed?: number;
   /** A seed per prompt and completion, prompt-major, instead of derived ones. */
   rowSeeds?: readonly number[];
-  /** Rows computed together; by default as many as a cache of 512 MiB holds, at most 256. Never changes what is drawn. */
+  /** Most rows computed together; by default as many as a cache of 512 MiB holds, at most 256. Never changes what is drawn. */
   maxBatchSize?: number;
   /** oneDNN's packed weights on the CPU. Default true; off is for checking. */
   packing?: boolean;
@@ -69,6 +69,9 @@ const TURN_MILLISECONDS = 25;
 /**
  * Samples completions; rows come prompt-major, the completions of one prompt together.
  *
+ * Prompts of similar length are computed together, and a prompt with more completions than fit a batch is computed in
+ * several. The event loop gets a turn about every 25 ms.
+ *
  * @throws ValueRangeError for settings out of range, a prompt with a token outside the vocabulary, or one too long
  * @throws ShapeError for an empty prompt, no prompt, or a wrong number of row seeds
  * @throws NumericsError when the model gives no finite distribution
@@ -77,37 +80,83 @@ export async function sample(options: SampleOptions): Promise<SampledCompletion[
   const settings = resolveSampling(options);
   const { model, promptIds, numCompletions = 1, seed = 0, rowSeeds } = options;
   checkPrompts(options);
-  const seedOf = (index: number): number => rowSeeds?.[index] ?? deriveSeed(seed, 'row', index);
+  const rows = Array.from({ length: promptIds.length * numCompletions }, (_, index): Row => ({
+    promptIndex: Math.floor(index / numCompletions),
+    completionIndex: index % numCompletions,
+    tokenIds: [],
+    logprobs: [],
+    finishReason: 'length',
+    seed: rowSeeds?.[index] ?? deriveSeed(seed, 'row', index),
+  }));
 
   const weights = rolloutWeights(model, { packing: options.packing ?? true });
-  const results: SampledCompletion[] = [];
+  const turn = new Turn();
+  let done = 0;
   try {
-    const total = promptIds.length * numCompletions;
-    const promptsAtOnce = Math.max(1, Math.floor(batchRows(options) / numCompletions));
-    for (let first = 0; first < promptIds.length; first += promptsAtOnce) {
-      const prompts = promptIds.slice(first, first + promptsAtOnce);
-      const rows = prompts.flatMap((_, offset) =>
-        Array.from({ length: numCompletions }, (_unused, completionIndex): Row => {
-          const promptIndex = first + offset;
-          const rowSeed = seedOf(promptIndex * numCompletions + completionIndex);
-          return {
-            promptIndex,
-            completionIndex,
-            tokenIds: [],
-            logprobs: [],
-            finishReason: 'length',
-            seed: rowSeed,
-          };
-        }),
-      );
-      const batch = new Batch(weights, options, settings, prompts, rows);
-      await batch.run((finished) => options.onProgress?.(results.length + finished, total));
-      results.push(...rows.map(({ seed: _seed, ...completion }) => completion));
+    for (const { prompts, copies, first } of planBatches(options)) {
+      const batchRows = prompts.flatMap((prompt) => {
+        const start = prompt * numCompletions + first;
+        return rows.slice(start, start + copies);
+      });
+      const ids = prompts.map((prompt) => promptIds[prompt] as readonly number[]);
+      await turn.pause();
+      const batch = new Batch(weights, options, settings, ids, batchRows);
+      await batch.run(turn, (finished) => options.onProgress?.(done + finished, rows.length));
+      done += batchRows.length;
     }
   } finally {
     weights.dispose();
   }
-  return results;
+  return rows.map(({ seed: _seed, ...completion }) => completion);
+}
+
+/** Lets other work of the process run now and then. */
+class Turn {
+  private since = performance.now();
+
+  async pause(): Promise<void> {
+    if (performance.now() - this.since <= TURN_MILLISECONDS) return;
+    await new Promise((resolve) => setImmediate(resolve));
+    this.since = performance.now();
+  }
+}
+
+/** Completions `first` to `first + copies − 1` of each of these prompts. */
+interface BatchPlan {
+  readonly prompts: readonly number[];
+  readonly first: number;
+  readonly copies: number;
+}
+
+/** Longest prompts first, so that what does not fit into memory fails at once; equal lengths keep their order. */
+function planBatches(options: SampleOptions): BatchPlan[] {
+  const { promptIds, numCompletions = 1 } = options;
+  const lengthOf = (prompt: number): number => promptIds[prompt]?.length ?? 0;
+  const order = Array.from(promptIds.keys()).sort((a, b) => lengthOf(b) - lengthOf(a) || a - b);
+  const plans: BatchPlan[] = [];
+  for (let at = 0; at < order.length;) {
+    const room = batchRows(options, lengthOf(order[at] ?? 0));
+    const count = Math.max(1, Math.floor(room / numCompletions));
+    const prompts = order.slice(at, at + count);
+    // Where not even one prompt's completions fit, they are cut into parts of nearly equal size.
+    const parts = Math.ceil(numCompletions / room);
+    for (let part = 0; part < parts; part++) {
+      const first = Math.floor((part * numCompletions) / parts);
+      const end = Math.floor(((part + 1) * numCompletions) / parts);
+      plans.push({ prompts, first, copies: end - first });
+    }
+    at += count;
+  }
+  return plans;
+}
+
+/** How many rows fit a batch whose longest prompt has this length. */
+function batchRows({ model, maxNewTokens, maxBatchSize }: SampleOptions, longest: number): number {
+  if (maxBatchSize !== undefined) return maxBatchSize;
+  const { numLayers, numKeyValueHeads, headDim } = model.config;
+  const bytesPerColumn = 2 * numLayers * numKeyValueHeads * headDim * DTYPE_BYTES[model.dtype];
+  const bytesPerRow = (longest + maxNewTokens) * bytesPerColumn;
+  return Math.min(MOST_ROWS, Math.max(1, Math.floor(CACHE_BYTES / bytesPerRow)));
 }
 
 /** Prompts that share their caches, from the pass over the prompts to the last row's end. */
@@ -138,23 +187,26 @@ class Batch {
     this.stop = new Set(options.stopTokenIds ?? []);
   }
 
-  async run(onStep: (finished: number) => void): Promise<void> {
+  /** @param onStep hears after every token how many of the rows have ended */
+  async run(turn: Turn, onStep: (finished: number) => void): Promise<void> {
     const { model, maxNewTokens } = this.options;
     const longest = Math.max(...this.prompts.map((prompt) => prompt.length));
-    const started = DecodeSession.start(this.weights, model.config, this.prompts, {
-      copies: this.copies,
-      capacity: longest + maxNewTokens,
-    });
-    const { session } = started;
+    const { session, logits: first } = DecodeSession.start(
+      this.weights,
+      model.config,
+      this.prompts,
+      { copies: this.copies, capacity: longest + maxNewTokens },
+    );
     let active = [...this.rows]; // active[i] lies in row places[i] of the session
     let places = active.map((_, index) => index);
-    let seen = this.firstSeen(model.config);
-    let logits = tidy(() =>
-      this.copies === 1 ? started.logits : started.logits.repeatInterleave(this.copies, 0),
-    );
-    if (logits !== started.logits) started.logits.dispose();
-    let turn = performance.now();
+    let logits = first;
+    let seen: Tensor | undefined;
     try {
+      if (this.copies > 1) {
+        logits = first.repeatInterleave(this.copies, 0);
+        first.dispose();
+      }
+      seen = this.firstSeen(model.config);
       for (let length = 1; ; length++) {
         const drawn = this.draw(logits, places, active, seen);
         logits.dispose();
@@ -163,8 +215,9 @@ class Batch {
           row.logprobs.push(drawn.logprobs[index] as number);
         });
         const alive = active.flatMap((row, index) => (this.hasEnded(row) ? [] : [index]));
-        onStep(this.rows.length - alive.length);
-        if (alive.length === 0 || length === maxNewTokens) return;
+        const isLast = alive.length === 0 || length === maxNewTokens;
+        onStep(isLast ? this.rows.length : this.rows.length - alive.length);
+        if (isLast) return;
 
         active = alive.map((index) => active[index] as Row);
         places = alive.map((index) => places[index] as number);
@@ -178,13 +231,11 @@ class Batch {
           (row, index) => (next[places[index] as number] = row.tokenIds.at(-1) as number),
         );
         if (seen) markSeen(seen, next);
+        await turn.pause();
         logits = session.step(next);
-        if (performance.now() - turn > TURN_MILLISECONDS) {
-          await new Promise((resolve) => setImmediate(resolve));
-          turn = performance.now();
-        }
       }
     } finally {
+      first.dispose();
       logits.dispose();
       seen?.dispose();
       session.dispose();
@@ -247,16 +298,6 @@ function markSeen(seen: Tensor, ids: readonly number[]): void {
     });
     seen.copy_(seen.scatter(1, index, 1));
   });
-}
-
-function batchRows(options: SampleOptions): number {
-  const { numLayers, numKeyValueHeads, headDim } = options.model.config;
-  if (options.maxBatchSize !== undefined) return options.maxBatchSize;
-  const longest = Math.max(...options.promptIds.map((prompt) => prompt.length));
-  const columns = longest + options.maxNewTokens;
-  const bytesPerColumn =
-    2 * numLayers * numKeyValueHeads * headDim * DTYPE_BYTES[options.model.dtype];
-  return Math.min(MOST_ROWS, Math.max(1, Math.floor(CACHE_BYTES / (columns * bytesPerColumn))));
 }
 
 function checkPrompts(options: SampleOptions): void {
