@@ -15,10 +15,7 @@ namespace {
 std::vector<at::Tensor> asTensors(napi_env env, napi_value value) {
   std::vector<at::Tensor> result;
   if (isNullish(env, value)) return result;
-  for (const int32_t slot : asSlotList(env, value)) {
-    // Slot 0 stands for "no gradient given here".
-    result.push_back(slot == 0 ? at::Tensor() : tensors().get(slot));
-  }
+  for (const int32_t slot : asSlotList(env, value)) result.push_back(tensors().get(slot));
   return result;
 }
 
@@ -60,13 +57,12 @@ napi_value gradientOf(napi_env env, napi_callback_info info) {
   });
 }
 
-// setGradient(tensor, gradient | 0). libtorch checks nothing here; a gradient of another shape would fail far away.
+// setGradient(tensor, gradient | null). libtorch checks nothing here; a gradient of another shape would fail far away.
 napi_value setGradient(napi_env env, napi_callback_info info) {
   return guardTensor(env, info, "grad", [&](at::Tensor& tensor, const Arguments& arguments) -> napi_value {
-    const int32_t slot = asSlot(env, arguments[1]);
     at::Tensor gradient;
-    if (slot != 0) {
-      gradient = tensors().get(slot);
+    if (!isNullish(env, arguments[1])) {
+      gradient = asTensor(env, arguments[1]);
       const bool fits = gradient.sizes() == tensor.sizes() && gradient.scalar_type() == tensor.scalar_type() &&
                         gradient.device() == tensor.device();
       if (!fits) {

@@ -2,6 +2,7 @@
 
 #include <ATen/ATen.h>
 
+#include <cmath>
 #include <optional>
 #include <sstream>
 
@@ -55,10 +56,12 @@ int64_t asInt64(napi_env env, napi_value value) {
   constexpr double kLargest = 9007199254740991.0;  // Number.MAX_SAFE_INTEGER
   double number;
   if (napi_get_value_double(env, value, &number) != napi_ok) refuse(env, value, "an integer");
-  if (!(number >= -kLargest && number <= kLargest) || number != static_cast<double>(static_cast<int64_t>(number))) {
-    refuse(env, value, "an integer of at most 53 bits");
+  if (number >= -kLargest && number <= kLargest) {
+    const auto result = static_cast<int64_t>(number);
+    if (static_cast<double>(result) == number) return result;
   }
-  return static_cast<int64_t>(number);
+  const bool tooLarge = std::isfinite(number) && std::abs(number) > kLargest;
+  refuse(env, value, tooLarge ? "an integer of at most 53 bits" : "an integer");
 }
 
 double asDouble(napi_env env, napi_value value) {
@@ -208,7 +211,7 @@ void throwError(napi_env env, const char* kind, const std::string& operation, co
 }
 
 // The names that posttrain/torch gives to dtypes; others as libtorch prints them.
-static const char* dtypeName(at::ScalarType type) {
+const char* dtypeName(at::ScalarType type) {
   switch (type) {
     case at::kDouble: return "float64";
     case at::kFloat: return "float32";
@@ -218,6 +221,8 @@ static const char* dtypeName(at::ScalarType type) {
     case at::kInt: return "int32";
     case at::kByte: return "uint8";
     case at::kBool: return "bool";
+    case at::kComplexFloat: return "complex64";
+    case at::kComplexDouble: return "complex128";
     default: return c10::toString(type);
   }
 }

@@ -84,7 +84,8 @@ void setErrorFactory(napi_env env, napi_value factory);
 void throwError(napi_env env, const char* kind, const std::string& operation, const std::string& message,
                 const std::string& details);
 
-// Descriptions for messages: float32[2, 3].
+// Descriptions for messages: float32, and float32[2, 3].
+const char* dtypeName(at::ScalarType type);
 std::string describe(const at::Tensor& tensor);
 std::string describeSlot(napi_env env, napi_value value);
 std::string describeSlots(napi_env env, napi_value list);

@@ -25,6 +25,7 @@ enum class Kind {
   ScalarList,
   OptionalScalarList,
   Int,
+  Dtype,
   IntList,
   Double,
   DoubleList,
@@ -93,7 +94,8 @@ Parameter parameterOf(const c10::Argument& argument) {
   const bool optional = type->kind() == c10::TypeKind::OptionalType;
   const std::string typeName = type->str();
   if (optional) type = type->castRaw<c10::OptionalType>()->getElementType();
-  return {argument.name(), typeName, kindOf(type), optional, argument.default_value()};
+  const bool isDtype = argument.real_type()->str().starts_with("ScalarType");
+  return {argument.name(), typeName, isDtype ? Kind::Dtype : kindOf(type), optional, argument.default_value()};
 }
 
 // Integers stay integers so that an integer tensor is not promoted to floating point. Every double from 2^53 to 2^63 is
@@ -129,7 +131,8 @@ c10::IValue convert(napi_env env, napi_value value, const Parameter& parameter) 
   switch (parameter.kind) {
     case Kind::Tensor: return asTensor(env, value);
     case Kind::Scalar: return asScalar(env, value);
-    case Kind::Int: return asInt64(env, value);
+    case Kind::Int:
+    case Kind::Dtype: return asInt64(env, value);
     case Kind::Double: return asDouble(env, value);
     case Kind::Bool: return asBool(env, value);
     case Kind::String: return asString(env, value);
@@ -176,6 +179,7 @@ std::string describeArgument(napi_env env, Kind kind, napi_value value) {
     case Kind::Scalar:
     case Kind::Double:
     case Kind::Bool: return show(env, value);
+    case Kind::Dtype: return dtypeName(static_cast<at::ScalarType>(asInt64(env, value)));
     case Kind::IntList:
       try {
         std::string text;

@@ -1,4 +1,5 @@
 /** Matrix products and the functions layers are made of. Gradients flow through all of them. */
+import { ValueRangeError } from '../errors/index.js';
 import { dtypeCode, type Dtype } from './dtype.js';
 import * as aten from './operators.generated.js';
 import { optionalSlot, wrap, type Tensor } from './tensor.js';
@@ -87,6 +88,7 @@ export interface AttentionOptions {
  * @param key [B, Hkv, Lk, D]
  * @param value [B, Hkv, Lk, D]
  * @returns [B, H, Lq, D]
+ * @throws ValueRangeError for `causal` together with `mask`
  */
 export function scaledDotProductAttention(
   query: Tensor,
@@ -94,6 +96,12 @@ export function scaledDotProductAttention(
   value: Tensor,
   options: AttentionOptions = {},
 ): Tensor {
+  if (options.causal === true && options.mask) {
+    throw new ValueRangeError(
+      'scaledDotProductAttention: expected causal or mask, received both.',
+      { hint: 'Let the mask say what lies in the future, too: libtorch does not combine them.' },
+    );
+  }
   return wrap(
     aten.scaledDotProductAttention(
       query.slot,

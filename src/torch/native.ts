@@ -51,7 +51,7 @@ export interface Native {
     allowUnused: boolean,
   ): Slot[];
   gradientOf(tensor: Slot): Slot;
-  setGradient(tensor: Slot, gradient: Slot): void;
+  setGradient(tensor: Slot, gradient: Slot | null): void;
   requiresGrad(tensor: Slot): boolean;
   setRequiresGrad(tensor: Slot, value: boolean): void;
   isLeaf(tensor: Slot): boolean;
@@ -157,9 +157,9 @@ function errorFrom(kind: string, operation: string, message: string, details: st
   return new NativeError(`${name}: ${firstPart(message).trim().replace(/\.?$/, '.')}${called}`);
 }
 
-// Where a backend has no kernel, libtorch goes on to list every backend that has one, with lines of its sources.
+// libtorch's message without what only its developers can use: the line of its source that made a check, and, where a
+// backend has no kernel, the list of every backend that has one.
 function firstPart(message: string): string {
-  return (
-    /^Could not run '[^']*' with arguments from the '[^']*' backend\./.exec(message)?.[0] ?? message
-  );
+  const text = message.replace(/^\[enforce fail at [^\]]+\] [^.]*\. /, '');
+  return /^Could not run '[^']*' with arguments from the '[^']*' backend\./.exec(text)?.[0] ?? text;
 }

@@ -102,7 +102,7 @@ export class Tensor {
   }
 
   set grad(value: Tensor | null) {
-    native().setGradient(this.slot, value === null ? 0 : value.slot);
+    native().setGradient(this.slot, optionalSlot('grad', 'the gradient', value));
   }
 
   /**
