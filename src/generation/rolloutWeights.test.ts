@@ -68,11 +68,9 @@ describe('rolloutWeights', () => {
       const x = randn([3, 16], { dtype: 'float64' });
       const attention = policy.layers[1]?.attention;
       assert.ok(attention);
-      const [q, k, v] = noGrad(() => [
-        attention.qProj.forward(x).view([3, 4, 4]),
-        attention.kProj.forward(x).view([3, 2, 4]),
-        attention.vProj.forward(x).view([3, 2, 4]),
-      ]) as [Tensor, Tensor, Tensor];
+      const project = (name: 'qProj' | 'kProj' | 'vProj', heads: number): Tensor =>
+        attention[name].forward(x).detach().view([3, heads, 4]);
+      const [q, k, v] = [project('qProj', 4), project('kProj', 2), project('vProj', 2)];
       const all = weights.layers[1]?.queryKeyValue.apply(x).view([3, 8, 4]);
       assert.ok(all);
       // Half-split order 0 1 | 2 3 becomes pairs 0 2, 1 3.
