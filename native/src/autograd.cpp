@@ -100,21 +100,12 @@ napi_value isLeaf(napi_env env, napi_callback_info info) {
   });
 }
 
-// Autocast keeps converted weights for the rest of its scope. One that was converted while nothing was recorded has no
-// way back to its weight: used where something is, it would cut the weight's gradient off without a word.
-void forgetConvertedWeights() {
-  const bool autocast = at::autocast::is_autocast_enabled(at::kCPU) || at::autocast::is_autocast_enabled(at::kCUDA);
-  if (autocast) at::autocast::clear_cache();
-}
-
 // setGradEnabled(enabled) → what it was
 napi_value setGradEnabled(napi_env env, napi_callback_info info) {
   return guard(env, "setGradEnabled", [&] {
     const Arguments arguments(env, info);
     const bool previous = at::GradMode::is_enabled();
-    const bool enabled = asBool(env, arguments[0]);
-    if (enabled != previous) forgetConvertedWeights();
-    at::GradMode::set_enabled(enabled);
+    at::GradMode::set_enabled(asBool(env, arguments[0]));
     return fromBool(env, previous);
   });
 }
@@ -127,7 +118,6 @@ thread_local std::vector<std::unique_ptr<c10::InferenceMode>> inferenceGuards;
 
 napi_value enterInference(napi_env env, napi_callback_info info) {
   return guard(env, "inferenceMode", [&]() -> napi_value {
-    forgetConvertedWeights();
     inferenceGuards.push_back(std::make_unique<c10::InferenceMode>(true));
     return nullptr;
   });
@@ -136,7 +126,6 @@ napi_value enterInference(napi_env env, napi_callback_info info) {
 napi_value exitInference(napi_env env, napi_callback_info info) {
   return guard(env, "inferenceMode", [&]() -> napi_value {
     if (inferenceGuards.empty()) throw BadArgument("inference mode was not entered");
-    forgetConvertedWeights();
     inferenceGuards.pop_back();
     return nullptr;
   });

@@ -254,12 +254,23 @@ describe('modes', () => {
   });
 
   test('async callbacks are refused, by type and when they run', () => {
-    // @ts-expect-error -- a callback that returns a promise
-    assert.throws(() => noGrad(async () => Promise.resolve(1)), ValueRangeError);
-    // @ts-expect-error -- a callback that returns a promise
-    assert.throws(() => inferenceMode(async () => Promise.resolve(1)), ValueRangeError);
-    // @ts-expect-error -- a callback that returns a promise
-    assert.throws(() => enableGrad(async () => Promise.resolve(1)), ValueRangeError);
+    // Does not compile unless the types refuse a callback that returns a promise.
+    type Async = () => Promise<number>;
+    type Refused<Mode extends (callback: never) => unknown> = Async extends Parameters<Mode>[0]
+      ? false
+      : true;
+    const isRefused: [
+      Refused<typeof noGrad<Promise<number>>>,
+      Refused<typeof enableGrad<Promise<number>>>,
+      Refused<typeof inferenceMode<Promise<number>>>,
+    ] = [true, true, true];
+    assert.equal(isRefused.length, 3);
+
+    const callback = (async () => Promise.resolve(1)) as unknown as () => undefined;
+    for (const mode of [noGrad, enableGrad, inferenceMode]) {
+      assert.throws(() => mode(callback), ValueRangeError);
+    }
+    assert.throws(() => autocast({ device: 'cpu', dtype: 'bfloat16' }, callback), ValueRangeError);
     assert.equal(isGradEnabled(), true);
   });
 });

@@ -96,7 +96,7 @@ describe('tensor', () => {
       ['a text', [[1, 'a']], new DtypeError('tensor: expected a number at [0][1], received a.')],
       [
         'a hole',
-        [1, , 3], // oxlint-disable-line no-sparse-arrays
+        Object.assign([1], { 2: 3, length: 3 }),
         new DtypeError('tensor: expected a number at [1], received undefined.'),
       ],
       ['nothing', null, new DtypeError('tensor: expected a number at the top, received null.')],

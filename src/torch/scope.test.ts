@@ -157,15 +157,18 @@ describe('tidy', () => {
   });
 
   test('an async callback is refused by its type, and for callers without types when it runs', () => {
+    // Does not compile unless a callback that returns a promise is outside of what tidy takes.
+    type Accepted = Parameters<typeof tidy<Promise<Tensor>>>[0];
+    const isRefused: (() => Promise<Tensor>) extends Accepted ? false : true = true;
+    assert.ok(isRefused);
+
     let inner: Tensor | undefined;
+    const callback = async (): Promise<Tensor> => {
+      inner = ones([2]);
+      return Promise.resolve(inner);
+    };
     assert.throws(
-      () =>
-        // @ts-expect-error -- a callback that returns a promise is no callback of tidy
-        tidy(async () => {
-          inner = ones([2]);
-          await Promise.resolve();
-          return inner;
-        }),
+      () => tidy(callback as unknown as () => undefined),
       new ValueRangeError(
         'tidy: expected a synchronous callback, received one that returns a promise.',
         { hint: 'Await first and call tidy with what was awaited.' },
