@@ -1,6 +1,7 @@
 import assert from 'node:assert/strict';
 import { describe, test } from 'node:test';
 import {
+  ALPHABET,
   parameterDistance,
   parameterValues,
   tinyModel,
@@ -8,7 +9,13 @@ import {
   tinyTokenizer,
 } from '../../test/tinyRun.js';
 import { GrpoConfig, type GrpoConfigInput } from '../config/index.js';
-import { CheckpointError, NumericsError, RewardError } from '../errors/index.js';
+import {
+  CheckpointError,
+  ConfigError,
+  DataError,
+  NumericsError,
+  RewardError,
+} from '../errors/index.js';
 import type { Decoder } from '../models/index.js';
 import { AdamW, decayGroups } from '../optim/index.js';
 import type { NamedReward, RewardFunction } from '../rewards/index.js';
@@ -145,6 +152,102 @@ describe('GrpoTrainer', () => {
     });
   });
 
+  test('a step without variance still takes its optimizer step: momentum goes on, the gradient is 0', async () => {
+    let rewards: RewardFunction = countX;
+    const policy = tinyModel();
+    const run = trainer(policy, { klCoef: 0 }, { reward: (input) => rewards(input) });
+    await run.trainStep();
+    rewards = () => 1;
+    const before = parameterValues(policy);
+    const { metrics } = await run.trainStep();
+    assert.equal(metrics['gradNorm'], 0);
+    assert.ok(parameterDistance(before, parameterValues(policy)) > 1e-4);
+  });
+
+  test('metrics are means over scored tokens, whatever the reduction and however many rows are unscored', async () => {
+    const reward: RewardFunction = (input) => (input.prompt.startsWith('b') ? null : countX(input));
+    const reductions = [
+      { kind: 'sequenceSum' },
+      { kind: 'constant', budget: 3 },
+      { kind: 'tokenMean' },
+    ] as const;
+    const entropies: number[] = [];
+    for (const reduction of reductions) {
+      const run = trainer(tinyModel(), { reduction, promptsPerStep: 6 }, { reward });
+      const { metrics } = await run.trainStep();
+      assert.ok((metrics['unscored'] ?? 0) > 0);
+      assert.ok(Math.abs((metrics['meanRatio'] ?? NaN) - 1) < 1e-5, String(metrics['meanRatio']));
+      entropies.push(metrics['entropy'] ?? NaN);
+    }
+    // All three weigh every scored token the same.
+    assert.ok(Math.max(...entropies) - Math.min(...entropies) < 1e-5, entropies.join(' '));
+    assert.ok((entropies[0] ?? NaN) < Math.log(ALPHABET.length + 2));
+  });
+
+  test('the ratio to the sampler is measured over the whole rollout, before the first of several updates', async () => {
+    const deviation = async (config: GrpoConfigInput): Promise<number> => {
+      const { metrics } = await trainer(tinyModel(), config).trainStep();
+      return metrics['rolloutRatioDeviation'] ?? NaN;
+    };
+    const whole = await deviation({ updatesPerRollout: 2 });
+    assert.ok(whole > 0);
+    assert.equal(await deviation({ minibatchSize: 4 }), whole);
+  });
+
+  describe('minibatches', () => {
+    test('one without a scored row takes no update; the learning rate goes by the plan all the same', async () => {
+      // Six groups, of which those of 'bc:' and 'b:' have no score, in minibatches of one group.
+      const reward: RewardFunction = (input) =>
+        input.prompt.startsWith('b') ? null : countX(input);
+      const config = {
+        minibatchSize: 4,
+        promptsPerStep: 6,
+        steps: 2,
+        learningRate: 1e-3,
+        schedule: { kind: 'linear' as const },
+      };
+      const run = trainer(tinyModel(), config, { reward });
+      await run.trainStep();
+      const { samples, metrics } = await run.trainStep();
+      assert.ok(samples.every(({ weightVersion }) => weightVersion === 4));
+      assert.equal(run.state()['updates'], 8);
+      // The second step's updates have the places 6 to 11 of 12, whose rates are 6/12 to 1/12; four of them are taken.
+      const rate = metrics['learningRate'] ?? NaN;
+      assert.ok(rate > 1e-3 * ((4 + 3 + 2 + 1) / 48) - 1e-9, String(rate));
+      assert.ok(rate < 1e-3 * ((6 + 5 + 4 + 3) / 48) + 1e-9, String(rate));
+    });
+
+    test('of one pass all have the weights before them, so that later ratios are not 1', async () => {
+      const { metrics } = await trainer(tinyModel(), { minibatchSize: 4, klCoef: 0 }).trainStep();
+      assert.ok((metrics['maxRatioDeviation'] ?? 0) > 1e-3);
+      assert.ok((metrics['rolloutRatioDeviation'] ?? NaN) < 1e-5);
+    });
+  });
+
+  test('the reference is read only', async () => {
+    const reference = tinyModel({ seed: 2 });
+    const before = parameterValues(reference);
+    await steps(trainer(tinyModel(), { klCoef: 1, updatesPerRollout: 2 }, { reference }), 2);
+    assert.equal(parameterDistance(before, parameterValues(reference)), 0);
+    assert.ok(reference.parameters().every(({ grad }) => grad === null));
+  });
+
+  test('tells the advantages, tokens and truncations of its rollout', async () => {
+    const { samples, metrics } = await trainer(tinyModel()).trainStep();
+    for (let start = 0; start < 16; start += 4) {
+      const group = samples.slice(start, start + 4);
+      assert.equal(new Set(group.map(({ promptIndex }) => promptIndex)).size, 1);
+      const sum = group.reduce((total, { advantage }) => total + advantage, 0);
+      assert.ok(Math.abs(sum) < 1e-9, `the advantages of a group add up to ${sum}`);
+    }
+    const truncated = samples.filter(({ finishReason }) => finishReason === 'length').length;
+    assert.ok(truncated > 0 && truncated < 16);
+    assert.equal(metrics['truncatedRate'], truncated / 16);
+    assert.equal(metrics['eosRate'], 1 - truncated / 16);
+    const tokens = samples.reduce((sum, row) => sum + row.prompt.length + row.tokenIds.length, 0);
+    assert.equal(metrics['tokens'], tokens);
+  });
+
   test('ten steps equal five and five resumed, bit for bit', async () => {
     const config = {
       minibatchSize: 8,
@@ -164,6 +267,30 @@ describe('GrpoTrainer', () => {
     );
     await steps(second, 5);
     assert.equal(parameterDistance(parameterValues(whole), parameterValues(half)), 0);
+  });
+
+  test('what it goes on from includes the optimizer’s moments and the order of prompts', async () => {
+    const first = trainer(tinyModel());
+    await steps(first, 3);
+    const saved = JSON.parse(JSON.stringify(first.state())) as Record<string, unknown>;
+    const moments = new Map(
+      Array.from(first.tensors(), ([name, value]) => [name, Array.from(value.toTypedArray())]),
+    );
+    const second = trainer(tinyModel());
+    second.restore(saved, first.tensors());
+    assert.deepEqual(second.state(), saved);
+    assert.deepEqual([second.step, saved['step'], saved['updates']], [3, 3, 3]);
+    for (const [name, value] of second.tensors())
+      assert.deepEqual(Array.from(value.toTypedArray()), moments.get(name), name);
+  });
+
+  test('samples are whole groups, at least as many completions as asked for', async () => {
+    const counts: number[] = [];
+    for (const samplesPerStep of [0, 1, 4, 6]) {
+      const { samples } = await trainer(tinyModel(), { samplesPerStep }).trainStep();
+      counts.push(samples.length);
+    }
+    assert.deepEqual(counts, [0, 4, 4, 8]);
   });
 
   test('samples carry every stream, one number per token', async () => {
@@ -252,13 +379,100 @@ describe('GrpoTrainer', () => {
         assert.match(error.message, /sampler and trainer disagree/);
         return true;
       });
+      assert.ok(
+        policy.parameters().every(({ grad }) => grad === null),
+        'a step that failed leaves no gradient for the next one',
+      );
     });
 
-    test('the state of another method', () => {
+    test('the same between several minibatches', async () => {
+      const policy = tinyModel();
+      const meddle: RewardFunction = (input) => {
+        noGrad(() => policy.norm.weight.mul_(1.01));
+        return countX(input);
+      };
+      const before = trainer(policy, { minibatchSize: 4 }, { reward: meddle });
+      await assert.rejects(before.trainStep(), NumericsError);
+      assert.equal(before.state()['updates'], 0);
+    });
+
+    test('a KL term without a reference of its own', () => {
+      const policy = tinyModel();
+      const settings = GrpoConfig.parse({ klCoef: 0.1 });
+      const build = (reference: Decoder | null): GrpoTrainer =>
+        new GrpoTrainer(
+          {
+            policy,
+            reference,
+            tokenizer: tinyTokenizer(),
+            optimizer: new AdamW(decayGroups(policy, 0)),
+            prompts: tinyPrompts(),
+            rewards: [{ name: 'x', weight: 1, fn: countX }],
+          },
+          settings,
+        );
+      for (const [reference, received] of [
+        [null, 'none'],
+        [policy, 'the policy itself'],
+      ] as const) {
+        assert.throws(
+          () => build(reference),
+          (error: Error) => error instanceof ConfigError && error.message.endsWith(`${received}.`),
+        );
+      }
+    });
+
+    test('a prompt that leaves no room for its completion, with its place, before the first step', () => {
       assert.throws(
-        () => trainer(tinyModel()).restore({ method: 'sft' }, new Map()),
-        CheckpointError,
+        () => trainer(tinyModel(), { sampling: { maxNewTokens: 29 } }),
+        (error: Error) => {
+          assert.ok(error instanceof DataError);
+          assert.match(error.message, /32 positions, but the prompt of tiny:3 has 4 tokens/);
+          return true;
+        },
       );
+      trainer(tinyModel(), { sampling: { maxNewTokens: 28 } });
+    });
+
+    describe('a state that does not fit, and stays as it was:', () => {
+      const good = {
+        method: 'grpo',
+        step: 1,
+        updates: 1,
+        prompts: 6,
+        order: { epoch: 0, position: 4 },
+      };
+      const cases: [string, Record<string, unknown>][] = [
+        ['of another method', { method: 'sft' }],
+        ['of other data', { prompts: 7 }],
+        ['step as text', { step: '1' }],
+        ['no step', { step: undefined }],
+        ['negative updates', { updates: -1 }],
+        ['no order', { order: undefined }],
+        ['an order beyond the data', { order: { epoch: 0, position: 6 } }],
+      ];
+      for (const [name, change] of cases) {
+        test(name, async () => {
+          const other = trainer(tinyModel());
+          await other.trainStep();
+          const run = trainer(tinyModel());
+          const before = run.state();
+          assert.throws(
+            () => run.restore({ ...good, ...change }, other.tensors()),
+            CheckpointError,
+          );
+          assert.deepEqual(run.state(), before);
+          assert.equal(run.tensors().get('model.norm.weight.step')?.item(), 0);
+        });
+      }
+
+      test('a tensor is missing', () => {
+        const run = trainer(tinyModel());
+        const tensors = run.tensors();
+        tensors.delete('model.norm.weight.expAvg');
+        assert.throws(() => run.restore(good, tensors), CheckpointError);
+        assert.equal(run.step, 0);
+      });
     });
   });
 });

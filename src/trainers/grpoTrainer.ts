@@ -1,50 +1,33 @@
 /** Group Relative Policy Optimization: the mean reward of a group of completions is its baseline. */
-import {
-  entropyBonus,
-  groupAdvantages,
-  klLoss,
-  ppoClipLoss,
-  tokenWeights,
-  type LossReduction,
-} from '../algorithms/index.js';
+import { entropyBonus, groupAdvantages, klLoss, ppoClipLoss } from '../algorithms/index.js';
 import type { GrpoConfig } from '../config/index.js';
-import { BatchOrder, SeededRandom, type BatchPosition, type PromptExample } from '../data/index.js';
+import { BatchOrder, type BatchPosition, type PromptExample } from '../data/index.js';
 import { CheckpointError } from '../errors/index.js';
-import { backwardTokenLogprobs, type Decoder } from '../models/index.js';
-import type { AdamW } from '../optim/index.js';
-import type { NamedReward } from '../rewards/index.js';
-import type { Tokenizer } from '../tokenizers/index.js';
+import { backwardTokenLogprobs, tokenLogprobs, type TokenLogprobs } from '../models/index.js';
 import { deriveSeed, noGrad, tensor, tidy, type Tensor } from '../torch/index.js';
+import { checkGrpoParts, type GrpoParts } from './grpoParts.js';
 import { StatSums, StepMeans, takeOptimizerStep } from './optimizerStep.js';
 import { checkRatioInvariant, type RatioDeviation } from './ratioInvariant.js';
 import {
   describeFailures,
+  firstGroups,
+  groupMinibatches,
   rollout,
   rolloutMetrics,
   sampleRecord,
   shareWithoutVariance,
   type RolloutRow,
 } from './rollout.js';
+import { savedCount, savedOrder, type SavedState } from './savedState.js';
 import {
   collate,
-  completionMask,
   logprobPass,
-  microBatches,
+  lossWeights,
+  microBatchesByUse,
   perToken,
   rememberOldLogprobs,
 } from './tokenRows.js';
 import type { StepReport, Trainer } from './trainer.js';
-
-/** What GRPO acts on, built before. */
-export interface GrpoParts {
-  readonly policy: Decoder;
-  /** Frozen; null where `klCoef` is 0. */
-  readonly reference: Decoder | null;
-  readonly tokenizer: Tokenizer;
-  readonly optimizer: AdamW;
-  readonly prompts: readonly PromptExample[];
-  readonly rewards: readonly NamedReward[];
-}
 
 interface TrainingRow extends RolloutRow {
   readonly advantage: number;
@@ -60,6 +43,9 @@ interface TrainingRow extends RolloutRow {
  *     Âᵢ = (rᵢ − mean(group)) / (std(group) + ε)
  *     L  = −Σ w·min(ρÂ, clip(ρ, 1 − ε_low, 1 + ε_high)Â) + β·Σ w·KL(π ‖ π_ref)
  *
+ * A minibatch whose groups all lack variance still takes its optimizer step, with a gradient of zero (or of the KL term):
+ * the momentum of earlier steps and weight decay go on, as they would in PyTorch. One without a scored row takes none.
+ *
  * Source: Shao et al. 2024 (DeepSeekMath), arXiv:2402.03300, §4.1 and Algorithm 1 (outcome supervision).
  * Metrics: docs/algorithms/grpo.md.
  */
@@ -73,7 +59,9 @@ export class GrpoTrainer implements Trainer {
   private stepsDone = 0;
   private updates = 0;
 
+  /** @throws ConfigError where the KL term lacks its reference; DataError for a prompt that is too long to complete */
   constructor(parts: GrpoParts, config: GrpoConfig) {
+    checkGrpoParts(parts, config);
     this.parts = parts;
     this.config = config;
     this.totalSteps = config.steps;
@@ -105,14 +93,18 @@ export class GrpoTrainer implements Trainer {
       concurrency: this.config.rewardConcurrency,
     });
     const batch = this.prepare(rows);
-
+    // Where the pass before the updates gave every row its log-probabilities, all of them are compared, not the first
+    // minibatch's alone.
+    let deviation = this.updatesPerStep > 1 ? this.compareWithSampler(batch) : null;
     const means = new StepMeans();
-    let deviation: RatioDeviation | null = null;
+    let place = this.stepsDone * this.updatesPerStep;
     for (let epoch = 0; epoch < this.config.updatesPerRollout; epoch++) {
       for (const minibatch of this.minibatches(batch, epoch)) {
-        const { metrics, deviation: found } = this.update(minibatch);
-        means.add(metrics);
-        deviation ??= found;
+        means.add(
+          this.update(minibatch, place++, () => {
+            deviation ??= this.compareWithSampler(minibatch);
+          }),
+        );
       }
     }
 
@@ -129,9 +121,9 @@ export class GrpoTrainer implements Trainer {
         ...(deviation && { rolloutRatioDeviation: deviation.max }),
         tokens,
       },
-      samples: batch
-        .slice(0, this.config.samplesPerStep)
-        .map((row) => sampleRecord(row, step, this.parts.tokenizer)),
+      samples: firstGroups(batch, this.config.samplesPerStep, this.config.groupSize).map((row) =>
+        sampleRecord(row, step, this.parts.tokenizer),
+      ),
       warnings: [...describeFailures(failures), ...(deviation?.warning ? [deviation.warning] : [])],
     };
   }
@@ -147,7 +139,7 @@ export class GrpoTrainer implements Trainer {
     });
     const refLogprobs = reference && klCoef > 0 ? logprobPass(reference, rows, pass) : undefined;
     // With one update per rollout the policy of the update is the one that sampled: its own pass gives oldLogprobs.
-    const oldLogprobs = this.updatesPerStep(rows.length) > 1 ? logprobPass(policy, rows, pass) : [];
+    const oldLogprobs = this.updatesPerStep > 1 ? logprobPass(policy, rows, pass) : [];
     return rows.map((row, index) => ({
       ...row,
       advantage: advantages[index] ?? 0,
@@ -156,92 +148,81 @@ export class GrpoTrainer implements Trainer {
     }));
   }
 
-  private updatesPerStep(rows: number): number {
-    return this.config.updatesPerRollout * (rows / (this.config.minibatchSize ?? rows));
+  private get updatesPerStep(): number {
+    const { updatesPerRollout, promptsPerStep, groupSize, minibatchSize } = this.config;
+    const rows = promptsPerStep * groupSize;
+    return updatesPerRollout * (rows / (minibatchSize ?? rows));
   }
 
-  /** The batch in shuffled parts of whole groups. */
+  private compareWithSampler(rows: readonly TrainingRow[]): RatioDeviation {
+    return checkRatioInvariant(this.where, this.parts.policy.dtype, rows);
+  }
+
+  private get where(): string {
+    return `GrpoTrainer: step ${this.stepsDone}`;
+  }
+
   private minibatches(batch: readonly TrainingRow[], epoch: number): TrainingRow[][] {
     const { groupSize, minibatchSize, seed } = this.config;
-    const size = minibatchSize ?? batch.length;
-    if (size === batch.length) return [[...batch]];
-    const shuffleSeed = deriveSeed(seed, 'minibatches', this.stepsDone, epoch);
-    const groups = new SeededRandom(shuffleSeed).permutation(batch.length / groupSize);
-    const shuffled = Array.from(groups, (group) =>
-      batch.slice(group * groupSize, (group + 1) * groupSize),
-    ).flat();
-    return Array.from({ length: batch.length / size }, (_, part) =>
-      shuffled.slice(part * size, (part + 1) * size),
-    );
-  }
-
-  /** One optimizer step. Gradients accumulate over micro-batches and equal those of the whole minibatch. */
-  private update(minibatch: readonly TrainingRow[]): {
-    metrics: Record<string, number>;
-    deviation: RatioDeviation | null;
-  } {
-    const where = `GrpoTrainer: step ${this.stepsDone}`;
-    const { learningRate: base, warmupSteps, schedule, maxGradNorm } = this.config;
-    const scored = minibatch.filter((row) => !Number.isNaN(row.reward));
-    if (scored.length === 0) return { metrics: {}, deviation: null }; // nothing to learn from here
-    const weights = this.weightsOf(minibatch);
-    const sums = new StatSums();
-    for (const indices of microBatches(minibatch, this.config.microBatchTokens)) {
-      const part = indices.map((index) => minibatch[index] as TrainingRow);
-      tidy(() => sums.add(this.accumulate(part, weights, indices)));
-    }
-    weights.dispose();
-    const isFirst = minibatch.every((row) => row.weightVersion === this.updates);
-    const deviation = isFirst
-      ? checkRatioInvariant(where, this.parts.policy.dtype, minibatch)
-      : null;
-    const { gradNorm, learningRate } = takeOptimizerStep(
-      where,
-      this.parts.optimizer,
-      this.parameters,
-      {
-        loss: sums.get('loss'),
-        update: this.updates++,
-        maxGradNorm,
-        schedule: {
-          ...schedule,
-          base,
-          warmupSteps,
-          totalSteps:
-            this.totalSteps *
-            this.updatesPerStep(this.config.promptsPerStep * this.config.groupSize),
-        },
-      },
-    );
-    return { metrics: { ...sums.read(), gradNorm, learningRate }, deviation };
-  }
-
-  /** [B, T] weights of the whole minibatch; unscored rows weigh nothing and still count as rows. */
-  private weightsOf(minibatch: readonly TrainingRow[]): Tensor {
-    const { groupSize, reduction } = this.config;
-    const resolved: LossReduction =
-      reduction.kind === 'promptMean' ? { ...reduction, groupSize } : reduction;
-    return tidy(() => {
-      const columns = Math.max(...minibatch.map((row) => row.completionIds.length));
-      const { device } = this.parts.policy;
-      const counts = (row: TrainingRow): boolean => !Number.isNaN(row.reward);
-      return tokenWeights(completionMask(minibatch, { columns, device, counts }), resolved);
+    return groupMinibatches(batch, {
+      groupSize,
+      partSize: minibatchSize ?? batch.length,
+      seed: deriveSeed(seed, 'minibatches', this.stepsDone, epoch),
     });
+  }
+
+  /**
+   * One optimizer step. Gradients accumulate over micro-batches and equal those of the whole minibatch.
+   *
+   * @param place of this update among all planned ones; the learning rate follows it
+   * @param beforeStep called when everything but the step itself is done
+   * @returns metrics; none where no row is scored, and then nothing was updated
+   */
+  private update(
+    minibatch: readonly TrainingRow[],
+    place: number,
+    beforeStep: () => void,
+  ): Record<string, number> {
+    const { learningRate: base, warmupSteps, schedule, microBatchTokens } = this.config;
+    const { optimizer } = this.parts;
+    if (!minibatch.some(isScored)) return {};
+    const { device } = this.parts.policy;
+    const weights = lossWeights(minibatch, { ...this.config, device, counts: isScored });
+    try {
+      const totalWeight = tidy(() => weights.sum().item());
+      const sums = new StatSums();
+      for (const { indices, moves } of microBatchesByUse(minibatch, microBatchTokens, canMove)) {
+        tidy(() => sums.add(this.accumulate(minibatch, { weights, indices, moves })));
+      }
+      beforeStep();
+      const totalSteps = this.totalSteps * this.updatesPerStep;
+      const taken = takeOptimizerStep(this.where, optimizer, this.parameters, {
+        loss: sums.get('loss'),
+        update: place,
+        maxGradNorm: this.config.maxGradNorm,
+        schedule: { ...schedule, base, warmupSteps, totalSteps },
+      });
+      this.updates++;
+      return { ...sums.means(totalWeight), ...taken };
+    } finally {
+      weights.dispose();
+      optimizer.zeroGrad();
+    }
   }
 
   /** Forward and backward of one micro-batch: lines 10–11 of Algorithm 1 for some of the rows. */
   private accumulate(
-    rows: TrainingRow[],
-    allWeights: Tensor,
-    indices: readonly number[],
+    minibatch: readonly TrainingRow[],
+    part: { weights: Tensor; indices: readonly number[]; moves: boolean },
   ): Record<string, Tensor> {
     const { policy } = this.parts;
     const { clip, klCoef, klEstimator, sampling } = this.config;
+    const rows = part.indices.map((index) => minibatch[index] as TrainingRow);
     const batch = collate(rows, policy.device);
     const input = { ...batch, temperature: sampling.temperature, withEntropy: true };
-    return backwardTokenLogprobs(policy, input, ({ logprobs, entropy }) => {
-      const places = tensor(Int32Array.from(indices), { device: policy.device });
-      const weights = allWeights
+    const objective = ({ logprobs, entropy }: TokenLogprobs) => {
+      const places = tensor(Int32Array.from(part.indices), { device: policy.device });
+      const weights = part.weights
         .indexSelect(0, places)
         .narrow(1, 0, batch.columns)
         .to(logprobs.dtype);
@@ -262,7 +243,9 @@ export class GrpoTrainer implements Trainer {
       const k1 = noGrad(() => klLoss({ ...shared, refLogprobs, estimator: 'k1' }).loss);
       const loss = policyTerm.loss.add(klTerm.loss.mul(klCoef));
       return { ...stats, ...klTerm.stats, klPolicyReference: k1, loss };
-    });
+    };
+    if (part.moves) return backwardTokenLogprobs(policy, input, objective);
+    return noGrad(() => objective(tokenLogprobs(policy, input)));
   }
 
   state(): Record<string, unknown> {
@@ -279,7 +262,7 @@ export class GrpoTrainer implements Trainer {
     return this.parts.optimizer.stateTensors();
   }
 
-  restore(state: Readonly<Record<string, unknown>>, tensors: ReadonlyMap<string, Tensor>): void {
+  restore(state: SavedState, tensors: ReadonlyMap<string, Tensor>): void {
     if (state['method'] !== this.method || state['prompts'] !== this.parts.prompts.length) {
       throw new CheckpointError(
         `GrpoTrainer: expected the state of a grpo run over ${this.parts.prompts.length} prompts, received one of ` +
@@ -287,9 +270,22 @@ export class GrpoTrainer implements Trainer {
         { hint: 'Resume with the data and settings that the run was started with.' },
       );
     }
+    // Everything is read before anything is changed.
+    const step = savedCount('GrpoTrainer', state, 'step');
+    const updates = savedCount('GrpoTrainer', state, 'updates');
+    const order = savedOrder('GrpoTrainer', state, this.parts.prompts.length);
     this.parts.optimizer.loadState(tensors);
-    this.stepsDone = state['step'] as number;
-    this.updates = state['updates'] as number;
-    this.order = this.orderFrom(state['order'] as BatchPosition);
+    this.stepsDone = step;
+    this.updates = updates;
+    this.order = this.orderFrom(order);
   }
+}
+
+function isScored({ reward }: TrainingRow): boolean {
+  return !Number.isNaN(reward);
+}
+
+/** Whether the loss of a row has a gradient: it has a weight, and an advantage or a KL term. */
+function canMove(row: TrainingRow): boolean {
+  return isScored(row) && (row.advantage !== 0 || row.refLogprobs !== undefined);
 }

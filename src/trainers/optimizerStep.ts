@@ -11,7 +11,8 @@ export interface UpdateSettings {
 }
 
 /**
- * Clips the accumulated gradient and takes an optimizer step.
+ * Clips the accumulated gradient and takes an optimizer step. The gradient stays: the caller drops it, also when
+ * something failed before the step.
  *
  * @param where the trainer and its step, for messages
  * @param update how many updates came before this one
@@ -38,12 +39,13 @@ export function takeOptimizerStep(
   }
   const learningRate = learningRateAt(schedule, update);
   optimizer.step(learningRate);
-  optimizer.zeroGrad();
   return { gradNorm, learningRate };
 }
 
 /** Names that combine by maximum over micro-batches; everything else adds up. */
 const COMBINE_BY_MAXIMUM = new Set(['maxRatioDeviation']);
+/** Names that are terms of the loss. The other sums are weighted means once they are divided by the sum of weights. */
+const TERMS_OF_THE_LOSS = new Set(['loss', 'policyLoss']);
 
 /** Sums of statistics over the micro-batches of one optimizer step. Reads each tensor when it is added. */
 export class StatSums {
@@ -64,8 +66,19 @@ export class StatSums {
     return this.sums.get(name) ?? 0;
   }
 
-  read(): Record<string, number> {
-    return Object.fromEntries(this.sums);
+  /**
+   * Terms of the loss as they are, and everything else as a mean: where the weights of the loss do not add up to 1
+   * (unscored rows, a sum over tokens, a constant divisor) a weighted sum of ratios or entropies would mean nothing.
+   *
+   * @param totalWeight Σ w of the whole optimizer step
+   */
+  means(totalWeight: number): Record<string, number> {
+    return Object.fromEntries(
+      Array.from(this.sums, ([name, value]) => [
+        name,
+        COMBINE_BY_MAXIMUM.has(name) || TERMS_OF_THE_LOSS.has(name) ? value : value / totalWeight,
+      ]),
+    );
   }
 }
 

@@ -1,7 +1,7 @@
 /** The rollout phase of on-policy methods: completions for a batch of prompts, scored by rewards. */
-import type { PromptExample } from '../data/index.js';
+import { SeededRandom, type PromptExample } from '../data/index.js';
 import { RewardError } from '../errors/index.js';
-import { sample, type FinishReason } from '../generation/index.js';
+import { endTokenIds, sample, type FinishReason } from '../generation/index.js';
 import type { Decoder } from '../models/index.js';
 import { scoreCompletions, type NamedReward, type RewardFailure } from '../rewards/index.js';
 import type { Tokenizer } from '../tokenizers/index.js';
@@ -53,6 +53,7 @@ export async function rollout(
     model: policy,
     promptIds: prompts.map((prompt) => prompt.inputIds),
     numCompletions: groupSize,
+    eosTokenIds: endTokenIds(policy, tokenizer),
     seed,
   });
   const texts = completions.map(({ tokenIds }) =>
@@ -153,6 +154,32 @@ export function shareWithoutVariance(rows: readonly RolloutRow[], groupSize: num
 
 function mean(values: readonly number[]): number {
   return values.reduce((sum, value) => sum + value, 0) / values.length;
+}
+
+/**
+ * The rows in parts of equal size. Whole groups are shuffled, and their rows stay together and in order; where one part
+ * takes everything, nothing is shuffled.
+ *
+ * @param partSize a multiple of groupSize that divides the number of rows
+ */
+export function groupMinibatches<Row>(
+  rows: readonly Row[],
+  options: { groupSize: number; partSize: number; seed: number },
+): Row[][] {
+  const { groupSize, partSize, seed } = options;
+  if (partSize === rows.length) return [[...rows]];
+  const groups = new SeededRandom(seed).permutation(rows.length / groupSize);
+  const shuffled = Array.from(groups, (group) =>
+    rows.slice(group * groupSize, (group + 1) * groupSize),
+  ).flat();
+  return Array.from({ length: rows.length / partSize }, (_, part) =>
+    shuffled.slice(part * partSize, (part + 1) * partSize),
+  );
+}
+
+/** At least `count` rows as whole groups: a completion says little without those it was compared with. */
+export function firstGroups<Row>(rows: readonly Row[], count: number, groupSize: number): Row[] {
+  return rows.slice(0, Math.ceil(count / groupSize) * groupSize);
 }
 
 /** A row as samples.jsonl keeps it. */

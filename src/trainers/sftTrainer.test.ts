@@ -9,7 +9,7 @@ import {
   tinyTokenizer,
 } from '../../test/tinyRun.js';
 import { SftConfig, type SftConfigInput } from '../config/index.js';
-import { CheckpointError, NumericsError } from '../errors/index.js';
+import { CheckpointError, DataError, NumericsError, ValueRangeError } from '../errors/index.js';
 import { sample } from '../generation/index.js';
 import type { Decoder } from '../models/index.js';
 import { AdamW, decayGroups } from '../optim/index.js';
@@ -43,6 +43,74 @@ describe('SftTrainer', () => {
     expectClose(metrics['loss'] ?? NaN, expected.loss, { rtol: 1e-12 });
     expectClose(metrics['perplexity'] ?? NaN, Math.exp(expected.loss), { rtol: 1e-12 });
     assert.equal(metrics['trainedTokens'], expected.count);
+  });
+
+  test('tokens between trained ones are read and not trained', async () => {
+    const examples = tinyExamples().map((example) => {
+      const completionMask = example.completionMask.slice();
+      // Every other token of the completion, the first always.
+      for (let at = example.completionStart + 1; at < completionMask.length; at += 2)
+        completionMask[at] = 0;
+      return { ...example, completionMask };
+    });
+    const model = tinyModel({ dtype: 'float64' });
+    const expected = tidy(() => {
+      let sum = 0;
+      let count = 0;
+      for (const { inputIds, completionMask } of examples) {
+        const { logits } = noGrad(() =>
+          model.forward({ inputIds: tensor([[...inputIds]], { dtype: 'int64' }) }),
+        );
+        const logprobs = logits.select(0, 0).logSoftmax(-1).toArray() as number[][];
+        inputIds.forEach((id, at) => {
+          if (completionMask[at] !== 1) return;
+          sum -= logprobs[at - 1]?.[id] ?? NaN;
+          count++;
+        });
+      }
+      return { loss: sum / count, count };
+    });
+    const settings = SftConfig.parse({ batchSize: 5, microBatchTokens: 1 });
+    const optimizer = new AdamW(decayGroups(model, 0));
+    const run = new SftTrainer({ model, optimizer, examples, evalExamples: examples }, settings);
+    expectClose(run.evaluate().loss, expected.loss, { rtol: 1e-12 });
+    const { metrics } = await run.trainStep();
+    expectClose(metrics['loss'] ?? NaN, expected.loss, { rtol: 1e-12 });
+    assert.equal(metrics['trainedTokens'], expected.count);
+  });
+
+  test('steps: as many as the epochs need, or as many as are asked for', () => {
+    const stepsOf = (config: SftConfigInput): number => {
+      const model = tinyModel();
+      const parts = {
+        model,
+        optimizer: new AdamW(decayGroups(model, 0)),
+        examples: tinyExamples(),
+      };
+      return new SftTrainer(parts, SftConfig.parse(config)).totalSteps;
+    };
+    assert.equal(stepsOf({ epochs: 2, batchSize: 4 }), 3); // 10 rows
+    assert.equal(stepsOf({ epochs: 0.1, batchSize: 64 }), 1);
+    assert.equal(stepsOf({ epochs: 2, batchSize: 4, maxSteps: 7 }), 7);
+  });
+
+  test('the learning rate follows the schedule and the epoch the rows', async () => {
+    const run = trainer(tinyModel(), {
+      batchSize: 2,
+      maxSteps: 4,
+      learningRate: 1e-3,
+      warmupSteps: 1,
+      schedule: { kind: 'linear' },
+    });
+    const rates: number[] = [];
+    const epochs: number[] = [];
+    for (let step = 0; step < 4; step++) {
+      const { metrics } = await run.trainStep();
+      rates.push(metrics['learningRate'] ?? NaN);
+      epochs.push(metrics['epoch'] ?? NaN);
+    }
+    expectClose(rates, [0, 1e-3, 1e-3 * (2 / 3), 1e-3 / 3], { rtol: 1e-12 });
+    expectClose(epochs, [0.4, 0.8, 1.2, 1.6], { rtol: 1e-12 });
   });
 
   test('micro-batches of one row, of some, and of all give the same weights', async () => {
@@ -124,14 +192,55 @@ describe('SftTrainer', () => {
     test('weights that give no finite loss, before the update', async () => {
       const model = tinyModel();
       noGrad(() => model.norm.weight.fill_(NaN));
-      await assert.rejects(
-        async () => trainer(model).trainStep(),
-        (error: Error) => {
-          assert.ok(error instanceof NumericsError);
-          assert.match(error.message, /SftTrainer: step 0: the loss is NaN; no update was applied/);
-          return true;
-        },
+      const before = parameterValues(model);
+      await assert.rejects(trainer(model).trainStep(), (error: Error) => {
+        assert.ok(error instanceof NumericsError);
+        assert.match(error.message, /SftTrainer: step 0: the loss is NaN; no update was applied/);
+        return true;
+      });
+      const name = 'model.embed_tokens.weight';
+      assert.deepEqual(parameterValues(model).get(name), before.get(name));
+      assert.ok(model.parameters().every(({ grad }) => grad === null));
+    });
+
+    test('an example without a trained token, with its place', () => {
+      const model = tinyModel();
+      const examples = tinyExamples();
+      examples[2]?.completionMask.fill(0);
+      const parts = { model, optimizer: new AdamW(decayGroups(model, 0)), examples };
+      assert.throws(
+        () => new SftTrainer(parts, SftConfig.parse({})),
+        (error: Error) => error instanceof DataError && error.message.includes('tiny:3 has none'),
       );
+      const good = { ...parts, examples: tinyExamples(), evalExamples: examples };
+      assert.throws(() => new SftTrainer(good, SftConfig.parse({})), DataError);
+    });
+
+    test('an example beyond the model’s positions', () => {
+      const model = tinyModel();
+      const [example] = tinyExamples();
+      assert.ok(example);
+      const inputIds = Array.from({ length: 33 }, () => 4);
+      const long = { ...example, inputIds, completionMask: new Uint8Array(33).fill(1) };
+      const optimizer = new AdamW(decayGroups(model, 0));
+      assert.throws(
+        () => new SftTrainer({ model, optimizer, examples: [long] }, SftConfig.parse({})),
+        /at most 32 tokens, the model's positions, but that of tiny:1 has 33/,
+      );
+    });
+
+    test('to evaluate nothing', () => {
+      assert.throws(() => trainer(tinyModel()).evaluate(), ValueRangeError);
+    });
+
+    test('a state whose numbers are none', async () => {
+      const run = trainer(tinyModel());
+      await run.trainStep();
+      const state = run.state();
+      for (const change of [{ step: null }, { order: {} }, { order: { epoch: 0, position: 5 } }])
+        assert.throws(() => run.restore({ ...state, ...change }, run.tensors()), CheckpointError);
+      assert.throws(() => run.restore(state, new Map()), CheckpointError);
+      assert.deepEqual(run.state(), state);
     });
 
     test('the state of a run over other data', () => {

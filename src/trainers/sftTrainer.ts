@@ -2,7 +2,7 @@
 import { tokenWeights } from '../algorithms/index.js';
 import type { SftConfig } from '../config/index.js';
 import { BatchOrder, type BatchPosition, type SftExample } from '../data/index.js';
-import { CheckpointError } from '../errors/index.js';
+import { CheckpointError, DataError, ValueRangeError } from '../errors/index.js';
 import {
   backwardTokenLogprobs,
   tokenLogprobs,
@@ -12,6 +12,7 @@ import {
 import type { AdamW } from '../optim/index.js';
 import { deriveSeed, noGrad, tensor, tidy, type Tensor } from '../torch/index.js';
 import { StatSums, takeOptimizerStep } from './optimizerStep.js';
+import { savedCount, savedOrder, type SavedState } from './savedState.js';
 import { collate, microBatches, type TokenRow, type TokenTensors } from './tokenRows.js';
 import type { StepReport, Trainer } from './trainer.js';
 
@@ -43,14 +44,18 @@ export class SftTrainer implements Trainer {
   private readonly parts: SftParts;
   private readonly config: SftConfig;
   private readonly rows: readonly SftRow[];
+  private readonly evalRows: readonly SftRow[];
   private readonly parameters: readonly Tensor[];
   private order: BatchOrder;
   private stepsDone = 0;
 
+  /** @throws DataError for an example without a trained token, or one that is longer than the model's positions */
   constructor(parts: SftParts, config: SftConfig) {
     this.parts = parts;
     this.config = config;
-    this.rows = parts.examples.map(toRow);
+    const { maxPositionEmbeddings } = parts.model.config;
+    this.rows = parts.examples.map((example) => toRow(example, maxPositionEmbeddings));
+    this.evalRows = (parts.evalExamples ?? []).map((row) => toRow(row, maxPositionEmbeddings));
     this.parameters = parts.model.parameters();
     this.totalSteps =
       config.maxSteps ??
@@ -72,20 +77,12 @@ export class SftTrainer implements Trainer {
 
   /** One optimizer step on the next batch of examples. */
   trainStep(): Promise<StepReport> {
+    return new Promise((resolve) => resolve(this.trainNext()));
+  }
+
+  private trainNext(): StepReport {
     const batch = this.order.next().map((index) => this.rows[index] as SftRow);
-    const sums = this.accumulate(batch);
-    const loss = sums.get('loss');
-    const { gradNorm, learningRate } = takeOptimizerStep(
-      `SftTrainer: step ${this.stepsDone}`,
-      this.parts.optimizer,
-      this.parameters,
-      {
-        loss,
-        update: this.stepsDone,
-        maxGradNorm: this.config.maxGradNorm,
-        schedule: this.schedule(),
-      },
-    );
+    const { loss, gradNorm, learningRate } = this.update(batch);
     this.stepsDone++;
     const metrics = {
       loss,
@@ -96,19 +93,47 @@ export class SftTrainer implements Trainer {
       tokens: batch.reduce((sum, row) => sum + row.promptIds.length + row.completionIds.length, 0),
       epoch: this.order.state().epoch + this.order.state().position / this.rows.length,
     };
-    return Promise.resolve({ metrics, samples: [], warnings: [] });
+    return { metrics, samples: [], warnings: [] };
   }
 
-  /** Loss and perplexity of the held-out examples under the present weights. */
+  private update(batch: readonly SftRow[]): {
+    loss: number;
+    gradNorm: number;
+    learningRate: number;
+  } {
+    const { optimizer } = this.parts;
+    const { learningRate: base, warmupSteps, schedule, maxGradNorm } = this.config;
+    try {
+      const loss = this.accumulate(batch).get('loss');
+      const where = `SftTrainer: step ${this.stepsDone}`;
+      const taken = takeOptimizerStep(where, optimizer, this.parameters, {
+        loss,
+        update: this.stepsDone,
+        maxGradNorm,
+        schedule: { ...schedule, base, warmupSteps, totalSteps: this.totalSteps },
+      });
+      return { loss, ...taken };
+    } finally {
+      optimizer.zeroGrad();
+    }
+  }
+
+  /**
+   * Loss and perplexity of the held-out examples under the present weights.
+   *
+   * @throws ValueRangeError where there are none
+   */
   evaluate(): { loss: number; perplexity: number } {
-    const rows = (this.parts.evalExamples ?? []).map(toRow);
-    const sums = new StatSums();
-    if (rows.length > 0) {
-      this.forEachMicroBatch(rows, (batch, lossOf) =>
-        sums.add({ loss: noGrad(() => lossOf(tokenLogprobs(this.parts.model, batch)).loss) }),
+    if (this.evalRows.length === 0) {
+      throw new ValueRangeError(
+        'SftTrainer: expected at least one held-out example to evaluate, received none.',
       );
     }
-    const loss = rows.length > 0 ? sums.get('loss') : NaN;
+    const sums = new StatSums();
+    this.forEachMicroBatch(this.evalRows, (batch, lossOf) =>
+      sums.add({ loss: noGrad(() => lossOf(tokenLogprobs(this.parts.model, batch)).loss) }),
+    );
+    const loss = sums.get('loss');
     return { loss, perplexity: Math.exp(loss) };
   }
 
@@ -141,11 +166,6 @@ export class SftTrainer implements Trainer {
     }
   }
 
-  private schedule(): Parameters<typeof takeOptimizerStep>[3]['schedule'] {
-    const { learningRate: base, warmupSteps, schedule } = this.config;
-    return { ...schedule, base, warmupSteps, totalSteps: this.totalSteps };
-  }
-
   state(): Record<string, unknown> {
     return {
       method: this.method,
@@ -159,7 +179,7 @@ export class SftTrainer implements Trainer {
     return this.parts.optimizer.stateTensors();
   }
 
-  restore(state: Readonly<Record<string, unknown>>, tensors: ReadonlyMap<string, Tensor>): void {
+  restore(state: SavedState, tensors: ReadonlyMap<string, Tensor>): void {
     if (state['method'] !== this.method || state['rows'] !== this.rows.length) {
       throw new CheckpointError(
         `SftTrainer: expected the state of an sft run over ${this.rows.length} examples, received one of ` +
@@ -167,17 +187,35 @@ export class SftTrainer implements Trainer {
         { hint: 'Resume with the data and settings that the run was started with.' },
       );
     }
+    // Everything is read before anything is changed.
+    const step = savedCount('SftTrainer', state, 'step');
+    const order = savedOrder('SftTrainer', state, this.rows.length);
     this.parts.optimizer.loadState(tensors);
-    this.stepsDone = state['step'] as number;
-    this.order = this.orderFrom(state['order'] as BatchPosition);
+    this.stepsDone = step;
+    this.order = this.orderFrom(order);
   }
 }
 
-function toRow({ inputIds, completionStart, completionMask: mask }: SftExample): SftRow {
+function toRow(example: SftExample, maxPositionEmbeddings: number): SftRow {
+  const { inputIds, completionStart, completionMask, row } = example;
+  const mask = completionMask.subarray(completionStart);
+  const place = `${row.file}:${row.line}`;
+  if (!mask.includes(1)) {
+    throw new DataError(
+      `SftTrainer: expected a trained token in every example, but that of ${place} has none.`,
+      { hint: 'Leave such rows out: there is nothing to learn from them.' },
+    );
+  }
+  if (inputIds.length > maxPositionEmbeddings) {
+    throw new DataError(
+      `SftTrainer: expected examples of at most ${maxPositionEmbeddings} tokens, the model's positions, but that of ${place} has ${inputIds.length}.`,
+      { hint: 'Lower maxLength.' },
+    );
+  }
   return {
     promptIds: inputIds.slice(0, completionStart),
     completionIds: inputIds.slice(completionStart),
-    mask: mask.subarray(completionStart),
+    mask,
   };
 }
 

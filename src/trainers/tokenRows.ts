@@ -2,6 +2,8 @@
  * Rows of tokens between the sampler and the losses. They are plain numbers: a row can be scored, sorted, logged and put
  * into any micro-batch, and becomes tensors only for the pass that needs it.
  */
+import { tokenWeights } from '../algorithms/index.js';
+import type { GrpoConfig } from '../config/index.js';
 import { tokenBudgetBatches } from '../data/index.js';
 import { tokenLogprobs, type Decoder } from '../models/index.js';
 import { noGrad, tensor, tidy, type Tensor } from '../torch/index.js';
@@ -33,6 +35,27 @@ export function microBatches(rows: readonly TokenRow[], maxTokens: number): numb
     rows.map((row) => row.promptIds.length + row.completionIds.length),
     maxTokens,
   );
+}
+
+/**
+ * Micro-batches of rows that move the policy and of rows that cannot (no weight, or an advantage of 0 and no KL term),
+ * apart from each other: the latter need no gradient, which is two thirds of the work. Where no row can move it, all are
+ * treated alike, so that the optimizer gets the gradient of zero that they have.
+ */
+export function microBatchesByUse<Row extends TokenRow>(
+  rows: readonly Row[],
+  maxTokens: number,
+  canMove: (row: Row) => boolean,
+): { indices: readonly number[]; moves: boolean }[] {
+  const isUsed = rows.some(canMove) ? canMove : () => true;
+  return [true, false].flatMap((moves) => {
+    const chosen = [...rows.keys()].filter((index) => isUsed(rows[index] as Row) === moves);
+    const part = chosen.map((index) => rows[index] as Row);
+    return microBatches(part, maxTokens).map((places) => ({
+      indices: places.map((at) => chosen[at] as number),
+      moves,
+    }));
+  });
 }
 
 /** Rows as tensors. What fills the padding is never read: attention is causal and lengths are known. */
@@ -81,18 +104,35 @@ export function rowsOf(values: Tensor, rows: readonly TokenRow[]): number[][] {
   );
 }
 
-/** [B, T] of 1 at each completion's tokens where `counts` says so, 0 elsewhere. */
-export function completionMask<Row extends TokenRow>(
+/**
+ * The weight of every completion token in the loss of a whole optimizer step. Rows that do not count weigh nothing and
+ * still count as rows, see `tokenWeights`.
+ *
+ * @returns [B, T] float64, to be sliced with the rows
+ */
+export function lossWeights<Row extends TokenRow>(
   rows: readonly Row[],
-  options: { columns: number; device: string; counts?: (row: Row) => boolean },
+  options: {
+    reduction: GrpoConfig['reduction'];
+    groupSize: number;
+    device: string;
+    counts: (row: Row) => boolean;
+  },
 ): Tensor {
-  const { columns, device, counts = () => true } = options;
+  const { reduction, groupSize, device, counts } = options;
+  const columns = Math.max(...rows.map((row) => row.completionIds.length));
   const flat = new Float64Array(rows.length * columns);
   rows.forEach((row, index) => {
     const end = index * columns + (counts(row) ? row.completionIds.length : 0);
     flat.fill(1, index * columns, end);
   });
-  return tensor(flat, { shape: [rows.length, columns], dtype: 'float64', device });
+  return tidy(() => {
+    const mask = tensor(flat, { shape: [rows.length, columns], dtype: 'float64', device });
+    return tokenWeights(
+      mask,
+      reduction.kind === 'promptMean' ? { ...reduction, groupSize } : reduction,
+    );
+  });
 }
 
 /**

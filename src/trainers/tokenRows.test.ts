@@ -1,0 +1,206 @@
+import assert from 'node:assert/strict';
+import { describe, test } from 'node:test';
+import { expectClose } from '../../test/expect.js';
+import { tinyModel } from '../../test/tinyRun.js';
+import { noGrad, tensor, tidy, zeros } from '../torch/index.js';
+import {
+  collate,
+  logprobPass,
+  lossWeights,
+  microBatches,
+  microBatchesByUse,
+  perToken,
+  rememberOldLogprobs,
+  rowsOf,
+  type TokenRow,
+} from './tokenRows.js';
+
+// Lengths of prompt and completion differ, and so do their orders: swapping them shows.
+const ROWS: readonly TokenRow[] = [
+  { promptIds: [3], completionIds: [4, 5, 6] },
+  { promptIds: [7, 8, 3, 4], completionIds: [5] },
+  { promptIds: [6, 7], completionIds: [8, 3] },
+];
+
+describe('collate', () => {
+  test('by hand: prompt and completion without a gap, zeros to the right', () => {
+    const { inputIds, promptLengths, lengths, columns } = collate(ROWS, 'cpu');
+    assert.equal(inputIds.dtype, 'int64');
+    assert.deepEqual(inputIds.toArray(), [
+      [3, 4, 5, 6, 0],
+      [7, 8, 3, 4, 5],
+      [6, 7, 8, 3, 0],
+    ]);
+    assert.deepEqual(promptLengths, [1, 4, 2]);
+    assert.deepEqual(lengths, [4, 5, 4]);
+    assert.equal(columns, 3);
+    inputIds.dispose();
+  });
+});
+
+describe('perToken', () => {
+  test('by hand: numbers of each token, or one for all of a row’s tokens; 0 beyond its end', () => {
+    tidy(() => {
+      const like = zeros([3, 3], { dtype: 'float64' });
+      const own = perToken(ROWS, like, ({ completionIds }) => completionIds.map((id) => id / 2));
+      assert.deepEqual(own.toArray(), [
+        [2, 2.5, 3],
+        [2.5, 0, 0],
+        [4, 1.5, 0],
+      ]);
+      assert.equal(own.dtype, 'float64');
+      const spread = perToken(ROWS, like, ({ promptIds }) => promptIds.length);
+      assert.deepEqual(spread.toArray(), [
+        [1, 1, 1],
+        [4, 0, 0],
+        [2, 2, 0],
+      ]);
+    });
+  });
+
+  test('rowsOf is the way back', () => {
+    tidy(() => {
+      const values = [[0.5, 1, 2], [3], [4, 5]];
+      const places = new Map(ROWS.map((row, index) => [row, values[index] ?? []]));
+      const like = zeros([3, 3]);
+      assert.deepEqual(
+        rowsOf(
+          perToken(ROWS, like, (row) => places.get(row) ?? []),
+          ROWS,
+        ),
+        values,
+      );
+    });
+  });
+});
+
+describe('lossWeights', () => {
+  const options = { groupSize: 3, device: 'cpu', counts: () => true };
+
+  test('by hand: 1/(B·L) of every row, 1/ΣL of all, 1/(P·ΣL of the prompt)', () => {
+    tidy(() => {
+      const third = 1 / 3;
+      expectClose(lossWeights(ROWS, { ...options, reduction: { kind: 'sequenceMean' } }), [
+        [third / 3, third / 3, third / 3],
+        [third, 0, 0],
+        [third / 2, third / 2, 0],
+      ]);
+      const sixth = [
+        [1 / 6, 1 / 6, 1 / 6],
+        [1 / 6, 0, 0],
+        [1 / 6, 1 / 6, 0],
+      ];
+      expectClose(lossWeights(ROWS, { ...options, reduction: { kind: 'tokenMean' } }), sixth);
+      expectClose(lossWeights(ROWS, { ...options, reduction: { kind: 'promptMean' } }), sixth);
+      const ofOne = { ...options, groupSize: 1, reduction: { kind: 'promptMean' } } as const;
+      expectClose(lossWeights(ROWS, ofOne).sum(1), [third, third, third]);
+    });
+  });
+
+  test('a row that does not count weighs nothing and still counts as a row', () => {
+    tidy(() => {
+      const counts = (row: TokenRow): boolean => row !== ROWS[0];
+      const weights = lossWeights(ROWS, {
+        ...options,
+        counts,
+        reduction: { kind: 'sequenceMean' },
+      });
+      expectClose(weights, [
+        [0, 0, 0],
+        [1 / 3, 0, 0],
+        [1 / 6, 1 / 6, 0],
+      ]);
+    });
+  });
+});
+
+describe('microBatches', () => {
+  test('every row once, and none larger than the budget unless it is a single row', () => {
+    for (const maxTokens of [1, 4, 9, 10, 100]) {
+      const batches = microBatches(ROWS, maxTokens);
+      assert.deepEqual(
+        batches.flat().sort((a, b) => a - b),
+        [0, 1, 2],
+      );
+      for (const batch of batches) {
+        const longest = Math.max(
+          ...batch.map(
+            (at) => (ROWS[at]?.promptIds.length ?? 0) + (ROWS[at]?.completionIds.length ?? 0),
+          ),
+        );
+        assert.ok(batch.length === 1 || batch.length * longest <= maxTokens);
+      }
+    }
+    assert.deepEqual(microBatches(ROWS, 15), [[1, 0, 2]]);
+  });
+
+  test('by use: rows that cannot move the policy are apart and marked', () => {
+    const parts = microBatchesByUse(ROWS, 100, (row) => row !== ROWS[1]);
+    assert.deepEqual(parts, [
+      { indices: [0, 2], moves: true },
+      { indices: [1], moves: false },
+    ]);
+  });
+
+  test('by use: where no row can move it, all are treated alike', () => {
+    const parts = microBatchesByUse(ROWS, 100, () => false);
+    assert.deepEqual(parts, [{ indices: [1, 0, 2], moves: true }]);
+  });
+
+  test('by use: where all can, it is one set', () => {
+    const parts = microBatchesByUse(ROWS, 5, () => true);
+    assert.deepEqual(
+      parts.map(({ indices }) => indices),
+      [[1], [0], [2]],
+    );
+    assert.ok(parts.every(({ moves }) => moves));
+  });
+});
+
+describe('logprobPass', () => {
+  test('is row by row what whole forward passes give, whatever the micro-batches, and leaves no gradient', () => {
+    const model = tinyModel({ dtype: 'float64' });
+    const temperature = 0.6;
+    const expected = ROWS.map(({ promptIds, completionIds }) =>
+      noGrad(() =>
+        tidy(() => {
+          const ids = [...promptIds, ...completionIds];
+          const { logits } = model.forward({ inputIds: tensor([ids], { dtype: 'int64' }) });
+          const all = logits.select(0, 0).div(temperature).logSoftmax(-1).toArray() as number[][];
+          return completionIds.map((id, at) => all[promptIds.length + at - 1]?.[id] ?? NaN);
+        }),
+      ),
+    );
+    for (const maxTokens of [1, 10, 100]) {
+      const actual = logprobPass(model, ROWS, { temperature, maxTokens });
+      actual.forEach((row, index) => expectClose(row, expected[index] ?? [], { rtol: 1e-12 }));
+    }
+    assert.ok(model.parameters().every(({ grad }) => grad === null));
+  });
+});
+
+describe('rememberOldLogprobs', () => {
+  const logprobs = tensor([
+    [-1, -2, -3],
+    [-4, 0, 0],
+    [-5, -6, 0],
+  ]);
+
+  test('fills in what is not known', () => {
+    const rows = ROWS.map((row) => ({ ...row, oldLogprobs: [] as readonly number[] }));
+    rememberOldLogprobs(rows, logprobs);
+    assert.deepEqual(
+      rows.map(({ oldLogprobs }) => oldLogprobs),
+      [[-1, -2, -3], [-4], [-5, -6]],
+    );
+  });
+
+  test('keeps what is known', () => {
+    const rows = ROWS.map((row) => ({ ...row, oldLogprobs: row.completionIds.map(() => -9) }));
+    rememberOldLogprobs(rows, logprobs);
+    assert.deepEqual(
+      rows.map(({ oldLogprobs }) => oldLogprobs),
+      [[-9, -9, -9], [-9], [-9, -9]],
+    );
+  });
+});
