@@ -168,7 +168,8 @@ export const GrpoConfig = z
       origin: 'Ours.',
     }),
     samplesPerStep: z.int().min(0).default(4).meta({
-      description: 'Completions per step that are written to samples.jsonl with all their tokens.',
+      description:
+        'Completions per step that are written to samples.jsonl with all their tokens, rounded up to whole groups.',
       origin: 'Ours: enough to read, little enough to keep.',
     }),
     learningRate: learningRateSetting(

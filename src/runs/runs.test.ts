@@ -189,7 +189,7 @@ describe('the directory of a run', () => {
     const out = newPath();
     await (await createGrpoRun(grpoOptions(out))).train({ progress: null });
     const lines = readFileSync(join(out, 'samples.jsonl'), 'utf8').trimEnd().split('\n');
-    assert.equal(lines.length, 12);
+    assert.equal(lines.length, 24); // the first group of four of each of six steps
     for (const [index, line] of lines.entries()) {
       const sample = JSON.parse(line) as {
         step: number;
@@ -197,7 +197,7 @@ describe('the directory of a run', () => {
         tokens: string[];
         streams: Record<string, number[]>;
       };
-      assert.equal(sample.step, Math.floor(index / 2) + 1);
+      assert.equal(sample.step, Math.floor(index / 4) + 1);
       const expected = ['advantages', 'mask', 'oldLogprobs', 'refLogprobs', 'rolloutLogprobs'];
       assert.deepEqual(Object.keys(sample.streams).sort(), expected);
       for (const stream of [sample.tokens, ...Object.values(sample.streams)]) {

@@ -296,7 +296,8 @@ describe('GrpoTrainer', () => {
   test('samples carry every stream, one number per token', async () => {
     const { samples } = await trainer(tinyModel()).trainStep();
     assert.equal(samples.length, 16);
-    for (const { tokenIds, tokens, streams, weightVersion } of samples) {
+    for (const { step, tokenIds, tokens, streams, weightVersion } of samples) {
+      assert.equal(step, 1);
       assert.equal(weightVersion, 0);
       assert.equal(tokens.length, tokenIds.length);
       for (const stream of Object.values(streams)) {

@@ -108,7 +108,7 @@ export class GrpoTrainer implements Trainer {
       }
     }
 
-    const step = this.stepsDone++;
+    this.stepsDone++;
     const tokens = batch.reduce(
       (sum, row) => sum + row.promptIds.length + row.completionIds.length,
       0,
@@ -122,7 +122,7 @@ export class GrpoTrainer implements Trainer {
         tokens,
       },
       samples: firstGroups(batch, this.config.samplesPerStep, this.config.groupSize).map((row) =>
-        sampleRecord(row, step, this.parts.tokenizer),
+        sampleRecord(row, this.stepsDone, this.parts.tokenizer),
       ),
       warnings: [...describeFailures(failures), ...(deviation?.warning ? [deviation.warning] : [])],
     };

@@ -17,6 +17,7 @@ export interface TokenStreams {
 
 /** One completion of a step with everything that is known of it. A line of samples.jsonl. */
 export interface SampleRecord {
+  /** Counted from 1: the trainer's `step` after it. */
   readonly step: number;
   /** Place of the prompt in the step's batch. */
   readonly promptIndex: number;
