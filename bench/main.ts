@@ -232,7 +232,10 @@ async function main(): Promise<void> {
   } else if (name === 'check') await runCheck();
   else if (name === 'docs') {
     const { updateDocument } = await import('./documentation.js');
-    console.log(`Written: ${updateDocument()}`);
+    const { path, missing } = updateDocument();
+    console.log(
+      [`Written: ${path}`, ...missing.map((each) => `No results of: ${each}`)].join('\n'),
+    );
   } else {
     throw new UsageError(`bench: expected a case, received ${name ?? 'none'}.`, { hint: HELP });
   }
