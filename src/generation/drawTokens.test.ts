@@ -85,7 +85,7 @@ describe('drawTokens', () => {
   describe('properties', () => {
     test('never draws a token without probability, at the ends of the interval either', () => {
       const row = [0, 0.5, 0, 0.5, 0];
-      const ends = [1e-16, 1 - 1e-16, 0.5, 0.25];
+      const ends = [0, 1e-16, 1 - 1e-16, 1, 0.5, 0.25];
       const { ids } = drawTokens(logits(ends.map(() => row)), ends, resolveSampling({}));
       for (const id of ids) assert.ok(id === 1 || id === 3, `drew ${id}`);
     });
@@ -120,8 +120,11 @@ describe('drawTokens', () => {
     });
 
     test('16-bit logits are drawn in float32', () => {
-      const { logprobs } = drawTokens(logits().to('bfloat16'), [0.5], resolveSampling({}));
-      assert.ok(Math.abs((logprobs[0] ?? NaN) - Math.log(0.3)) < 0.01);
+      const rounded = logits().to('bfloat16');
+      const { ids, logprobs } = drawTokens(rounded, [0.5], resolveSampling({}));
+      const exact = rounded.to('float64').logSoftmax(-1).toArray() as number[][];
+      assert.deepEqual(ids, [1]);
+      assert.ok(Math.abs((logprobs[0] ?? NaN) - (exact[0]?.[1] ?? NaN)) < 1e-6);
     });
   });
 

@@ -2,7 +2,7 @@ import assert from 'node:assert/strict';
 import { describe, test } from 'node:test';
 import { NumericsError, ShapeError, ValueRangeError } from '../errors/index.js';
 import { createModel, makeDecoderConfig, type Decoder, type ModelType } from '../models/index.js';
-import { deriveSeed, memory, noGrad, tensor, tidy } from '../torch/index.js';
+import { deriveSeed, memory, noGrad, tensor, tidy, uniformAt } from '../torch/index.js';
 import { sample, type SampledCompletion, type SampleOptions } from './sample.js';
 
 const VOCABULARY = 24;
@@ -120,6 +120,22 @@ describe('sample', () => {
         onProgress: (finished) => calls.push(finished),
       });
       assert.deepEqual(ids(parts), ids(together));
+      for (const [numCompletions, maxBatchSize] of [
+        [3, 4],
+        [2, 5],
+      ] as const) {
+        let before = 0;
+        await run({
+          model: policy,
+          numCompletions,
+          maxBatchSize,
+          maxNewTokens: 1,
+          onProgress: (finished) => {
+            assert.ok(finished - before <= maxBatchSize, `${finished - before} rows at once`);
+            before = finished;
+          },
+        });
+      }
       assert.deepEqual(
         parts.map(({ promptIndex, completionIndex }) => [promptIndex, completionIndex]),
         RAGGED.flatMap((_, prompt) =>
@@ -147,6 +163,34 @@ describe('sample', () => {
         ids(await run({ model: policy, numCompletions: 2 })),
         ids(await run({ model: policy, numCompletions: 2, rowSeeds: derived })),
       );
+    });
+
+    test('token t of a row inverts its distribution at number t of the row’s own stream', async () => {
+      const policy = model();
+      const [row] = await run({
+        model: policy,
+        promptIds: [[5, 9]],
+        rowSeeds: [31],
+        eosTokenIds: [],
+      });
+      assert.ok(row);
+      const distributions = noGrad(() =>
+        tidy(() => {
+          const inputIds = tensor([[5, 9, ...row.tokenIds]], { dtype: 'int64' });
+          return policy
+            .forward({ inputIds })
+            .logits.select(0, 0)
+            .softmax(-1)
+            .toArray() as number[][];
+        }),
+      );
+      row.tokenIds.forEach((id, at) => {
+        const uniform = uniformAt(31, at);
+        const distribution = distributions[at + 1] ?? [];
+        const below = distribution.slice(0, id).reduce((sum, value) => sum + value, 0);
+        assert.ok(below - 1e-5 <= uniform, `token ${at}`);
+        assert.ok(uniform <= below + (distribution[id] ?? 0) + 1e-5, `token ${at}`);
+      });
     });
 
     test('two calls at the same time draw what each draws alone', async () => {
@@ -293,8 +337,8 @@ describe('sample', () => {
       const started = performance.now();
       await run({
         model: model(),
-        promptIds: Array.from({ length: 400 }, () => [5, 6]),
-        maxNewTokens: 2,
+        promptIds: Array.from({ length: 600 }, () => [5, 6]),
+        maxNewTokens: 1,
         maxBatchSize: 1,
       });
       const milliseconds = performance.now() - started;
@@ -344,9 +388,9 @@ describe('sample', () => {
 
   test('a repetition penalty sees a row’s own tokens only, also after others left the batch', async () => {
     const policy = model();
-    const common = { model: policy, repetitionPenalty: 1.8, eosTokenIds: [0, 1, 2, 3, 4, 5, 6] };
+    const common = { model: policy, repetitionPenalty: 1.8, eosTokenIds: [0, 1] };
     const seeds = Array.from({ length: 24 }, (_, index) => 50 + index);
-    const rows = await run({ ...common, numCompletions: 8, rowSeeds: seeds, maxNewTokens: 14 });
+    const rows = await run({ ...common, numCompletions: 8, rowSeeds: seeds, maxNewTokens: 30 });
     assert.ok(
       new Set(rows.map((row) => row.tokenIds.length)).size > 5,
       'rows must end at different places for this to test anything',
@@ -354,7 +398,7 @@ describe('sample', () => {
     for (const [index, row] of rows.entries()) {
       const promptIds = [RAGGED[row.promptIndex] ?? []];
       const rowSeeds = [seeds[index] ?? 0];
-      const [alone] = await run({ ...common, promptIds, rowSeeds, maxNewTokens: 14 });
+      const [alone] = await run({ ...common, promptIds, rowSeeds, maxNewTokens: 30 });
       assert.deepEqual(row.tokenIds, alone?.tokenIds);
       assert.ok(worst(row.logprobs, alone?.logprobs ?? []) < 1e-5);
     }
