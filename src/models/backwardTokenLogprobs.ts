@@ -66,7 +66,9 @@ function inChunks<Result extends { readonly loss: Tensor }>(
   const gradients = chunksOf(tokens.count, chunkTokens).map(([start, length]) =>
     tidy(() => {
       const chunk = states.narrow(0, start, length).detach().requiresGrad_();
-      const { logprobs, entropy } = scoreChunk(scoring, chunk, start);
+      // An entropy that is only measured was measured above.
+      const needed = { ...scoring, withEntropy: ofEntropy !== null };
+      const { logprobs, entropy } = scoreChunk(needed, chunk, start);
       const weighted = (scores: Tensor, gradient: Tensor): Tensor =>
         scores.mul(gradient.narrow(0, start, length)).sum();
       const parts = [
