@@ -75,7 +75,8 @@ const bpe = createBpeTokenizer({
   texts: Array.from({ length: 9 }, () => 'hello'),
   vocabSize: 300,
   additionalTokens: ['<|user|>', '<|end|>'],
-  chatTemplate: '{% for m in messages %}<|user|>{{ m.content }}{% endfor %}',
+  chatTemplate:
+    '{% for m in messages %}<|user|>{{ m.content }}{% endfor %}{% if add_generation_prompt %}<|end|>{% endif %}',
 });
 
 function recitingBpe(text: string): { model: Decoder; tokenizer: Tokenizer } {
@@ -166,11 +167,11 @@ describe('generate', () => {
     assert.deepEqual([further.text, further.finishReason], ['bcd', 'length']);
   });
 
-  test('a conversation is rendered by the chat template, with its special tokens', async () => {
-    const { model, tokenizer } = recitingBpe('12');
+  test('a conversation is rendered by the chat template, with the header of the answer', async () => {
+    const { model, tokenizer } = recitingBpe('1<|end|>2');
     const settings = { model, tokenizer, maxNewTokens: 4, temperature: 0 };
     const [chat] = await generate({ ...settings, prompts: [[{ role: 'user', content: '1' }]] });
-    const [plain] = await generate({ ...settings, prompts: ['<|user|>1'] });
+    const [plain] = await generate({ ...settings, prompts: ['<|user|>1<|end|>'] });
     assert.equal(chat?.text, '2');
     assert.deepEqual(chat, plain);
   });

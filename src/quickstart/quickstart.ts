@@ -2,11 +2,12 @@
  * The embedded demonstration: a small model learns three-digit addition from people who forget to carry, and then from a
  * rule that only says right or wrong. Everything is made on the spot and written as a user's own run would be.
  */
-import { existsSync } from 'node:fs';
+import { existsSync, readdirSync, statSync } from 'node:fs';
 import { mkdir, readFile, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { stringify } from 'yaml';
 import { rowsFromObjects, tokenizePrompts, type PromptExample } from '../data/index.js';
+import { IoError } from '../errors/index.js';
 import { evaluate, type Evaluation } from '../eval/index.js';
 import { sample } from '../generation/index.js';
 import {
@@ -78,12 +79,14 @@ export interface QuickstartResult {
  *
  * @returns the numbers that the table shows; the same object is in `quickstart.json` of its folder. The signal's name
  *   where one stopped it: what was trained until then is saved
+ * @throws IoError where `out` is something else than a new or empty folder; nothing in it was touched
  */
 export async function quickstart(
   options: QuickstartOptions = {},
 ): Promise<QuickstartResult | NodeJS.Signals> {
   const { seed = 0, progress = process.stderr } = options;
   const out = options.out ?? freeFolder(join('runs', 'quickstart'));
+  requireEmpty(out);
   const started = performance.now();
   const say = (line: string): void => void progress?.write(`${line}\n`);
 
@@ -171,6 +174,14 @@ function freeFolder(base: string): string {
     const path = number === 1 ? base : `${base}-${number}`;
     if (!existsSync(path)) return path;
   }
+}
+
+function requireEmpty(path: string): void {
+  if (!existsSync(path)) return;
+  if (statSync(path).isDirectory() && readdirSync(path).length === 0) return;
+  throw new IoError(`quickstart: expected a new or empty folder, but ${path} is not empty.`, {
+    hint: 'Name another folder with --out, or leave --out away.',
+  });
 }
 
 interface Paths {

@@ -39,6 +39,11 @@ describe('quickstartReport', () => {
     assert.match(text, /905\+515= +0140 ✗ +→ +0241 ✓/);
   });
 
+  test('the sentence about what imitation left to find has the measured numbers', () => {
+    assert.match(text, /among eight of its samples for\n90\.0 % of the problems \(pass@8\)/);
+    assert.match(text, /all right, or all wrong, teach nothing any more: 75\.0 % at the end/);
+  });
+
   test('says where the files are and what to try next', () => {
     assert.match(text, /Everything is in runs\/quickstart:/);
     assert.match(text, /posttrain generate --model runs\/quickstart\/grpo\/model/);
