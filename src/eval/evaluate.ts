@@ -2,7 +2,12 @@
 import { majorityAtK, passAtK } from '../algorithms/index.js';
 import type { PromptExample } from '../data/index.js';
 import { ValueRangeError } from '../errors/index.js';
-import { sample, type FinishReason, type SampledCompletion } from '../generation/index.js';
+import {
+  endTokenIds,
+  sample,
+  type FinishReason,
+  type SampledCompletion,
+} from '../generation/index.js';
 import type { Decoder } from '../models/index.js';
 import { scoreCompletions, type NamedReward, type RewardFailure } from '../rewards/index.js';
 import type { Tokenizer } from '../tokenizers/index.js';
@@ -195,6 +200,7 @@ async function judge(
     model,
     maxNewTokens,
     promptIds: prompts.map(({ inputIds }) => inputIds),
+    eosTokenIds: endTokenIds(model, tokenizer),
     onProgress,
   });
   const inputs = completions.map((completion) => {

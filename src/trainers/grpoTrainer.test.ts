@@ -113,6 +113,16 @@ describe('GrpoTrainer', () => {
       });
     }
 
+    test('in bfloat16 the deviation is told, warns of nothing and stops nothing', async () => {
+      const run = trainer(tinyModel({ dtype: 'bfloat16' }), { updatesPerRollout: 2 });
+      for (let step = 0; step < 2; step++) {
+        const { metrics, warnings } = await run.trainStep();
+        assert.ok((metrics['rolloutRatioDeviation'] ?? NaN) < 0.3);
+        assert.ok(Number.isFinite(metrics['loss']));
+        assert.deepEqual(warnings, []);
+      }
+    });
+
     test('at step 0 the policy’s KL to an equal reference is 0', async () => {
       const policy = tinyModel();
       const { metrics } = await trainer(policy, {}, { reference: tinyModel() }).trainStep();
