@@ -2,7 +2,8 @@
  * One HTTP download into a file, with time limits for the first byte and for silence.
  */
 import { createHash } from 'node:crypto';
-import { createWriteStream, rmSync } from 'node:fs';
+import { rmSync } from 'node:fs';
+import { open } from 'node:fs/promises';
 import { Readable } from 'node:stream';
 import { pipeline } from 'node:stream/promises';
 import { megabytes, systemCode } from './report.mjs';
@@ -37,6 +38,9 @@ export async function download(url, file, options) {
     if (!response.ok || response.body === null) return { failure: `HTTP ${response.status}` };
     const total = Number(response.headers.get('content-length') ?? 0);
     silence = `nothing came for ${stallSeconds} s`;
+    // Opened before there is a stream that can fail: one that opens it by itself may create the file after it was
+    // removed below.
+    const target = await open(file, 'w');
     const body = Readable.fromWeb(
       /** @type {import('node:stream/web').ReadableStream<Uint8Array>} */ (response.body),
     );
@@ -53,9 +57,11 @@ export async function download(url, file, options) {
         yield chunk;
       }
     };
-    await pipeline(body, observe, createWriteStream(file));
-    if (total !== 0 && received !== total)
+    await pipeline(body, observe, target.createWriteStream());
+    if (total !== 0 && received !== total) {
+      rmSync(file, { force: true });
       return { failure: `the connection ended after ${received} of ${total} bytes` };
+    }
     return { failure: undefined, sha256: sha256.digest('hex') };
   } catch (error) {
     rmSync(file, { force: true });
