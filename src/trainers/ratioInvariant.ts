@@ -5,7 +5,7 @@
 import { NumericsError } from '../errors/index.js';
 import type { Dtype } from '../torch/index.js';
 
-/** Above this ratio deviation a warning is given in float32 (spec: algorithms.md §7). */
+/** Above this ratio deviation a warning is given in float32. */
 const WARN_ABOVE = 1e-4;
 /** Above this one the run stops in float32. */
 const STOP_ABOVE = 1e-2;
