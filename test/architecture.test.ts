@@ -21,13 +21,15 @@ const LAYERS: Readonly<Record<string, string>> = {
   rewards: '',
   environments: '',
   data: '',
-  tasks: 'data rewards',
+  tasks: 'data rewards environments',
   trainers:
     'torch nn optim models generation algorithms rewards environments data config(types) tokenizers(types)',
   eval: 'torch models generation algorithms rewards data tokenizers(types)',
   runs: 'config torch nn optim tokenizers models generation algorithms rewards environments data trainers eval',
   quickstart: 'config torch tokenizers models generation rewards data tasks eval runs',
-  cli: 'config torch tokenizers models generation rewards data tasks eval runs quickstart',
+  reproduce:
+    'config torch tokenizers models generation algorithms rewards environments data tasks eval runs quickstart',
+  cli: 'config torch tokenizers models generation rewards environments data tasks eval runs quickstart reproduce',
 };
 
 interface Import {

@@ -1,5 +1,11 @@
 /** `posttrain/rewards`: what a reward is, built-in rewards, loading and running them. Text and numbers only. */
-export { withWeights, type NamedReward, type RewardFunction, type RewardInput } from './reward.js';
+export {
+  withWeights,
+  type NamedReward,
+  type RewardFunction,
+  type RewardInput,
+  type Turn,
+} from './reward.js';
 export {
   scoreCompletions,
   type RewardFailure,

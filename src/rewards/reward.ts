@@ -1,12 +1,21 @@
 /** What a reward is. Rewards see text and the user's row; never tokens, tensors or models. */
 import { RewardError } from '../errors/index.js';
 
+/** One contribution to an episode of several turns. */
+export interface Turn {
+  readonly role: 'model' | 'environment';
+  /** Without special tokens. */
+  readonly text: string;
+}
+
 /** What one reward function call sees. */
 export interface RewardInput<Row = Readonly<Record<string, unknown>>> {
   /** The prompt as the model saw it: plain text, or the conversation as the chat template rendered it. */
   readonly prompt: string;
-  /** What the model wrote, without special tokens. */
+  /** What the model wrote, without special tokens; with an environment, in its last turn. */
   readonly completion: string;
+  /** With an environment, everything that follows the prompt, in order. */
+  readonly turns?: readonly Turn[] | undefined;
   /** The row that the prompt came from, with all its columns. */
   readonly row: Row;
   /** Why the completion ended: the EOS token, a stop string or token, or the length limit. */
