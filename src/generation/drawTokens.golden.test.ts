@@ -40,10 +40,12 @@ describe('drawTokens draws from the distribution of transformers’ logits proce
         ),
         uniforms,
         resolveSampling(settings),
-        tensor(
-          ids.map(() => seen),
-          { dtype: 'bool' },
-        ),
+        {
+          seen: tensor(
+            ids.map(() => seen),
+            { dtype: 'bool' },
+          ),
+        },
       );
       assert.deepEqual(drawn.ids, ids);
       const expected = ids.map((id) => Math.log(probabilities[id] ?? 0));

@@ -75,7 +75,7 @@ describe('drawTokens', () => {
       const scores = tensor([[2, -1, 0]]);
       const seen = tensor([[1, 1, 0]], { dtype: 'bool' });
       const settings = resolveSampling({ repetitionPenalty: 2, temperature: 0 });
-      const { ids, logprobs } = drawTokens(scores, [0.5], settings, seen);
+      const { ids, logprobs } = drawTokens(scores, [0.5], settings, { seen });
       assert.deepEqual(ids, [0]);
       const expected = 1 - Math.log(Math.exp(1) + Math.exp(-2) + 1);
       assert.ok(Math.abs((logprobs[0] ?? NaN) - expected) < 1e-6);

@@ -6,7 +6,7 @@
  */
 import { NumericsError } from '../errors/index.js';
 import { cat, tensor, tidy, type Tensor } from '../torch/index.js';
-import type { ResolvedSampling } from './settings.js';
+import { truncatesSampling, type ResolvedSampling } from './settings.js';
 
 /** The tokens drawn, one per row. */
 export interface DrawnTokens {
@@ -16,21 +16,31 @@ export interface DrawnTokens {
    * temperature 0 nothing is drawn, and it is the log-probability under the softmax of the (penalised) logits.
    */
   logprobs: number[];
+  /** The ids that each token was drawn among, ascending; present if asked for and some truncation is active. */
+  supports?: Int32Array[];
+}
+
+/** What `drawTokens` may be told besides the settings. */
+export interface DrawOptions {
+  /** [B, V] bool, tokens that occur in the row already; needed when there is a repetition penalty. */
+  seen?: Tensor | undefined;
+  /** Also return the support of every row. One more transfer from the device, and none where nothing is truncated. */
+  keepSupport?: boolean | undefined;
 }
 
 /**
  * @param logits [B, V] any floating dtype; 16-bit ones are widened to float32 first
  * @param uniforms one number in (0, 1) per row
- * @param seen [B, V] bool, tokens that occur in the row already; needed when there is a repetition penalty
  * @throws NumericsError when a row has no finite distribution
  */
 export function drawTokens(
   logits: Tensor,
   uniforms: readonly number[],
   settings: ResolvedSampling,
-  seen?: Tensor,
+  { seen, keepSupport = false }: DrawOptions = {},
 ): DrawnTokens {
-  const flat = tidy(() => {
+  const keeps = keepSupport && truncatesSampling(settings, logits.size(-1));
+  const { flat, inside } = tidy(() => {
     let scores = logits.dtype === 'float64' ? logits : logits.to('float32');
     if (seen && settings.repetitionPenalty !== 1) {
       scores = penalise(scores, seen, settings.repetitionPenalty);
@@ -40,8 +50,11 @@ export function drawTokens(
     const logprobs = scores.logSoftmax(-1);
     const ids = greedy ? logprobs.argmax(-1, { keepDim: true }) : invert(logprobs, uniforms);
     const drawn = logprobs.gather(-1, ids);
-    // One transfer for both: float64 holds a token id and a float32 exactly.
-    return Array.from(cat([ids.to('float64'), drawn.to('float64')], 0).toTypedArray());
+    return {
+      // One transfer for both: float64 holds a token id and a float32 exactly.
+      flat: Array.from(cat([ids.to('float64'), drawn.to('float64')], 0).toTypedArray()),
+      inside: keeps ? scores.isfinite().nonzero().to('int32').toTypedArray() : undefined,
+    };
   });
   const rows = flat.length / 2;
   const ids = flat.slice(0, rows);
@@ -55,7 +68,22 @@ export function drawTokens(
       },
     );
   }
-  return { ids, logprobs };
+  return { ids, logprobs, ...(inside && { supports: splitSupports(inside, rows) }) };
+}
+
+/** @param pairs row and id, in order of rows and, within a row, of ids */
+function splitSupports(pairs: ArrayLike<number>, rows: number): Int32Array[] {
+  const counts = new Int32Array(rows);
+  for (let at = 0; at < pairs.length; at += 2) {
+    const row = pairs[at] ?? 0;
+    counts[row] = (counts[row] ?? 0) + 1;
+  }
+  let start = 0;
+  return Array.from(counts, (count) => {
+    const first = start;
+    start += count;
+    return Int32Array.from({ length: count }, (_, index) => pairs[2 * (first + index) + 1] ?? 0);
+  });
 }
 
 function penalise(scores: Tensor, seen: Tensor, penalty: number): Tensor {

@@ -3,11 +3,12 @@ export { sample, type SampledCompletion, type SampleOptions } from './sample.js'
 export { endTokenIds, generate, type Completion, type GenerateOptions } from './generate.js';
 export {
   resolveSampling,
+  truncatesSampling,
   type FinishReason,
   type ResolvedSampling,
   type SamplingSettings,
 } from './settings.js';
-export { drawTokens, type DrawnTokens } from './drawTokens.js';
+export { drawTokens, type DrawnTokens, type DrawOptions } from './drawTokens.js';
 export { DecodeSession } from './decodeSession.js';
 export {
   FrozenLinear,

@@ -8,10 +8,11 @@ import { ShapeError, ValueRangeError } from '../errors/index.js';
 import type { Decoder, DecoderConfig } from '../models/index.js';
 import { deriveSeed, DTYPE_BYTES, tensor, tidy, uniformAt, type Tensor } from '../torch/index.js';
 import { DecodeSession } from './decodeSession.js';
-import { drawTokens } from './drawTokens.js';
+import { drawTokens, type DrawnTokens } from './drawTokens.js';
 import { rolloutWeights, type RolloutWeights } from './rolloutWeights.js';
 import {
   resolveSampling,
+  truncatesSampling,
   type FinishReason,
   type ResolvedSampling,
   type SamplingSettings,
@@ -36,6 +37,11 @@ export interface SampleOptions extends SamplingSettings {
   seed?: number;
   /** A seed per prompt and completion, prompt-major, instead of derived ones. */
   rowSeeds?: readonly number[];
+  /**
+   * Also return the support of every token, for training with truncated sampling: `tokenLogprobs` needs it to compute the
+   * same log-probabilities. Costs memory in proportion to the supports, nothing where no truncation is active.
+   */
+  keepSupport?: boolean;
   /** Most rows computed together; by default as many as a cache of 512 MiB holds, at most 256. Never changes what is drawn. */
   maxBatchSize?: number;
   /** oneDNN's packed weights on the CPU. Default true; off is for checking. */
@@ -54,6 +60,8 @@ export interface SampledCompletion {
   tokenIds: number[];
   /** nats, per token, under the distribution it was drawn from (see `DrawnTokens`). */
   logprobs: number[];
+  /** Per token, the ids it was drawn among, ascending; present if asked for and a truncation is active. */
+  supports?: Int32Array[];
   finishReason: FinishReason;
 }
 
@@ -80,11 +88,14 @@ export async function sample(options: SampleOptions): Promise<SampledCompletion[
   const settings = resolveSampling(options);
   const { model, promptIds, numCompletions = 1, seed = 0, rowSeeds } = options;
   checkPrompts(options);
+  const keepSupport =
+    options.keepSupport === true && truncatesSampling(settings, model.config.vocabSize);
   const rows = Array.from({ length: promptIds.length * numCompletions }, (_, index): Row => ({
     promptIndex: Math.floor(index / numCompletions),
     completionIndex: index % numCompletions,
     tokenIds: [],
     logprobs: [],
+    ...(keepSupport && { supports: [] }),
     finishReason: 'length',
     seed: rowSeeds?.[index] ?? deriveSeed(seed, 'row', index),
   }));
@@ -213,6 +224,7 @@ class Batch {
         active.forEach((row, index) => {
           row.tokenIds.push(drawn.ids[index] as number);
           row.logprobs.push(drawn.logprobs[index] as number);
+          row.supports?.push(drawn.supports?.[index] as Int32Array);
         });
         const alive = active.flatMap((row, index) => (this.hasEnded(row) ? [] : [index]));
         const isLast = alive.length === 0 || length === maxNewTokens;
@@ -247,13 +259,17 @@ class Batch {
     places: readonly number[],
     active: readonly Row[],
     seen: Tensor | undefined,
-  ): { ids: number[]; logprobs: number[] } {
+  ): DrawnTokens {
+    const { settings } = this;
+    const { keepSupport } = this.options;
     const uniforms = active.map((row) => uniformAt(row.seed, row.tokenIds.length));
-    if (active.length === logits.size(0)) return drawTokens(logits, uniforms, this.settings, seen);
+    if (active.length === logits.size(0))
+      return drawTokens(logits, uniforms, settings, { seen, keepSupport });
     return tidy(() => {
       const index = tensor(Int32Array.from(places), { device: logits.device });
       const some = logits.indexSelect(0, index);
-      return drawTokens(some, uniforms, this.settings, seen?.indexSelect(0, index));
+      const seenBySome = seen?.indexSelect(0, index);
+      return drawTokens(some, uniforms, settings, { seen: seenBySome, keepSupport });
     });
   }
 

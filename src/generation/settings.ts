@@ -45,3 +45,10 @@ export function resolveSampling(settings: SamplingSettings): ResolvedSampling {
   inRange('repetitionPenalty', repetitionPenalty, penaltyAccepted, 'a finite number above 0');
   return { temperature, topK, topP, minP, repetitionPenalty };
 }
+
+/** Whether tokens of positive probability are left out: the support is then smaller than the vocabulary. */
+export function truncatesSampling(settings: ResolvedSampling, vocabulary: number): boolean {
+  const { temperature, topK, topP, minP } = settings;
+  if (temperature === 0) return false;
+  return (topK > 0 && topK < vocabulary) || topP < 1 || minP > 0;
+}

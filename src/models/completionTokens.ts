@@ -17,6 +17,7 @@ import {
 } from '../torch/index.js';
 import type { CausalLm } from './causalLm.js';
 import type { TokenLogprobs, TokenLogprobsInput } from './tokenLogprobs.js';
+import { flattenSupports, outsideSupports, type TokenSupport } from './tokenSupports.js';
 
 /** Elements of one chunk's logits: 16 MB in float32. The allocator keeps blocks up to 32 MB; larger ones cost page faults. */
 const CHUNK_ELEMENTS = 2 ** 22;
@@ -48,6 +49,8 @@ export interface Scoring {
   readonly withEntropy: boolean;
   /** Of the softmax. */
   readonly dtype: Dtype;
+  /** N of them: outside of each the logits count as −∞. */
+  readonly supports?: readonly TokenSupport[] | undefined;
 }
 
 /** Both [N]. */
@@ -67,6 +70,7 @@ export function completionTokens(model: CausalLm, input: TokenLogprobsInput): Co
   const { rows, width, longest, places, targets, predictors } = layoutOf(input);
   const { device } = model;
   const dtype: Dtype = model.dtype === 'float64' ? 'float64' : 'float32';
+  const supports = flattenSupports(input, model.config.vocabSize);
   const index = (values: readonly number[]): Tensor =>
     tensor(Float64Array.from(values), { dtype: 'int64', device });
   const place = index(places);
@@ -87,6 +91,7 @@ export function completionTokens(model: CausalLm, input: TokenLogprobsInput): Co
       temperature,
       withEntropy,
       dtype,
+      supports,
     },
     chunkTokens,
     spread,
@@ -175,16 +180,23 @@ export function chunksOf(total: number, size: number): [start: number, length: n
 /** The scores of consecutive states, the first of which predicts target number `start`. Called in a `tidy`. */
 export function scoreChunk(scoring: Scoring, states: Tensor, start: number): Scored {
   const { model, temperature, withEntropy, dtype } = scoring;
-  const targets = scoring.targets.narrow(0, start, states.size(0));
+  const count = states.size(0);
+  const targets = scoring.targets.narrow(0, start, count);
   // The logits are freed right here; only their log-softmax is needed, for the gradient too.
-  const all = tidy(() => {
+  const { all, outside } = tidy(() => {
     const logits = model.lmHead(states).to(dtype);
-    return (temperature === 1 ? logits : logits.div(temperature)).logSoftmax(-1);
+    const scaled = temperature === 1 ? logits : logits.div(temperature);
+    const outside =
+      scoring.supports && outsideSupports(scaled, scoring.supports.slice(start, start + count));
+    const kept = outside ? scaled.maskedFill(outside, -Infinity) : scaled;
+    return { all: kept.logSoftmax(-1), outside };
   });
   const logprobs = all.gather(1, targets.unsqueeze(1)).squeeze(1);
   if (!withEntropy) return { logprobs };
-  const probabilities = all.exp();
+  // 0·log 0 counts as 0 outside the support: 1·log 1 in its place, which passes no gradient on.
+  const finite = outside ? all.maskedFill(outside, 0) : all;
+  const probabilities = finite.exp();
   // exp keeps its result for its gradient, so that only without one it may be overwritten.
-  const products = all.requiresGrad ? probabilities.mul(all) : probabilities.mul_(all);
+  const products = all.requiresGrad ? probabilities.mul(finite) : probabilities.mul_(finite);
   return { logprobs, entropy: products.sum(-1).neg() };
 }

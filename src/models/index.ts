@@ -14,5 +14,6 @@ export {
 export { readGenerationConfig, type GenerationConfig } from './generationConfig.js';
 export { loadModel, type LoadModelOptions } from './loadModel.js';
 export { tokenLogprobs, type TokenLogprobs, type TokenLogprobsInput } from './tokenLogprobs.js';
+export type { TokenSupport } from './tokenSupports.js';
 export { parameterShapes, type ParameterKind, type ParameterShape } from './parameterShapes.js';
 export { ropeInverseFrequencies, type RopeScaling } from '../nn/index.js';

@@ -2,6 +2,7 @@
 import { isGradEnabled, tidy, type Tensor } from '../torch/index.js';
 import type { CausalLm } from './causalLm.js';
 import { completionTokens, scoreInChunks, spreadScores } from './completionTokens.js';
+import type { TokenSupport } from './tokenSupports.js';
 
 /** What `tokenLogprobs` reads. Row i is prompt ⊕ completion without a gap, then padding. */
 export interface TokenLogprobsInput {
@@ -17,6 +18,12 @@ export interface TokenLogprobsInput {
   readonly chunkTokens?: number | undefined;
   /** Also compute the entropy of each distribution. */
   readonly withEntropy?: boolean | undefined;
+  /**
+   * Per row, per completion token: the ids that the token was drawn among, as `sample` returns them. The distribution is
+   * renormalised on them, for the entropy too. null, or undefined for a row: the whole vocabulary. What a sampler
+   * truncated and its trainer did not would have a mean ratio below 1: the mass that was kept.
+   */
+  readonly supports?: readonly (readonly TokenSupport[] | undefined)[] | undefined;
 }
 
 /** What `tokenLogprobs` returns. T is the longest completion; position t of row i is its token promptLengths[i] + t. */
@@ -39,8 +46,12 @@ export interface TokenLogprobs {
  * [tokens, V] matrix exists in chunks only. With gradients it stands as a whole until `backward`; see
  * `backwardTokenLogprobs` for one that never does.
  *
+ * With `supports` the softmax runs over the support S of each token only: logits outside of S count as −∞ and get no
+ * gradient. Source: DeepSeek-AI 2025, arXiv:2512.02556, section 3.1, "Keep Sampling Mask".
+ *
  * @returns gradients flow to the parameters, through `entropy` too
- * @throws ShapeError unless the inputs fit together; ValueRangeError for a length out of range or τ ≤ 0
+ * @throws ShapeError unless the inputs fit together; ValueRangeError for a length or an id of a support out of range, a
+ *   support without the token itself, or τ ≤ 0
  */
 export function tokenLogprobs(model: CausalLm, input: TokenLogprobsInput): TokenLogprobs {
   return tidy(() => {
