@@ -1,9 +1,7 @@
 /** Loads reward files. Knows modules and their exports, not what rewards compute. */
-import { existsSync, statSync } from 'node:fs';
-import { basename, extname, resolve } from 'node:path';
-import { fileURLToPath } from 'node:url';
-import { createJiti } from 'jiti';
+import { basename, extname } from 'node:path';
 import { RewardError } from '../errors/index.js';
+import { importUserModule } from '../userCode/index.js';
 import { parseRewardSpec } from './rewardSpec.js';
 import type { NamedReward, RewardFunction } from './reward.js';
 
@@ -31,13 +29,13 @@ export async function loadReward(
   const parsed = parseRewardSpec(spec);
   if (parsed.kind === 'builtin') return [parsed.reward];
 
-  const path = resolve(options.cwd ?? process.cwd(), parsed.path);
-  if (!existsSync(path) || !statSync(path).isFile()) {
-    throw new RewardError(`loadReward: expected a reward file at ${path}, but there is none.`, {
-      hint: 'Paths are relative to the current folder.',
-    });
-  }
-  const rewards = rewardsOf(await importFile(path), path);
+  const { path, exports } = await importUserModule(parsed.path, {
+    where: 'loadReward',
+    what: 'reward',
+    cwd: options.cwd,
+    Failure: RewardError,
+  });
+  const rewards = rewardsOf(exports, path);
   if (rewards.length === 0) {
     throw new RewardError(
       `loadReward: expected ${path} to export a function, but it exports none.`,
@@ -54,30 +52,6 @@ export async function loadReward(
     );
   }
   return chosen;
-}
-
-async function importFile(path: string): Promise<Readonly<Record<string, unknown>>> {
-  // From the sources this file is .ts, built it is .js: the entry beside it has the same extension.
-  const entry = new URL(`./index${extname(import.meta.url)}`, import.meta.url);
-  const jiti = createJiti(import.meta.url, {
-    alias: { 'posttrain/rewards': fileURLToPath(entry) },
-    // Nothing is written beside the user's file, and an edited file is never taken from an old cache.
-    fsCache: false,
-    moduleCache: false,
-    interopDefault: false,
-  });
-  try {
-    const module: unknown = await jiti.import(path);
-    if (typeof module === 'function') return { default: module }; // CommonJS: module.exports = …
-    return typeof module === 'object' && module !== null
-      ? Object.fromEntries(Object.entries(module))
-      : {};
-  } catch (error) {
-    throw new RewardError(
-      `loadReward: expected ${path} to load, but it threw ${error instanceof Error ? `${error.name}: ${error.message}` : String(error)}.`,
-      { hint: 'Fix the file, or run it alone to see where it fails.', cause: error },
-    );
-  }
 }
 
 function rewardsOf(module: Readonly<Record<string, unknown>>, path: string): NamedReward[] {
