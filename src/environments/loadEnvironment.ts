@@ -47,10 +47,15 @@ export async function loadEnvironment(
     cwd: options.cwd,
     Failure: ConfigError,
   });
-  const found = exports['default'] ?? exports['environment'];
+  const name = ['default', 'environment'].find((key) => key in exports);
+  const found = exports[name ?? ''];
   if (isEnvironment(found)) return found;
+  const fault =
+    name === undefined
+      ? 'it has neither a default export nor one named environment'
+      : faultOf(found);
   throw new ConfigError(
-    `loadEnvironment: expected ${path} to export an environment, but ${faultOf(found)}.`,
+    `loadEnvironment: expected ${path} to export an environment, but ${fault}.`,
     { hint: FILE_HINT },
   );
 }
@@ -61,10 +66,8 @@ function isEnvironment(value: unknown): value is Environment {
 
 /** What keeps a value from being an environment. */
 function faultOf(value: unknown): string | undefined {
-  if (value === undefined) return 'it has neither a default export nor one named environment';
-  if (typeof value !== 'object' || value === null) {
-    return `its export is ${value === null ? 'null' : `a ${typeof value}`}`;
-  }
+  if (value === null || value === undefined) return `its export is ${value}`;
+  if (typeof value !== 'object') return `its export is a ${typeof value}`;
   const { name, stop, reset, step } = value as Readonly<Record<string, unknown>>;
   if (typeof name !== 'string' || name === '') return 'it has no name';
   const isText = (text: unknown): boolean => typeof text === 'string' && text !== '';
