@@ -7,6 +7,7 @@ import {
   scoreInChunks,
   spreadScores,
   type CompletionTokens,
+  type Scored,
 } from './completionTokens.js';
 import type { TokenLogprobs, TokenLogprobsInput } from './tokenLogprobs.js';
 
@@ -36,7 +37,7 @@ export function backwardTokenLogprobs<Result extends { readonly loss: Tensor }>(
     const { scoring, states, count, chunkTokens } = tokens;
     if (count > chunkTokens) return inChunks(tokens, objective);
     const size = Math.max(1, count);
-    const result = objective(spreadScores(tokens, scoreInChunks(scoring, states, size)));
+    const result = objective(spreadScores(tokens, scoreInChunks(scoring, states, size), states));
     result.loss.backward();
     return result;
   };
@@ -50,20 +51,39 @@ function inChunks<Result extends { readonly loss: Tensor }>(
   const { scoring, chunkTokens } = tokens;
   // Cut off here: the chunks' gradients are collected and sent through the rest of the model in one pass.
   const states = tokens.states.detach();
-  const scored = spreadScores(
-    tokens,
-    noGrad(() => scoreInChunks(scoring, states, chunkTokens)),
-  );
-  for (const leaf of [scored.logprobs, scored.entropy]) if (leaf) leaf.requiresGrad = true;
-  const result = objective(scored);
+  const flat = noGrad(() => scoreInChunks(scoring, states, chunkTokens));
+  for (const leaf of [flat.logprobs, flat.entropy]) if (leaf) leaf.requiresGrad = true;
+  // Values need no chunks: they are recorded, and what their loss says of the states is added to the chunks' part.
+  const valueStates = tokens.states.detach();
+  valueStates.requiresGrad = tokens.valueHead !== undefined;
+  const result = objective(spreadScores(tokens, flat, valueStates));
   result.loss.backward();
-  const gradientOf = (leaf: Tensor | undefined): Tensor | null => {
-    const gradient = leaf?.grad;
-    return gradient ? tokens.gather(gradient) : null;
-  };
-  const ofLogprobs = gradientOf(scored.logprobs);
-  const ofEntropy = gradientOf(scored.entropy);
-  const gradients = chunksOf(tokens.count, chunkTokens).map(([start, length]) =>
+  const ofValues = valueStates.grad;
+  const ofScores = scoreGradient(tokens, states, flat, ofValues !== null);
+  const parts = [ofScores, ofValues].filter((part) => part !== null);
+  // Where nothing below the output layer is trained there is nowhere to go on to.
+  if (tokens.states.requiresGrad)
+    tokens.states.backward(parts.reduce((sum, part) => sum.add(part)));
+  return result;
+}
+
+/**
+ * Gives the output layer its gradient, chunk by chunk.
+ *
+ * @param flat scores with the loss's gradient with respect to them
+ * @param isOptional whether the loss may depend on something else than these scores
+ * @returns [N, D] the gradient of the states; null where the loss does not depend on the scores
+ */
+function scoreGradient(
+  { scoring, count, chunkTokens }: CompletionTokens,
+  states: Tensor,
+  flat: Scored,
+  isOptional: boolean,
+): Tensor | null {
+  const ofLogprobs = flat.logprobs.grad;
+  const ofEntropy = flat.entropy?.grad ?? null;
+  if (isOptional && ofLogprobs === null && ofEntropy === null) return null;
+  const gradients = chunksOf(count, chunkTokens).map(([start, length]) =>
     tidy(() => {
       const chunk = states.narrow(0, start, length).detach().requiresGrad_();
       // An entropy that is only measured was measured above.
@@ -79,10 +99,5 @@ function inChunks<Result extends { readonly loss: Tensor }>(
       return chunk.grad;
     }),
   );
-  // Where nothing below the output layer is trained there is nowhere to go on to.
-  if (tokens.states.requiresGrad) {
-    const known = gradients.filter((gradient) => gradient !== null);
-    tokens.states.backward(cat(known));
-  }
-  return result;
+  return cat(gradients.filter((gradient) => gradient !== null));
 }

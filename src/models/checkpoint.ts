@@ -12,17 +12,20 @@ export const INDEX_FILE = 'model.safetensors.index.json';
 /** The names of shards. */
 export const SHARD_NAME = /^model-\d{5}-of-\d{5}\.safetensors$/;
 
-/** @throws CheckpointError with advice unless `folder` is a folder with a config.json */
-export function assertModelFolder(folder: string): void {
+/**
+ * @param where the function that was given the folder, for messages
+ * @throws CheckpointError with advice unless `folder` is a folder with a config.json
+ */
+export function assertModelFolder(folder: string, where: string): void {
   const isFolder = existsSync(folder) && statSync(folder).isDirectory();
   if (isFolder && existsSync(join(folder, 'config.json'))) return;
   if (isFolder)
-    throw new CheckpointError(`loadModel: expected a config.json in ${folder}, there is none.`, {
+    throw new CheckpointError(`${where}: expected a config.json in ${folder}, there is none.`, {
       hint: 'A model folder has config.json, tokenizer.json and *.safetensors.',
     });
   const isHubId = /^[\w.-]+\/[\w.-]+$/.test(folder) && !existsSync(folder);
   throw new CheckpointError(
-    `loadModel: expected a model folder, but ${folder} ${existsSync(folder) ? 'is a file' : 'does not exist'}.`,
+    `${where}: expected a model folder, but ${folder} ${existsSync(folder) ? 'is a file' : 'does not exist'}.`,
     {
       hint: isHubId
         ? `If it is a model on the Hugging Face Hub, download it first: hf download ${folder} --local-dir ${basename(folder)}`
@@ -37,7 +40,7 @@ export function assertModelFolder(folder: string): void {
  * @throws CheckpointError when there are none, an index is malformed or names what is not there; IoError when a file
  *   cannot be read
  */
-export function openWeights(folder: string): SafetensorsFile {
+export function openWeights(folder: string, where: string): SafetensorsFile {
   const single = join(folder, WEIGHTS_FILE);
   if (existsSync(single)) return readSafetensors(single);
   const indexPath = join(folder, INDEX_FILE);
@@ -46,13 +49,13 @@ export function openWeights(folder: string): SafetensorsFile {
   const pickles = readdirSync(folder).filter((name) => /\.(bin|pt|pth)$/.test(name));
   if (pickles.length > 0)
     throw new CheckpointError(
-      `loadModel: expected ${WEIGHTS_FILE} in ${folder}, found ${pickles.join(', ')}, which can run code when it is read.`,
+      `${where}: expected ${WEIGHTS_FILE} in ${folder}, found ${pickles.join(', ')}, which can run code when it is read.`,
       {
         hint: 'Convert it with transformers: AutoModelForCausalLM.from_pretrained(folder).save_pretrained(folder)',
       },
     );
   throw new CheckpointError(
-    `loadModel: expected ${WEIGHTS_FILE} or ${INDEX_FILE} in ${folder}, there is neither.`,
+    `${where}: expected ${WEIGHTS_FILE} or ${INDEX_FILE} in ${folder}, there is neither.`,
   );
 }
 

@@ -2,20 +2,18 @@
  * The parts that `tokenLogprobs` and `backwardTokenLogprobs` share: which hidden state scores which token, and the scores
  * of a chunk of tokens. Internal to this folder.
  */
-import { ShapeError, ValueRangeError } from '../errors/index.js';
+import type { Linear } from '../nn/index.js';
 import {
   assertIntegerAtLeast,
   assertPositive,
-  assertRank,
   cat,
-  ones,
-  tensor,
   tidy,
-  zeros,
   type Dtype,
   type Tensor,
 } from '../torch/index.js';
 import type { CausalLm } from './causalLm.js';
+import { completionStates, type CompletionStates } from './completionStates.js';
+import { readScalars } from './scalarHead.js';
 import type { TokenLogprobs, TokenLogprobsInput } from './tokenLogprobs.js';
 import { flattenSupports, outsideSupports, type TokenSupport } from './tokenSupports.js';
 
@@ -24,20 +22,13 @@ const CHUNK_ELEMENTS = 2 ** 22;
 /** Fewer tokens a chunk than this would spend more on adding up the output layer's gradients than on computing them. */
 const MIN_CHUNK_TOKENS = 256;
 
-/** The completion tokens of a batch, one after the other, N in all, with what is needed to score them. */
-export interface CompletionTokens {
-  readonly count: number;
-  /** [N, D] The hidden state that predicts each token. Gradients flow into the model. */
-  readonly states: Tensor;
+/** The completion tokens of a batch with what is needed to score them. */
+export interface CompletionTokens extends CompletionStates {
   readonly scoring: Scoring;
   /** Tokens whose logits may stand in memory at a time. */
   readonly chunkTokens: number;
-  /** [N] → [B, T], exactly 0 where there is no token. */
-  spread(flat: Tensor): Tensor;
-  /** [B, T] → [N]. */
-  gather(spreadOut: Tensor): Tensor;
-  /** [B, T] */
-  readonly mask: Tensor;
+  /** Reads a value from each state. */
+  readonly valueHead: Linear | undefined;
 }
 
 /** How states are scored. */
@@ -67,82 +58,20 @@ export function completionTokens(model: CausalLm, input: TokenLogprobsInput): Co
     Math.max(MIN_CHUNK_TOKENS, Math.floor(CHUNK_ELEMENTS / model.config.vocabSize));
   assertPositive('tokenLogprobs', 'temperature', temperature);
   assertIntegerAtLeast('tokenLogprobs', 'chunkTokens', chunkTokens, 1);
-  const { rows, width, longest, places, targets, predictors } = layoutOf(input);
-  const { device } = model;
-  const dtype: Dtype = model.dtype === 'float64' ? 'float64' : 'float32';
-  const supports = flattenSupports(input, model.config.vocabSize);
-  const index = (values: readonly number[]): Tensor =>
-    tensor(Float64Array.from(values), { dtype: 'int64', device });
-  const place = index(places);
-  const spread = (flat: Tensor): Tensor =>
-    tidy(() =>
-      zeros([rows * width], { dtype, device })
-        .scatter(0, place, flat)
-        .view([rows, width]),
-    );
-  // The last token of the longest row predicts nothing that is asked for.
-  const used = inputIds.narrow(1, 0, Math.max(1, longest - 1));
+  const rows = completionStates('tokenLogprobs', model, input);
   return {
-    count: places.length,
-    states: model.hiddenStates({ inputIds: used }).flatten(0, 1).indexSelect(0, index(predictors)),
+    ...rows,
     scoring: {
       model,
-      targets: inputIds.to({ device }).flatten().indexSelect(0, index(targets)),
+      targets: inputIds.to({ device: model.device }).flatten().indexSelect(0, rows.targets),
       temperature,
       withEntropy,
-      dtype,
-      supports,
+      dtype: rows.dtype,
+      supports: flattenSupports(input, model.config.vocabSize),
     },
     chunkTokens,
-    spread,
-    gather: (spreadOut) => spreadOut.flatten().gather(0, place),
-    mask: spread(ones([places.length], { dtype, device })),
+    valueHead: input.valueHead,
   };
-}
-
-interface Layout {
-  readonly rows: number;
-  /** T */
-  readonly width: number;
-  /** Tokens of the longest row. */
-  readonly longest: number;
-  /** Of every completion token: where it goes in the flattened [B, T] … */
-  readonly places: readonly number[];
-  /** … where it stands in the flattened [B, L] … */
-  readonly targets: readonly number[];
-  /** … and where the hidden state that predicts it stands in the flattened [B, longest − 1]. */
-  readonly predictors: readonly number[];
-}
-
-function layoutOf({ inputIds, promptLengths, lengths }: TokenLogprobsInput): Layout {
-  assertRank('tokenLogprobs', '[B, L]', { inputIds });
-  const [rows, columns] = [inputIds.size(0), inputIds.size(1)];
-  if (promptLengths.length !== rows || lengths.length !== rows)
-    throw new ShapeError(
-      `tokenLogprobs: expected ${rows} promptLengths and lengths, one per row of inputIds, received ${promptLengths.length} and ${lengths.length}.`,
-    );
-  lengths.forEach((length, row) => {
-    const prompt = promptLengths[row] ?? 0;
-    const fits = Number.isInteger(prompt) && Number.isInteger(length);
-    if (!fits || prompt < 1 || length < prompt || length > columns)
-      throw new ValueRangeError(
-        `tokenLogprobs: expected 1 ≤ promptLengths[${row}] ≤ lengths[${row}] ≤ ${columns}, received ${prompt} and ${length}.`,
-      );
-  });
-  const longest = Math.max(...lengths);
-  const width = Math.max(...lengths.map((length, row) => length - (promptLengths[row] ?? 0)));
-  const places: number[] = [];
-  const targets: number[] = [];
-  const predictors: number[] = [];
-  lengths.forEach((length, row) => {
-    const prompt = promptLengths[row] ?? 0;
-    for (let position = prompt; position < length; position++) {
-      places.push(row * width + position - prompt);
-      targets.push(row * columns + position);
-      predictors.push(row * (longest - 1) + position - 1);
-    }
-  });
-  return { rows, width, longest, places, targets, predictors };
 }
 
 /** The scores of N states, at most `chunkTokens` of them at a time. */
@@ -160,12 +89,17 @@ export function scoreInChunks(scoring: Scoring, states: Tensor, chunkTokens: num
   };
 }
 
-/** Scores in their places. */
-export function spreadScores(tokens: CompletionTokens, scored: Scored): TokenLogprobs {
+/** Scores in their places, and values beside them where there is a head to read them from `states`. */
+export function spreadScores(
+  { spread, mask, valueHead, dtype }: CompletionTokens,
+  scored: Scored,
+  states: Tensor,
+): TokenLogprobs {
   return {
-    logprobs: tokens.spread(scored.logprobs),
-    mask: tokens.mask,
-    ...(scored.entropy && { entropy: tokens.spread(scored.entropy) }),
+    logprobs: spread(scored.logprobs),
+    mask,
+    ...(scored.entropy && { entropy: spread(scored.entropy) }),
+    ...(valueHead && { values: spread(readScalars('tokenLogprobs', valueHead, states, dtype)) }),
   };
 }
 

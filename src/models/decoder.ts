@@ -148,6 +148,21 @@ export class Decoder extends Module implements CausalLm {
     return hidden.linear(this.outputWeight());
   }
 
+  /**
+   * The same layers without an output layer: one of its own is freed. They belong to the result, and this decoder must
+   * not be used any more.
+   *
+   * @param config as this decoder's, but for what it says of the output layer and in `raw`
+   */
+  withoutHead(config: DecoderConfig): Decoder {
+    const weights = new Map(
+      [...this.namedParameters()].filter(([, weight]) => weight !== this.untiedHead?.weight),
+    );
+    this.untiedHead?.dispose();
+    this.inverseFrequencies.dispose();
+    return new Decoder({ ...config, tieWordEmbeddings: true }, weights, this.generationConfig);
+  }
+
   save(folder: string, options: SaveOptions = {}): Promise<void> {
     return saveModel(this, this.generationConfig, folder, options);
   }

@@ -1,6 +1,7 @@
 /** Language models: families, checkpoints in Hugging Face's layout, log-probabilities of given tokens. */
 export type { CausalLm, CausalLmInput, SaveOptions } from './causalLm.js';
 export { backwardTokenLogprobs } from './backwardTokenLogprobs.js';
+export type { CompletionRows } from './completionStates.js';
 export { createModel, type CreateModelOptions } from './createModel.js';
 export { Decoder, DecoderLayer } from './decoder.js';
 export {
@@ -13,6 +14,16 @@ export {
 } from './decoderConfig.js';
 export { readGenerationConfig, type GenerationConfig } from './generationConfig.js';
 export { loadModel, type LoadModelOptions } from './loadModel.js';
+export { loadScalarModel } from './loadScalarModel.js';
+export { createScalarHead, type ScalarHeadOptions } from './scalarHead.js';
+export { createScalarModel, ScalarModel } from './scalarModel.js';
+export {
+  sequenceScores,
+  tokenValues,
+  type ScalarParts,
+  type SequenceRows,
+  type TokenValues,
+} from './scalarValues.js';
 export { tokenLogprobs, type TokenLogprobs, type TokenLogprobsInput } from './tokenLogprobs.js';
 export type { TokenSupport } from './tokenSupports.js';
 export { parameterShapes, type ParameterKind, type ParameterShape } from './parameterShapes.js';

@@ -9,12 +9,20 @@ import {
   type Dtype,
   type Tensor,
 } from '../torch/index.js';
-import type { CausalLm, SaveOptions } from './causalLm.js';
+import type { SaveOptions } from './causalLm.js';
 import { INDEX_FILE, SHARD_NAME, WEIGHTS_FILE } from './checkpoint.js';
 import type { DecoderConfig } from './decoderConfig.js';
 import type { JsonObject } from './jsonFields.js';
 
 const DEFAULT_SHARD_BYTES = 5_000_000_000;
+
+/** What is saved of a model. */
+export interface SavedModel {
+  readonly config: DecoderConfig;
+  readonly dtype: Dtype;
+  /** Parameters by the names of the checkpoint. */
+  namedParameters(): ReadonlyMap<string, Tensor>;
+}
 
 /**
  * Writes config.json, generation_config.json and the weights of a model. Weights of an earlier save in the same folder
@@ -24,7 +32,7 @@ const DEFAULT_SHARD_BYTES = 5_000_000_000;
  * @throws IoError with the path when writing fails; ValueRangeError unless maxShardBytes is positive
  */
 export async function saveModel(
-  model: CausalLm,
+  model: SavedModel,
   generation: JsonObject | null,
   folder: string,
   { maxShardBytes = DEFAULT_SHARD_BYTES }: SaveOptions = {},

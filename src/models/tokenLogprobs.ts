@@ -1,17 +1,13 @@
 /** Log-probabilities that a model gives to completions that are already written. */
+import type { Linear } from '../nn/index.js';
 import { isGradEnabled, tidy, type Tensor } from '../torch/index.js';
 import type { CausalLm } from './causalLm.js';
+import type { CompletionRows } from './completionStates.js';
 import { completionTokens, scoreInChunks, spreadScores } from './completionTokens.js';
 import type { TokenSupport } from './tokenSupports.js';
 
-/** What `tokenLogprobs` reads. Row i is prompt ⊕ completion without a gap, then padding. */
-export interface TokenLogprobsInput {
-  /** [B, L] int64. What stands beyond a row's length must be some id of the vocabulary and changes nothing. */
-  readonly inputIds: Tensor;
-  /** B numbers of at least 1: tokens of the prompt. A token needs something before it to be predicted from. */
-  readonly promptLengths: readonly number[];
-  /** B numbers from promptLengths[i] to L: tokens of prompt and completion together. */
-  readonly lengths: readonly number[];
+/** What `tokenLogprobs` reads. */
+export interface TokenLogprobsInput extends CompletionRows {
   /** τ, by which logits are divided: 1 unless said. The sampler's, or its log-probabilities are others. */
   readonly temperature?: number | undefined;
   /** Tokens whose logits stand in memory at a time, see below; chosen by the vocabulary's size. */
@@ -24,6 +20,8 @@ export interface TokenLogprobsInput {
    * truncated and its trainer did not would have a mean ratio below 1: the mass that was kept.
    */
   readonly supports?: readonly (readonly TokenSupport[] | undefined)[] | undefined;
+  /** [1, D] Also read a value from the states that score the tokens: a value function on the policy's own trunk. */
+  readonly valueHead?: Linear | undefined;
 }
 
 /** What `tokenLogprobs` returns. T is the longest completion; position t of row i is its token promptLengths[i] + t. */
@@ -32,6 +30,8 @@ export interface TokenLogprobs {
   readonly logprobs: Tensor;
   /** [B, T] nats, exactly 0 beyond a row's completion; present if asked for. */
   readonly entropy?: Tensor;
+  /** [B, T] V of the state before token t, exactly 0 beyond a row's completion; present if there was a value head. */
+  readonly values?: Tensor;
   /** [B, T] 1 at tokens of the completion, 0 beyond; the dtype of `logprobs`. */
   readonly mask: Tensor;
 }
@@ -49,7 +49,7 @@ export interface TokenLogprobs {
  * With `supports` the softmax runs over the support S of each token only: logits outside of S count as −∞ and get no
  * gradient. Source: DeepSeek-AI 2025, arXiv:2512.02556, section 3.1, "Keep Sampling Mask".
  *
- * @returns gradients flow to the parameters, through `entropy` too
+ * @returns gradients flow to the parameters, through `entropy` and `values` too
  * @throws ShapeError unless the inputs fit together; ValueRangeError for a length or an id of a support out of range, a
  *   support without the token itself, or τ ≤ 0
  */
@@ -58,6 +58,6 @@ export function tokenLogprobs(model: CausalLm, input: TokenLogprobsInput): Token
     const tokens = completionTokens(model, input);
     const { states, scoring, count, chunkTokens } = tokens;
     const size = isGradEnabled() ? Math.max(1, count) : chunkTokens;
-    return spreadScores(tokens, scoreInChunks(scoring, states, size));
+    return spreadScores(tokens, scoreInChunks(scoring, states, size), states);
   });
 }

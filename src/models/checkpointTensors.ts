@@ -1,0 +1,81 @@
+/** Taking a model's tensors out of its opened checkpoint, all of them and no others. Internal to this folder. */
+import { CheckpointError } from '../errors/index.js';
+import { noGrad, tidy, type Dtype, type SafetensorsFile, type Tensor } from '../torch/index.js';
+import type { ParameterShape } from './parameterShapes.js';
+
+/** What to take and from where. */
+export interface TensorRequest {
+  /** The function that asks, for messages. */
+  readonly where: string;
+  readonly folder: string;
+  readonly file: SafetensorsFile;
+  /** By the names of the checkpoint. */
+  readonly shapes: ReadonlyMap<string, ParameterShape>;
+  /** float32 unless said. */
+  readonly dtype?: Dtype | undefined;
+  /** cpu unless said. */
+  readonly device?: string | undefined;
+}
+
+/**
+ * The tensors by name.
+ *
+ * @throws CheckpointError that lists every missing, surplus and misshapen tensor at once
+ */
+export function takeTensors(request: TensorRequest): Map<string, Tensor> {
+  const { file, shapes, dtype = 'float32', device = 'cpu' } = request;
+  checkTensors(request);
+  return noGrad(() => {
+    const weights = new Map<string, Tensor>();
+    for (const name of shapes.keys())
+      weights.set(
+        name,
+        tidy(() => file.tensor(name).to({ dtype, device })),
+      );
+    return weights;
+  });
+}
+
+function checkTensors({ where, folder, file, shapes }: TensorRequest): void {
+  const missing = [...shapes.keys()].filter((name) => !file.has(name));
+  const surplus = file.names.filter((name) => !shapes.has(name) && !isHarmless(name, shapes, file));
+  const misshapen = [...shapes].flatMap(([name, { shape }]) => {
+    if (!file.has(name) || String(file.shapeOf(name)) === String(shape)) return [];
+    return [`${name} [${file.shapeOf(name).join(', ')}] instead of [${shape.join(', ')}]`];
+  });
+  const faults = [
+    ['missing', missing],
+    ['not part of this model', surplus],
+    ['of another shape than config.json says', misshapen],
+  ] as const;
+  const found = faults.filter(([, names]) => names.length > 0);
+  if (found.length === 0) return;
+  const text = found.map(([fault, names]) => `${names.length} ${fault}: ${shorten(names)}`);
+  const isScalar = !shapes.has(SCORE) && file.has(SCORE);
+  throw new CheckpointError(
+    `${where}: the tensors in ${folder} do not fit: ${text.join('; ')}.`,
+    isScalar ? { hint: 'A reward or value model is opened with loadScalarModel.' } : {},
+  );
+}
+
+/** The checkpoint's name of a scalar head. */
+export const SCORE = 'score.weight';
+
+/** Old checkpoints carry the rotary frequencies, and some carry the output layer although it is tied. */
+function isHarmless(
+  name: string,
+  shapes: ReadonlyMap<string, ParameterShape>,
+  file: SafetensorsFile,
+): boolean {
+  if (name.endsWith('rotary_emb.inv_freq')) return true;
+  const embedding = 'model.embed_tokens.weight';
+  // It is not among the shapes, so it is tied, or the model has no output layer at all.
+  if (name !== 'lm_head.weight' || shapes.has(name) || !file.has(embedding)) return false;
+  if (file.dtypeOf(name) !== file.dtypeOf(embedding)) return false;
+  return tidy(() => file.tensor(name).equal(file.tensor(embedding)));
+}
+
+function shorten(names: readonly string[]): string {
+  const shown = names.slice(0, 10).join(', ');
+  return names.length > 10 ? `${shown} and ${names.length - 10} more` : shown;
+}
