@@ -10,3 +10,10 @@ export {
   type AdditionTask,
   type AdditionTaskOptions,
 } from './addition.js';
+export {
+  calculatorTask,
+  type CalculatorDemonstration,
+  type CalculatorProblem,
+  type CalculatorTask,
+  type CalculatorTaskOptions,
+} from './calculator.js';
