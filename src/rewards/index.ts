@@ -25,6 +25,36 @@ export {
   BUILTIN_REWARDS,
   parseRewardSpec,
   parseRewardWeight,
+  rewardColumn,
   type RewardSpec,
 } from './rewardSpec.js';
 export { loadReward, type LoadRewardOptions } from './loadReward.js';
+export { bleu, type BleuOptions, type BleuSettings } from './textMetrics/bleu.js';
+export {
+  rougeL,
+  rougeN,
+  type RougeLOptions,
+  type RougeNOptions,
+  type RougeScore,
+} from './textMetrics/rouge.js';
+export {
+  cider,
+  ciderD,
+  documentFrequencies,
+  type CiderDOptions,
+  type CiderOptions,
+  type DocumentFrequencies,
+  type DocumentFrequencyOptions,
+} from './textMetrics/cider.js';
+export {
+  bleuReward,
+  ciderDReward,
+  ciderReward,
+  rougeLReward,
+  rougeNReward,
+  type BleuRewardOptions,
+  type CiderDRewardOptions,
+  type CiderRewardOptions,
+  type RougeLRewardOptions,
+  type RougeNRewardOptions,
+} from './textMetrics/metricRewards.js';

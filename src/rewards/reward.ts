@@ -39,6 +39,11 @@ export interface NamedReward<Row = Readonly<Record<string, unknown>>> {
   readonly name: string;
   readonly weight: number;
   readonly fn: RewardFunction<Row>;
+  /**
+   * Called once with the values of all rows of the data before anything is scored; in training those of the training
+   * data. For what a score needs to know of the other rows.
+   */
+  readonly prepare?: ((rows: readonly Readonly<Record<string, unknown>>[]) => void) | undefined;
 }
 
 /**

@@ -1,6 +1,12 @@
 import assert from 'node:assert/strict';
 import { describe, test } from 'node:test';
-import { parseRewardSpec, parseRewardWeight, type RewardInput } from './index.js';
+import {
+  BUILTIN_REWARDS,
+  parseRewardSpec,
+  parseRewardWeight,
+  rewardColumn,
+  type RewardInput,
+} from './index.js';
 
 const input = (completion: string, completionTokens = 0): RewardInput => ({
   prompt: '',
@@ -46,9 +52,16 @@ describe('parseRewardSpec', () => {
   const faults: [spec: string, message: string][] = [
     [
       './reward',
-      'expected a file that ends in .ts or .js or a built-in reward (exact-match, numeric-match, format, length), received "./reward".',
+      'expected a file that ends in .ts or .js or a built-in reward (exact-match, numeric-match, format, length, bleu, rouge-1, rouge-2, rouge-l, cider-d, cider), received "./reward".',
     ],
     ['exact-match:', 'expected a column after the colon, received "exact-match:".'],
+    ['numeric-match:', 'expected a column after the colon, received "numeric-match:".'],
+    ['bleu:', 'expected a column after the colon, received "bleu:".'],
+    ['rouge-1:', 'expected a column after the colon, received "rouge-1:".'],
+    ['rouge-2:', 'expected a column after the colon, received "rouge-2:".'],
+    ['rouge-l:', 'expected a column after the colon, received "rouge-l:".'],
+    ['cider-d:', 'expected a column after the colon, received "cider-d:".'],
+    ['cider:', 'expected a column after the colon, received "cider:".'],
     ['format', 'expected a pattern between slashes, received "format".'],
     ['format:abc', 'expected a pattern between slashes, received "format:abc".'],
     ['length', 'expected a positive number of tokens, received "length".'],
@@ -70,6 +83,28 @@ describe('parseRewardSpec', () => {
         code: 'E_REWARD',
         message: /^parseRewardSpec: expected a regular expression in "format:.*", but Invalid/,
       });
+    }
+  });
+});
+
+describe('rewardColumn', () => {
+  test('is the column that a built-in reward compares with', () => {
+    for (const name of Object.keys(BUILTIN_REWARDS)) {
+      const byDefault = {
+        ...{ 'exact-match': 'answer', 'numeric-match': 'answer' },
+        ...{ format: undefined, length: undefined },
+      };
+      const expected = Object.hasOwn(byDefault, name)
+        ? byDefault[name as keyof typeof byDefault]
+        : 'references';
+      assert.equal(rewardColumn(name), expected, name);
+      assert.equal(rewardColumn(`${name}:a:b`), expected && 'a:b', name);
+    }
+  });
+
+  test('is undefined for files, whatever they are called', () => {
+    for (const spec of ['./bleu.ts', 'bleu:x.js', './rewards.ts#bleu', 'constructor']) {
+      assert.equal(rewardColumn(spec), undefined);
     }
   });
 });
