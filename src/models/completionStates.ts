@@ -26,7 +26,7 @@ export interface CompletionStates {
   /** Of everything that is computed from the states: float64 for a float64 model, else float32. */
   readonly dtype: Dtype;
   /** [N] → [B, T], exactly 0 where there is no token. */
-  spread(flat: Tensor): Tensor;
+  readonly spread: (flat: Tensor) => Tensor;
   /** [B, T] */
   readonly mask: Tensor;
 }

@@ -2,11 +2,11 @@
  * A decoder with a scalar head in place of its output layer: reward models and value models. Knows the layout that
  * transformers' AutoModelForSequenceClassification with one label has on disk.
  */
-import { Linear, Module } from '../nn/index.js';
+import { Module, type Linear } from '../nn/index.js';
 import type { Dtype, Tensor } from '../torch/index.js';
 import type { CausalLmInput, SaveOptions } from './causalLm.js';
 import { scoreDtype } from './completionStates.js';
-import { Decoder } from './decoder.js';
+import type { Decoder } from './decoder.js';
 import type { DecoderConfig } from './decoderConfig.js';
 import { createScalarHead, readScalars, type ScalarHeadOptions } from './scalarHead.js';
 import { saveModel } from './saveModel.js';

@@ -1,0 +1,40 @@
+"""Opens scalar models that posttrain saved with transformers and compares scores; see savedScalarModels.ts.
+
+    npx tsx tools/golden/savedScalarModels.ts /tmp/scalars && python tools/golden/checkSavedScalars.py /tmp/scalars
+
+Exits with 1 when transformers misses or ignores a tensor, makes another class of the folder, or computes other scores, in
+one padded batch or row by row: by more than 1e-5 in float32, and by more than 2e-2 of the largest score in bfloat16.
+"""
+
+import json
+import sys
+from pathlib import Path
+
+import torch
+from transformers import AutoConfig, AutoModelForSequenceClassification
+
+
+@torch.no_grad()
+def check(folder):
+    ours = json.loads((folder / "ours.json").read_text())
+    model, info = AutoModelForSequenceClassification.from_pretrained(folder, dtype="auto", output_loading_info=True)
+    model.eval()
+    ids = torch.tensor(ours["inputIds"])
+    mask = torch.arange(ids.shape[1]) < torch.tensor(ours["lengths"]).unsqueeze(1)
+    batch = model(ids, attention_mask=mask.long()).logits
+    rows = torch.cat([model(row[:length].unsqueeze(0)).logits for row, length in zip(ids, ours["lengths"])])
+    expected = torch.tensor(ours["scores"], dtype=torch.float64)
+    difference = max(float((scores.squeeze(-1).double() - expected).abs().max()) for scores in (batch, rows))
+    tolerance = 1e-5 if model.dtype == torch.float32 else 2e-2 * float(expected.abs().max())
+    faults = {key: value for key, value in info.items() if value}
+    named = AutoConfig.from_pretrained(folder).architectures == [type(model).__name__]
+    good = not faults and named and model.num_labels == 1 and difference <= tolerance
+    print(f"{'ok  ' if good else 'FAIL'} {folder.name}: {model.dtype}, max difference {difference:.2e}", faults or "")
+    return good
+
+
+if __name__ == "__main__":
+    folders = sorted(path for path in Path(sys.argv[1]).iterdir() if path.is_dir())
+    results = [check(folder) for folder in folders]
+    print(f"{sum(results)} of {len(results)} folders are as they should be")
+    sys.exit(0 if results and all(results) else 1)
