@@ -78,10 +78,31 @@ describe('groupAdvantages', () => {
     });
   });
 
+  describe('by hand: scale centered', () => {
+    test('divides by the std of the differences to the groups’ means, however far these are apart', () => {
+      // Differences −2, 2, −1, 1: their mean is 0, squares 10, std √(10/3). The raw rewards 0, 4, 100, 102 have another.
+      const std = Math.sqrt(10 / 3);
+      const rewards = f64([0, 4, 100, 102]);
+      const advantages = groupAdvantages({ rewards, groupSize: 2, scale: 'centered', epsilon: 0 });
+      expectClose(advantages, [-2 / std, 2 / std, -1 / std, 1 / std], EXACT);
+    });
+    test('an unscored row is left out; a lone scored row has the difference 0', () => {
+      // Differences −2, 2 and 0: std √(8/2).
+      const rewards = f64([0, 4, 10, NaN]);
+      const advantages = groupAdvantages({ rewards, groupSize: 2, scale: 'centered', epsilon: 0 });
+      expectClose(advantages, [-1, 1, 0, 0], EXACT);
+    });
+    test('of one group is scale group', () => {
+      const of = (scale: AdvantageScale) =>
+        groupAdvantages({ rewards: f64([1, 5, 2]), groupSize: 3, scale });
+      expectClose(of('centered'), of('group'), EXACT);
+    });
+  });
+
   describe('properties', () => {
     test('a group without variance gives exactly 0, whatever the rounding of its mean', () => {
       for (const dtype of ['float64', 'float32', 'bfloat16'] as const) {
-        for (const scale of ['group', 'batch', 'none'] as const) {
+        for (const scale of ['group', 'batch', 'centered', 'none'] as const) {
           for (const epsilon of [1e-4, 0]) {
             const rewards = tensor([0.1, 0.1, 0.1, 0.7, 0.7, 0.7], { dtype });
             const advantages = groupAdvantages({ rewards, groupSize: 3, scale, epsilon });
@@ -91,7 +112,7 @@ describe('groupAdvantages', () => {
       }
     });
     test('a batch in which nothing, or one row, was scored is all 0', () => {
-      for (const scale of ['group', 'batch', 'none'] as const) {
+      for (const scale of ['group', 'batch', 'centered', 'none'] as const) {
         for (const rewards of [
           [NaN, NaN],
           [NaN, 3],
@@ -173,7 +194,7 @@ describe('groupAdvantages', () => {
         () =>
           groupAdvantages({ rewards: f64([1, 2]), groupSize: 2, scale: 'std' as AdvantageScale }),
         new ValueRangeError(
-          'groupAdvantages: expected scale to be group, batch or none, received "std".',
+          'groupAdvantages: expected scale to be group, batch, centered or none, received "std".',
         ),
       );
     });

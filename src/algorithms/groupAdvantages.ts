@@ -16,6 +16,8 @@ export type AdvantageScale =
   | 'group'
   /** The unbiased std of all scored rewards of the batch. Liu et al. 2025, arXiv:2508.08221. */
   | 'batch'
+  /** The unbiased std of all centred rewards r − mean(group) of the batch. ScaleRL, arXiv:2510.13786, §4. */
+  | 'centered'
   /** Nothing. Dr. GRPO, arXiv:2503.20783, and DeepSeek-V3.2. */
   | 'none';
 
@@ -76,6 +78,13 @@ function advantageDivisor(
       const divisor = unbiasedStd(groups.flat().filter(isScored)) + epsilon;
       return () => divisor;
     }
+    case 'centered': {
+      const centered = groups
+        .map((group) => group.filter(isScored))
+        .flatMap((scored) => scored.map((reward) => reward - mean(scored)));
+      const divisor = unbiasedStd(centered) + epsilon;
+      return () => divisor;
+    }
     case 'none':
       return () => 1;
     default:
@@ -85,6 +94,6 @@ function advantageDivisor(
 
 function unknownScale(scale: never): ValueRangeError {
   return new ValueRangeError(
-    `groupAdvantages: expected scale to be group, batch or none, received ${JSON.stringify(scale)}.`,
+    `groupAdvantages: expected scale to be group, batch, centered or none, received ${JSON.stringify(scale)}.`,
   );
 }

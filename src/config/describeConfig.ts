@@ -41,7 +41,8 @@ function rowsOf(schema: SettingSchema, prefix: string): SettingRow[] {
       description: child.description ?? '',
       origin: child.origin ?? '',
     };
-    const inner = child.oneOf === undefined ? [] : rowsOf(child, `${name}.`);
+    const isChoice = child.oneOf !== undefined || child.anyOf !== undefined;
+    const inner = isChoice ? rowsOf(child, `${name}.`) : [];
     return [row, ...inner.filter(({ description }) => description !== '')];
   });
 }

@@ -1,4 +1,11 @@
 import * as z from 'zod';
+import { GRPO_RULES } from './grpoRules.js';
+import {
+  clipSetting,
+  minibatchSizeSetting,
+  reductionSetting,
+  rolloutSettings,
+} from './onPolicySettings.js';
 import {
   learningRateSetting,
   optimizerSettings,
@@ -7,105 +14,117 @@ import {
   warmupStepsSetting,
   weightDecaySetting,
 } from './sharedSettings.js';
+import { withRules } from './rules.js';
 
 const DEEPSEEK_MATH = 'Shao et al. 2024 (DeepSeekMath), arXiv:2402.03300';
-const PPO = 'Schulman et al. 2017 (PPO), arXiv:1707.06347, Table 1';
+const DEEPSEEK_V32 = 'DeepSeek-V3.2 2025, arXiv:2512.02556, §3.1';
+const DAPO = 'Yu et al. 2025 (DAPO), arXiv:2503.14476';
 
-const TRUNCATION =
-  'training samples from the whole distribution. A truncated one would have to be stored per token and applied to the policy too; without that the ratio is not 1 on-policy but the kept probability mass';
-
-const reduction = z
+const objective = z
   .discriminatedUnion('kind', [
-    z.strictObject({ kind: z.literal('sequenceMean') }),
-    z.strictObject({ kind: z.literal('tokenMean') }),
     z.strictObject({
-      kind: z.literal('constant'),
-      budget: z.int().min(1).meta({
-        description: 'Tokens that every completion is divided by, whatever its length.',
-        origin: 'No default. Dr. GRPO (arXiv:2503.20783) takes the longest completion allowed.',
+      kind: z.literal('ppoClip'),
+      dualClip: z.number().gt(1).nullable().default(null).meta({
+        description: 'c: the objective of a negative advantage is not below c·Â; null is off.',
+        origin: 'Ours: off, as in DeepSeekMath. Ye et al. 2020, arXiv:1912.09729, take 3.',
       }),
     }),
-    z.strictObject({ kind: z.literal('sequenceSum') }),
-    z.strictObject({ kind: z.literal('promptMean') }),
+    z.strictObject({
+      kind: z.literal('gspo'),
+      level: z.enum(['sequence', 'token']).default('sequence').meta({
+        description: 'sequence, or GSPO-token: the same ratio with a gradient per token.',
+        origin: 'Zheng et al. 2025 (GSPO), arXiv:2507.18071, Eq. 5.',
+      }),
+    }),
+    z.strictObject({
+      kind: z.literal('cispo'),
+      low: z.number().min(0).max(1).default(0).meta({
+        description: 'Smallest importance weight. A bound of the ratio itself, not a distance.',
+        origin: 'MiniMax-M1 2025, arXiv:2506.13585, §3.1, which has no lower bound.',
+      }),
+      high: z.number().min(1).default(5).meta({
+        description: 'Largest importance weight. A bound of the ratio itself, not a distance.',
+        origin:
+          'Ours. A bound below 1 would make every weight the same (TRL’s default does); ART takes 5.',
+      }),
+    }),
+    z.strictObject({ kind: z.literal('reinforce') }),
+    z.strictObject({
+      kind: z.literal('groupPreference'),
+      goodCompletions: z.int().min(1).default(1).meta({
+        description: 'k: how many of a group, by score, are the good ones.',
+        origin: 'Ours: with groups of two it is then the loss of online DPO.',
+      }),
+      beta: z.number().positive().default(0.1).meta({
+        description: 'β of the implicit reward β·log(π/π_ref).',
+        origin: 'Rafailov et al. 2023 (DPO), arXiv:2305.18290, Appendix B.',
+      }),
+    }),
   ])
-  .default({ kind: 'sequenceMean' })
+  .default({ kind: 'ppoClip', dualClip: null })
   .meta({
     description:
-      'How token losses become one number: sequenceMean (each completion counts the same), tokenMean (each token), constant with a budget (sum over budget), sequenceSum, promptMean (each prompt).',
+      'What is maximised per token: ppoClip and gspo (both with clip), cispo (with its own bounds), reinforce (no ratio), groupPreference (good against bad completions of a group).',
     origin: `${DEEPSEEK_MATH}, Eq. 3.`,
   });
 
-const clip = z
+const importanceWeights = z
   .strictObject({
-    low: z
-      .number()
-      .positive()
-      .lt(1)
-      .default(0.2)
-      .meta({
-        description: 'ε_low: ratios below 1 − low are clipped where the advantage is negative.',
-        origin: `${PPO} (ε = 0.2).`,
-      }),
-    high: z
-      .number()
-      .positive()
-      .default(0.2)
-      .meta({
-        description:
-          'ε_high: ratios above 1 + high are clipped where the advantage is positive. DAPO raises it to 0.28.',
-        origin: `${PPO} (ε = 0.2).`,
-      }),
-  })
-  .prefault({});
-
-const sampling = z
-  .strictObject({
-    maxNewTokens: z.int().min(1).default(256).meta({
-      description: 'Most tokens of one completion.',
-      origin: `TRL's max_completion_length. DeepSeekMath used 1024.`,
+    cap: z.number().positive().default(2).meta({
+      description: 'Largest weight.',
+      origin: 'Yao et al. 2025, "Your Efficient RL Framework Secretly Brings You Off-Policy RL".',
     }),
-    temperature: z.number().positive().default(1).meta({
-      description: 'Temperature of sampling; the policy is trained at the same one.',
-      origin: 'Ours: 1 is the distribution that the objective is about.',
+    level: z.enum(['token', 'sequence']).default('token').meta({
+      description: 'A weight per token, or the geometric mean of the row.',
+      origin: 'The same.',
+    }),
+    mode: z.enum(['truncate', 'mask']).default('truncate').meta({
+      description: 'What happens above the cap: the weight becomes the cap, or 0.',
+      origin: 'The same.',
     }),
   })
-  .prefault({})
+  .nullable()
+  .default(null)
   .meta({
-    refused: {
-      topK: TRUNCATION,
-      topP: TRUNCATION,
-      minP: TRUNCATION,
-      repetitionPenalty:
-        'a penalty makes the sampler another distribution than the policy that is trained',
-    },
+    description:
+      'Truncated importance weights exp(oldLogprobs − rolloutLogprobs) on the policy term, for rollouts of other weights or of another engine; null is off.',
+    origin: 'Ours: off. Our sampler and trainer agree up to rounding.',
   });
 
-/**
- * Settings of a GRPO run. Keys are the same in code, in config files and after `--set`. Defaults are DeepSeekMath's
- * (§4.2) where it names one; groups and completions are smaller, so that a first run fits one small machine.
- */
-export const GrpoConfig = z
+const dynamicSampling = z
   .strictObject({
-    steps: z.int().min(1).default(500).meta({
-      description: 'Rollout phases of the run, each followed by its updates.',
-      origin: 'Ours. Rewards tell when to stop; a run that is resumed with more steps goes on.',
-    }),
-    promptsPerStep: z
-      .int()
-      .min(1)
-      .default(16)
+    filterOn: z
+      .enum(['accuracy', 'reward'])
+      .default('accuracy')
       .meta({
-        description: 'P: prompts per rollout phase.',
-        origin: `${DEEPSEEK_MATH}, §4.2: a batch of 1024 completions, 64 of each prompt.`,
+        description:
+          'What must vary in a group: accuracy (accuracyReward, before any penalty of ours), or the reward that is used, penalties included.',
+        origin: `${DAPO}, §3.2: accuracy 0 or 1. A length penalty gives all-correct groups variance.`,
       }),
-    groupSize: z.int().min(2).default(8).meta({
-      description: 'G: completions sampled per prompt. Their mean reward is the baseline.',
-      origin: `TRL's num_generations. DeepSeekMath used 64.`,
-    }),
-    sampling,
-    maxPromptLength: z.int().min(1).default(512).meta({
-      description: 'Rows whose prompt has more tokens are left out.',
+    accuracyReward: z.string().nullable().default(null).meta({
+      description:
+        'Name of the reward that is the accuracy; null takes the weighted sum before penalties.',
       origin: 'Ours.',
+    }),
+    maxRounds: z.int().min(1).default(4).meta({
+      description:
+        'Most rollouts per step. When they are spent, the batch is filled with groups without variance.',
+      origin: 'Ours. The paper sets no bound; its code takes 10 generation batches.',
+    }),
+  })
+  .nullable()
+  .default(null)
+  .meta({
+    description: 'Sample further prompts until every group of the batch has variance; null is off.',
+    origin: `Ours: off, as in DeepSeekMath. ${DAPO}, §3.2.`,
+  });
+
+const settings = z
+  .strictObject({
+    ...rolloutSettings,
+    groupSize: z.int().min(1).default(8).meta({
+      description: 'G: completions sampled per prompt.',
+      origin: `TRL's num_generations. DeepSeekMath used 64.`,
     }),
     updatesPerRollout: z
       .int()
@@ -115,62 +134,130 @@ export const GrpoConfig = z
         description: 'μ: passes over each rollout. 1 keeps training on-policy.',
         origin: `${DEEPSEEK_MATH}, §4.2: "only has a single update following each exploration stage".`,
       }),
-    minibatchSize: z
-      .int()
-      .min(2)
-      .nullable()
-      .default(null)
+    minibatchSize: minibatchSizeSetting,
+    objective,
+    clip: clipSetting,
+    baseline: z
+      .enum(['groupMean', 'leaveOneOut', 'greedy', 'secondBest', 'none'])
+      .default('groupMean')
       .meta({
         description:
-          'Completions per optimizer step, a multiple of groupSize; null takes the whole rollout.',
-        origin: `${DEEPSEEK_MATH}, §4.2, as for updatesPerRollout.`,
+          'What is subtracted from the reward: the mean of the group, of its other completions (RLOO), the reward of the greedy completion (SCST, ReMax), of the second best for the best alone (pass@k), or nothing (REINFORCE++, with whitenAdvantages).',
+        origin: `${DEEPSEEK_MATH}, §4.1.2.`,
       }),
-    clip,
+    advantageScale: z
+      .enum(['group', 'batch', 'centered', 'none'])
+      .default('group')
+      .meta({
+        description:
+          'What the difference to the mean reward is divided by: the std of the group, of all rewards of the rollout (batch), of all such differences (centered, ScaleRL), or nothing (Dr. GRPO).',
+        origin: `${DEEPSEEK_MATH}, §4.1.2.`,
+      }),
+    whitenAdvantages: z.boolean().default(false).meta({
+      description: 'Standardise the advantages over all counted tokens of the rollout.',
+      origin: 'Ours: off, as in DeepSeekMath. REINFORCE++ (arXiv:2501.03262) does.',
+    }),
+    reduction: reductionSetting('sequenceMean', `${DEEPSEEK_MATH}, Eq. 3.`),
     klCoef: z
       .number()
       .min(0)
       .default(0.04)
       .meta({
-        description:
-          'β: weight of the KL to the reference in the loss. 0 loads no reference model.',
+        description: 'β: weight of the KL to the reference. 0 loads no reference model.',
         origin: `${DEEPSEEK_MATH}, §4.2: "The KL coefficient is 0.04".`,
       }),
+    klPlacement: z
+      .enum(['loss', 'reward'])
+      .default('loss')
+      .meta({
+        description:
+          'Whether the KL is a term of the loss, or subtracted from the reward (of the completion; with baseline none, of each token).',
+        origin: `${DEEPSEEK_MATH}, §4.1.1: "instead of adding KL penalty in the reward".`,
+      }),
     klEstimator: z
-      .enum(['k2', 'k3', 'k3Unbiased'])
+      .enum(['k1', 'k2', 'k3', 'k3Unbiased'])
       .default('k3')
       .meta({
         description:
-          'Estimator of the KL in the loss. k2 has the right gradient only on-policy, k3Unbiased always; k3 is the published form and pulls towards the forward KL.',
+          'Estimator of the KL. In the loss: k2 has the right gradient only on-policy, k3Unbiased always; k3 is the published form and pulls towards the forward KL. In the reward: k1.',
         origin: `${DEEPSEEK_MATH}, Eq. 4.`,
-        refusedValues: {
-          k1: 'as a loss its expected gradient on-policy is zero, so it has no effect',
-        },
       }),
-    reduction,
-    advantageScale: z
-      .enum(['group', 'batch', 'none'])
-      .default('group')
+    referenceEvery: z.int().min(1).nullable().default(null).meta({
+      description:
+        'Steps after which the reference is replaced by the policy, again and again; null keeps the first one.',
+      origin: 'Ours: never, as in DeepSeekMath within an iteration. DeepSeek-R1 does.',
+    }),
+    normalizeRewards: z.boolean().default(false).meta({
+      description:
+        'Centre each reward and divide it by its std in the group before the weighted sum, so that no objective drowns another by its scale. With advantageScale batch it is GDPO.',
+      origin: 'Ours: off. GDPO (arXiv:2601.05242) normalises each reward on its own.',
+    }),
+    overlongPenalty: z
+      .strictObject({
+        cacheTokens: z
+          .int()
+          .min(0)
+          .meta({
+            description: 'How many tokens before sampling.maxNewTokens the penalty begins.',
+            origin: `No default. ${DAPO}, §4.1: 4,096 before 20,480.`,
+          }),
+        weight: z
+          .number()
+          .positive()
+          .default(1)
+          .meta({
+            description: 'What the penalty, from 0 to −1, is multiplied by.',
+            origin: `${DAPO}, Eq. 13.`,
+          }),
+      })
+      .nullable()
+      .default(null)
       .meta({
         description:
-          'What the difference to the mean reward is divided by: the std of the group, of the batch, or nothing (Dr. GRPO).',
-        origin: `${DEEPSEEK_MATH}, §4.1.2.`,
+          'Soft overlong penalty, added to the reward as a completion nears the limit; null is off.',
+        origin: `Ours: off, as in DeepSeekMath. ${DAPO}, §3.4.`,
       }),
-    rewardWeights: z.record(z.string(), z.number()).default({}).meta({
-      description: 'Weights of rewards by name. A reward that is not named here keeps its own, 1.',
-      origin: 'Ours.',
-    }),
-    rewardTimeoutSeconds: z.number().positive().default(30).meta({
-      description: 'How long an asynchronous reward may take per completion.',
-      origin: 'Ours.',
-    }),
-    rewardConcurrency: z.int().min(1).default(32).meta({
-      description: 'How many calls of rewards may wait at the same time.',
-      origin: 'Ours.',
-    }),
-    samplesPerStep: z.int().min(0).default(4).meta({
+    overlongFiltering: z
+      .boolean()
+      .default(false)
+      .meta({
+        description:
+          'Leave truncated completions out of the loss. They still count in the baseline.',
+        origin: `Ours: off, as in DeepSeekMath. ${DAPO}, §3.4.`,
+      }),
+    dynamicSampling,
+    dropGroupsWithoutVariance: z.boolean().default(false).meta({
       description:
-        'Completions per step that are written to samples.jsonl with all their tokens, rounded up to whole groups.',
-      origin: 'Ours: enough to read, little enough to keep.',
+        'Leave groups whose rewards are all equal out of the batch, so that they no longer count as rows, tokens or prompts.',
+      origin: 'Ours: off, as in DeepSeekMath. ScaleRL (arXiv:2510.13786) does.',
+    }),
+    ratioAgainst: z.enum(['old', 'rollout']).default('old').meta({
+      description:
+        'Which log-probabilities the ratio ρ is taken against: oldLogprobs (the policy before this step’s first update), or rolloutLogprobs (the weights that drew the sample, for stale rollouts).',
+      origin: 'Schulman et al. 2017, arXiv:1707.06347, Eq. 6. On-policy the two are the same.',
+    }),
+    importanceWeights,
+    offPolicyMask: z
+      .strictObject({
+        threshold: z
+          .number()
+          .min(0)
+          .meta({
+            description: 'δ, nats per token: how far the policy may have moved from a bad sample.',
+            origin: `No default: ${DEEPSEEK_V32}, Eq. 9, does not tell its δ.`,
+          }),
+      })
+      .nullable()
+      .default(null)
+      .meta({
+        description:
+          'Leave rows with a negative advantage out of the policy term once the policy has moved away from them; null is off.',
+        origin: `Ours: off, as in DeepSeekMath. ${DEEPSEEK_V32}.`,
+      }),
+    rolloutLag: z.int().min(0).default(0).meta({
+      description:
+        'Steps by which sampling runs ahead of training, as an asynchronous sampler does: a step trains on the rollout drawn this many steps before.',
+      origin: 'Ours: 0 is on-policy.',
     }),
     learningRate: learningRateSetting(
       1e-6,
@@ -182,31 +269,16 @@ export const GrpoConfig = z
     ...optimizerSettings,
     ...runSettings,
   })
-  .refine((c) => c.minibatchSize === null || c.minibatchSize % c.groupSize === 0, {
-    error: 'a multiple of groupSize, so that no group is split',
-    path: ['minibatchSize'],
-    when: hasSizes,
-  })
-  .refine(
-    (c) => c.minibatchSize === null || (c.promptsPerStep * c.groupSize) % c.minibatchSize === 0,
-    {
-      error:
-        'a divisor of promptsPerStep × groupSize, so that every optimizer step sees as many completions',
-      path: ['minibatchSize'],
-      when: hasSizes,
-    },
-  )
   .meta({ title: 'GRPO' });
 
-/** The rules about sizes can be judged as soon as the sizes themselves are sound, whatever else is wrong. */
-function hasSizes({ issues }: z.core.ParsePayload): boolean {
-  const sizes: unknown[] = ['minibatchSize', 'groupSize', 'promptsPerStep'];
-  return !issues.some(({ code, path = [] }) =>
-    path.length === 0 ? code === 'invalid_type' : sizes.includes(path[0]),
-  );
-}
+/**
+ * Settings of a GRPO run and of its family. Keys are the same in code, in config files and after `--set`. Defaults are
+ * DeepSeekMath's (§4.2) where it names one; groups and completions are smaller, so that a first run fits one small
+ * machine. Presets (`GRPO_PRESETS`) are settings too.
+ */
+export const GrpoConfig = withRules(settings, GRPO_RULES).meta({ title: 'GRPO' });
 
 /** Resolved settings of a GRPO run. `reduction.kind` promptMean takes its group size from `groupSize`. */
-export type GrpoConfig = z.output<typeof GrpoConfig>;
+export type GrpoConfig = z.output<typeof settings>;
 /** Settings of a GRPO run as a user writes them: every key may be left out. */
-export type GrpoConfigInput = z.input<typeof GrpoConfig>;
+export type GrpoConfigInput = z.input<typeof settings>;

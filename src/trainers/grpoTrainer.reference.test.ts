@@ -130,7 +130,9 @@ function byFormulas(config: GrpoConfig, samples: readonly SampleRecord[]): Writt
         const clipped = ratio.clamp(1 - clip.low, 1 + clip.high).mul(advantage);
         const toRef = tensor(ref[index] ?? [], { dtype: 'float64' }).sub(logprobs);
         const k3 = toRef.exp().sub(1).sub(toRef);
-        const kl = { k2: toRef.square().div(2), k3, k3Unbiased: ratio.mul(k3) }[klEstimator];
+        const kl = { k1: toRef.neg(), k2: toRef.square().div(2), k3, k3Unbiased: ratio.mul(k3) }[
+          klEstimator
+        ];
         loss = loss.add(free.minimum(clipped).neg().add(kl.mul(klCoef)).sum().mul(weight));
       });
       loss.backward();

@@ -1,50 +1,69 @@
-/** Group Relative Policy Optimization: the mean reward of a group of completions is its baseline. */
-import { entropyBonus, groupAdvantages, klLoss, ppoClipLoss } from '../algorithms/index.js';
+/** Group Relative Policy Optimization and its family: what is done per step, with the methods as settings. */
 import type { GrpoConfig } from '../config/index.js';
-import { BatchOrder, type BatchPosition, type PromptExample } from '../data/index.js';
-import { CheckpointError } from '../errors/index.js';
 import { backwardTokenLogprobs, tokenLogprobs, type TokenLogprobs } from '../models/index.js';
-import { deriveSeed, noGrad, tensor, tidy, type Tensor } from '../torch/index.js';
-import { checkGrpoParts, type GrpoParts } from './grpoParts.js';
+import { deriveSeed, noGrad, tidy, type Tensor } from '../torch/index.js';
+import { rowAdvantages } from './advantages.js';
+import { checkGrpoParts, needsReference, overlongPenalty, type GrpoParts } from './grpoParts.js';
+import { groupMinibatches, updatesPerStep } from './minibatches.js';
+import { forecastNullGroups, type NullGroupForecast } from './nullGroups.js';
 import { StatSums, StepMeans, takeOptimizerStep } from './optimizerStep.js';
-import { checkRatioInvariant, type RatioDeviation } from './ratioInvariant.js';
 import {
-  describeFailures,
+  groupStays,
+  objectiveReduction,
+  policyObjective,
+  rowCounts,
+  rowMoves,
+} from './policyObjective.js';
+import { checkRatioInvariant, type RatioDeviation } from './ratioInvariant.js';
+import { describeFailures, type RolloutRow } from './rollout.js';
+import {
   firstGroups,
-  groupMinibatches,
-  rollout,
+  groupsOf,
+  mean,
   rolloutMetrics,
   sampleRecord,
   shareWithoutVariance,
-  type RolloutRow,
-} from './rollout.js';
-import { savedCount, savedOrder, type SavedState } from './savedState.js';
+} from './rolloutRecord.js';
+import { RolloutSource } from './rolloutSource.js';
+import {
+  checkSavedRun,
+  copyParameters,
+  nestedState,
+  savedCount,
+  withoutPrefix,
+  withPrefix,
+  type SavedState,
+} from './savedState.js';
 import {
   collate,
   logprobPass,
   lossWeights,
   microBatchesByUse,
-  perToken,
   rememberOldLogprobs,
+  weightsOfRows,
 } from './tokenRows.js';
 import type { StepReport, Trainer } from './trainer.js';
 
 interface TrainingRow extends RolloutRow {
-  readonly advantage: number;
+  /** One per token. */
+  readonly advantages: readonly number[];
   readonly refLogprobs: readonly number[] | undefined;
   /** nats, of the policy before this step's first update. Empty until it is known. */
   oldLogprobs: readonly number[];
 }
 
 /**
- * Per step: sample G completions of each prompt, score them, take the group's mean reward as baseline, and make μ passes
- * of clipped policy-gradient updates with a KL term to the frozen reference.
+ * Per step: sample G completions of each prompt, score them, take advantages against a baseline, and make μ passes of
+ * policy-gradient updates with a KL to the frozen reference. As published (the defaults):
  *
  *     Âᵢ = (rᵢ − mean(group)) / (std(group) + ε)
  *     L  = −Σ w·min(ρÂ, clip(ρ, 1 − ε_low, 1 + ε_high)Â) + β·Σ w·KL(π ‖ π_ref)
  *
+ * The other methods of the family differ in settings alone: `rowAdvantages` and `policyObjective` read them.
+ *
  * A minibatch whose groups all lack variance still takes its optimizer step, with a gradient of zero (or of the KL term):
- * the momentum of earlier steps and weight decay go on, as they would in PyTorch. One without a scored row takes none.
+ * the momentum of earlier steps and weight decay go on, as they would in PyTorch. One without a row that counts takes
+ * none.
  *
  * Source: Shao et al. 2024 (DeepSeekMath), arXiv:2402.03300, §4.1 and Algorithm 1 (outcome supervision).
  * Metrics: docs/algorithms/grpo.md.
@@ -55,7 +74,7 @@ export class GrpoTrainer implements Trainer {
   private readonly parts: GrpoParts;
   private readonly config: GrpoConfig;
   private readonly parameters: readonly Tensor[];
-  private order: BatchOrder;
+  private readonly rollouts: RolloutSource;
   private stepsDone = 0;
   private updates = 0;
 
@@ -66,39 +85,35 @@ export class GrpoTrainer implements Trainer {
     this.config = config;
     this.totalSteps = config.steps;
     this.parameters = parts.policy.parameters();
-    this.order = this.orderFrom();
+    this.rollouts = new RolloutSource('GrpoTrainer', parts, {
+      ...config,
+      withGreedy: config.baseline === 'greedy',
+      penaltyOf: overlongPenalty(config),
+    });
   }
 
   get step(): number {
     return this.stepsDone;
   }
 
-  private orderFrom(position?: BatchPosition): BatchOrder {
-    const { promptsPerStep, seed } = this.config;
-    const rowCount = this.parts.prompts.length;
-    const orderSeed = deriveSeed(seed, 'prompt order');
-    return new BatchOrder({ rowCount, batchSize: promptsPerStep, seed: orderSeed }, position);
+  /** What the first rollout says about groups without variance. It is the one that the next step trains on. */
+  async forecast(): Promise<NullGroupForecast> {
+    const { rows } = await this.rollouts.peek(this.updates);
+    return forecastNullGroups(rows, this.config.groupSize);
   }
 
   /** One iteration of Algorithm 1's inner loop: rollout, rewards, advantages, μ passes of updates. */
   async trainStep(): Promise<StepReport> {
-    const { rows, failures } = await rollout({
-      ...this.parts,
-      prompts: this.order.next().map((index) => this.parts.prompts[index] as PromptExample),
-      groupSize: this.config.groupSize,
-      sampling: this.config.sampling,
-      seed: deriveSeed(this.config.seed, 'rollout', this.stepsDone),
-      weightVersion: this.updates,
-      timeoutSeconds: this.config.rewardTimeoutSeconds,
-      concurrency: this.config.rewardConcurrency,
-    });
+    const { groupSize, updatesPerRollout, dynamicSampling, rolloutLag } = this.config;
+    const { rows, failures, rounds, discardedShare } = await this.rollouts.next(this.updates);
+    const staleness = mean(rows.map(({ weightVersion }) => this.updates - weightVersion));
     const batch = this.prepare(rows);
     // Where the pass before the updates gave every row its log-probabilities, all of them are compared, not the first
-    // minibatch's alone.
-    let deviation = this.updatesPerStep > 1 ? this.compareWithSampler(batch) : null;
+    // minibatch's alone. What other weights drew has another ratio than 1.
+    let deviation = this.knowsOldLogprobs(rows) ? this.compareWithSampler(batch) : null;
     const means = new StepMeans();
-    let place = this.stepsDone * this.updatesPerStep;
-    for (let epoch = 0; epoch < this.config.updatesPerRollout; epoch++) {
+    let place = this.stepsDone * updatesPerStep(this.config);
+    for (let epoch = 0; epoch < updatesPerRollout; epoch++) {
       for (const minibatch of this.minibatches(batch, epoch)) {
         means.add(
           this.update(minibatch, place++, () => {
@@ -109,52 +124,53 @@ export class GrpoTrainer implements Trainer {
     }
 
     this.stepsDone++;
-    const tokens = batch.reduce(
-      (sum, row) => sum + row.promptIds.length + row.completionIds.length,
-      0,
-    );
+    this.refreshReference();
+    const warning = deviation?.warning;
     return {
       metrics: {
         ...rolloutMetrics(rows),
-        groupsWithoutVariance: shareWithoutVariance(rows, this.config.groupSize),
+        groupsWithoutVariance: shareWithoutVariance(rows, groupSize),
+        ...(dynamicSampling && { samplingRounds: rounds, groupsDiscarded: discardedShare }),
+        ...(rolloutLag > 0 && { staleness }),
         ...means.read(),
         ...(deviation && { rolloutRatioDeviation: deviation.max }),
-        tokens,
+        tokens: rows.reduce((sum, row) => sum + row.promptIds.length + row.completionIds.length, 0),
       },
-      samples: firstGroups(batch, this.config.samplesPerStep, this.config.groupSize).map((row) =>
+      samples: firstGroups(batch, this.config.samplesPerStep, groupSize).map((row) =>
         sampleRecord(row, this.stepsDone, this.parts.tokenizer),
       ),
-      warnings: [...describeFailures(failures), ...(deviation?.warning ? [deviation.warning] : [])],
+      warnings: [...describeFailures(failures), ...(warning ? [warning] : [])],
     };
   }
 
   /** Advantages, and the log-probabilities that stay fixed during the updates. */
   private prepare(rows: readonly RolloutRow[]): TrainingRow[] {
-    const { groupSize, advantageScale: scale, klCoef, microBatchTokens: maxTokens } = this.config;
-    const { policy, reference } = this.parts;
-    const pass = { maxTokens, temperature: this.config.sampling.temperature };
-    const advantages = tidy(() => {
-      const rewards = tensor(Float64Array.from(rows, (row) => row.reward));
-      return Array.from(groupAdvantages({ rewards, groupSize, scale }).toTypedArray());
-    });
-    const refLogprobs = reference && klCoef > 0 ? logprobPass(reference, rows, pass) : undefined;
+    const { policy, reference, rewards } = this.parts;
+    const { sampling, microBatchTokens: maxTokens } = this.config;
+    const pass = { maxTokens, temperature: sampling.temperature };
+    const refLogprobs =
+      reference && needsReference(this.config) ? logprobPass(reference, rows, pass) : [];
     // With one update per rollout the policy of the update is the one that sampled: its own pass gives oldLogprobs.
-    const oldLogprobs = this.updatesPerStep > 1 ? logprobPass(policy, rows, pass) : [];
-    return rows.map((row, index) => ({
+    const oldLogprobs = this.knowsOldLogprobs(rows) ? logprobPass(policy, rows, pass) : [];
+    const known = rows.map((row, index) => ({
       ...row,
-      advantage: advantages[index] ?? 0,
-      refLogprobs: refLogprobs?.[index],
+      refLogprobs: refLogprobs[index],
       oldLogprobs: oldLogprobs[index] ?? [],
     }));
+    const advantages = rowAdvantages(known, this.config, rewards);
+    return known.map((row, index) => ({ ...row, advantages: advantages[index] ?? [] }));
   }
 
-  private get updatesPerStep(): number {
-    const { updatesPerRollout, promptsPerStep, groupSize, minibatchSize } = this.config;
-    const rows = promptsPerStep * groupSize;
-    return updatesPerRollout * (rows / (minibatchSize ?? rows));
+  /** Whether oldLogprobs come from a pass before the updates. */
+  private knowsOldLogprobs(rows: readonly RolloutRow[]): boolean {
+    const { klCoef, klPlacement } = this.config;
+    const isStale = rows.some(({ weightVersion }) => weightVersion !== this.updates);
+    return updatesPerStep(this.config) > 1 || isStale || (klCoef > 0 && klPlacement === 'reward');
   }
 
-  private compareWithSampler(rows: readonly TrainingRow[]): RatioDeviation {
+  /** @returns null where other weights drew the rows: then the ratio need not be 1 */
+  private compareWithSampler(rows: readonly TrainingRow[]): RatioDeviation | null {
+    if (this.config.rolloutLag > 0) return null;
     return checkRatioInvariant(this.where, this.parts.policy.dtype, rows);
   }
 
@@ -164,11 +180,16 @@ export class GrpoTrainer implements Trainer {
 
   private minibatches(batch: readonly TrainingRow[], epoch: number): TrainingRow[][] {
     const { groupSize, minibatchSize, seed } = this.config;
-    return groupMinibatches(batch, {
+    const parts = groupMinibatches(batch, {
       groupSize,
       partSize: minibatchSize ?? batch.length,
       seed: deriveSeed(seed, 'minibatches', this.stepsDone, epoch),
     });
+    return parts.map((rows) =>
+      groupsOf(rows, groupSize)
+        .filter((group) => groupStays(group, this.config))
+        .flat(),
+    );
   }
 
   /**
@@ -176,26 +197,32 @@ export class GrpoTrainer implements Trainer {
    *
    * @param place of this update among all planned ones; the learning rate follows it
    * @param beforeStep called when everything but the step itself is done
-   * @returns metrics; none where no row is scored, and then nothing was updated
+   * @returns metrics; none where no row counts, and then nothing was updated
    */
   private update(
     minibatch: readonly TrainingRow[],
     place: number,
     beforeStep: () => void,
   ): Record<string, number> {
-    const { learningRate: base, warmupSteps, schedule, microBatchTokens } = this.config;
-    const { optimizer } = this.parts;
-    if (!minibatch.some(isScored)) return {};
-    const { device } = this.parts.policy;
-    const weights = lossWeights(minibatch, { ...this.config, device, counts: isScored });
+    const { learningRate: base, warmupSteps, schedule, groupSize } = this.config;
+    const { optimizer, policy } = this.parts;
+    const counts = (row: TrainingRow): boolean => rowCounts(row, this.config);
+    if (!minibatch.some(counts)) return {};
+    const { device } = policy;
+    const reduction = objectiveReduction(this.config);
+    const weights = lossWeights(minibatch, { reduction, groupSize, device, counts });
+    const unitSize = this.config.objective.kind === 'groupPreference' ? groupSize : 1;
+    const canMove = (row: TrainingRow): boolean => rowMoves(row, this.config);
     try {
       const totalWeight = tidy(() => weights.sum().item());
       const sums = new StatSums();
-      for (const { indices, moves } of microBatchesByUse(minibatch, microBatchTokens, canMove)) {
+      const { microBatchTokens } = this.config;
+      const batches = microBatchesByUse(minibatch, microBatchTokens, canMove, unitSize);
+      for (const { indices, moves } of batches) {
         tidy(() => sums.add(this.accumulate(minibatch, { weights, indices, moves })));
       }
       beforeStep();
-      const totalSteps = this.totalSteps * this.updatesPerStep;
+      const totalSteps = this.totalSteps * updatesPerStep(this.config);
       const taken = takeOptimizerStep(this.where, optimizer, this.parameters, {
         loss: sums.get('loss'),
         update: place,
@@ -216,36 +243,25 @@ export class GrpoTrainer implements Trainer {
     part: { weights: Tensor; indices: readonly number[]; moves: boolean },
   ): Record<string, Tensor> {
     const { policy } = this.parts;
-    const { clip, klCoef, klEstimator, sampling } = this.config;
     const rows = part.indices.map((index) => minibatch[index] as TrainingRow);
     const batch = collate(rows, policy.device);
-    const input = { ...batch, temperature: sampling.temperature, withEntropy: true };
+    const { temperature } = this.config.sampling;
+    const input = { ...batch, temperature, withEntropy: true };
     const objective = ({ logprobs, entropy }: TokenLogprobs) => {
-      const places = tensor(Int32Array.from(part.indices), { device: policy.device });
-      const weights = part.weights
-        .indexSelect(0, places)
-        .narrow(1, 0, batch.columns)
-        .to(logprobs.dtype);
       rememberOldLogprobs(rows, logprobs);
-      const oldLogprobs = perToken(rows, logprobs, (row) => row.oldLogprobs);
-      const advantages = perToken(rows, logprobs, (row) => row.advantage);
-      const shared = { logprobs, oldLogprobs, tokenWeights: weights };
-      const policyTerm = ppoClipLoss({ ...shared, advantages, clip });
-      const stats: Record<string, Tensor> = {
-        policyLoss: policyTerm.loss.detach(), // a metric
-        ...policyTerm.stats,
-        ...(entropy &&
-          entropyBonus({ entropy: entropy.detach(), tokenWeights: weights, coef: 0 }).stats),
-      };
-      if (!rows[0]?.refLogprobs) return { ...stats, loss: policyTerm.loss };
-      const refLogprobs = perToken(rows, logprobs, (row) => row.refLogprobs ?? []);
-      const klTerm = klLoss({ ...shared, refLogprobs, estimator: klEstimator });
-      const k1 = noGrad(() => klLoss({ ...shared, refLogprobs, estimator: 'k1' }).loss);
-      const loss = policyTerm.loss.add(klTerm.loss.mul(klCoef));
-      return { ...stats, ...klTerm.stats, klPolicyReference: k1, loss };
+      const tokenWeights = weightsOfRows(part.weights, part.indices, logprobs);
+      return policyObjective(rows, { logprobs, entropy, tokenWeights }, this.config);
     };
     if (part.moves) return backwardTokenLogprobs(policy, input, objective);
     return noGrad(() => objective(tokenLogprobs(policy, input)));
+  }
+
+  /** Where the reference is replaced now and then: the policy's weights become its own. */
+  private refreshReference(): void {
+    const { referenceEvery } = this.config;
+    const { policy, reference } = this.parts;
+    if (!reference || referenceEvery === null || this.stepsDone % referenceEvery !== 0) return;
+    copyParameters(policy.namedParameters(), reference.namedParameters());
   }
 
   state(): Record<string, unknown> {
@@ -254,38 +270,31 @@ export class GrpoTrainer implements Trainer {
       step: this.stepsDone,
       updates: this.updates,
       prompts: this.parts.prompts.length,
-      order: this.order.state(),
+      rollouts: this.rollouts.state(),
     };
   }
 
   tensors(): Map<string, Tensor> {
-    return this.parts.optimizer.stateTensors();
+    const { optimizer, reference } = this.parts;
+    // A reference that is never replaced is loaded from where it came from.
+    const own = this.config.referenceEvery === null ? undefined : reference?.namedParameters();
+    return new Map([...optimizer.stateTensors(), ...withPrefix('reference.', own)]);
   }
 
   restore(state: SavedState, tensors: ReadonlyMap<string, Tensor>): void {
-    if (state['method'] !== this.method || state['prompts'] !== this.parts.prompts.length) {
-      throw new CheckpointError(
-        `GrpoTrainer: expected the state of a grpo run over ${this.parts.prompts.length} prompts, received one of ` +
-          `${String(state['method'])} over ${String(state['prompts'])}.`,
-        { hint: 'Resume with the data and settings that the run was started with.' },
-      );
-    }
+    checkSavedRun('GrpoTrainer', state, { method: 'grpo', prompts: this.parts.prompts.length });
     // Everything is read before anything is changed.
     const step = savedCount('GrpoTrainer', state, 'step');
     const updates = savedCount('GrpoTrainer', state, 'updates');
-    const order = savedOrder('GrpoTrainer', state, this.parts.prompts.length);
-    this.parts.optimizer.loadState(tensors);
+    const restoreRollouts = this.rollouts.restorer(nestedState('GrpoTrainer', state, 'rollouts'));
+    const { optimizer, reference } = this.parts;
+    const saved = withoutPrefix('reference.', tensors);
+    if (this.config.referenceEvery !== null && reference) {
+      copyParameters(saved.named, reference.namedParameters());
+    }
+    optimizer.loadState(saved.others);
     this.stepsDone = step;
     this.updates = updates;
-    this.order = this.orderFrom(order);
+    restoreRollouts();
   }
-}
-
-function isScored({ reward }: TrainingRow): boolean {
-  return !Number.isNaN(reward);
-}
-
-/** Whether the loss of a row has a gradient: it has a weight, and an advantage or a KL term. */
-function canMove(row: TrainingRow): boolean {
-  return isScored(row) && (row.advantage !== 0 || row.refLogprobs !== undefined);
 }

@@ -24,19 +24,24 @@ export interface RatioDeviation {
 /**
  * Compares the two computations.
  *
- * @param rows the same tokens' log-probabilities by trainer and sampler, nats
+ * @param rows the same tokens' log-probabilities by trainer and sampler, nats; those with mask 0 are not read
  * @throws NumericsError when they differ so much that updates would be computed from wrong ratios
  */
 export function checkRatioInvariant(
   where: string,
   dtype: Dtype,
-  rows: readonly { oldLogprobs: readonly number[]; rolloutLogprobs: readonly number[] }[],
+  rows: readonly {
+    readonly oldLogprobs: readonly number[];
+    readonly rolloutLogprobs: readonly number[];
+    readonly completionMask?: readonly number[] | undefined;
+  }[],
 ): RatioDeviation {
   let max = 0;
   let sum = 0;
   let count = 0;
-  for (const { oldLogprobs, rolloutLogprobs } of rows) {
+  for (const { oldLogprobs, rolloutLogprobs, completionMask } of rows) {
     oldLogprobs.forEach((value, index) => {
+      if (completionMask?.[index] === 0) return; // an environment wrote it
       const deviation = Math.abs(Math.expm1(value - (rolloutLogprobs[index] ?? NaN)));
       // NaN must not slip through a comparison, nor be overwritten by a later number.
       if (Number.isNaN(deviation) || deviation > max) max = deviation;

@@ -1,28 +1,53 @@
-/** The rollout phase of on-policy methods: completions for a batch of prompts, scored by rewards. */
-import { SeededRandom, type PromptExample } from '../data/index.js';
+/** The rollout phase of on-policy methods: episodes for a batch of prompts, scored by rewards. */
+import type { PromptExample } from '../data/index.js';
+import type { Environment } from '../environments/index.js';
 import { RewardError } from '../errors/index.js';
-import { endTokenIds, sample, type FinishReason } from '../generation/index.js';
+import type { FinishReason } from '../generation/index.js';
 import type { Decoder } from '../models/index.js';
-import { scoreCompletions, type NamedReward, type RewardFailure } from '../rewards/index.js';
+import {
+  scoreCompletions,
+  type NamedReward,
+  type RewardFailure,
+  type RewardInput,
+  type Turn,
+} from '../rewards/index.js';
 import type { Tokenizer } from '../tokenizers/index.js';
-import type { TokenRow } from './tokenRows.js';
-import type { SampleRecord } from './trainer.js';
+import { deriveSeed } from '../torch/index.js';
+import { sampleEpisodes, type Episode } from './episodes.js';
+import { drawnTokens, type TokenRow } from './tokenRows.js';
 
-/** One sampled completion with its score. The rows of a prompt are contiguous. */
+/** One completion of a rollout. The rows of a prompt are contiguous. */
 export interface RolloutRow extends TokenRow {
   readonly prompt: PromptExample;
   /** Place of the prompt in the batch. */
   readonly promptIndex: number;
   readonly groupIndex: number;
+  /** What the model wrote; with an environment, everything that follows the prompt. */
   readonly completion: string;
+  /** With an environment, who wrote what. */
+  readonly turns?: readonly Turn[] | undefined;
   readonly finishReason: FinishReason;
-  /** nats, as the sampler reported them. */
+  /** nats, as the sampler reported them; 0 at tokens that were not drawn. */
   readonly rolloutLogprobs: readonly number[];
   /** Weighted sum of the rewards, NaN where one of them gave no score. */
+  readonly outcome: number;
+  /** What is maximised: the outcome and any penalty of the method's own. */
   readonly reward: number;
   readonly rewards: Readonly<Record<string, number>>;
+  /** The outcome of the greedy completion of the prompt, where the method's baseline needs it. */
+  readonly greedyReward?: number | undefined;
   /** How many updates the weights that drew it had seen. */
   readonly weightVersion: number;
+}
+
+/** How completions are drawn. */
+export interface RolloutSampling {
+  readonly maxNewTokens: number;
+  readonly temperature: number;
+  readonly topK?: number | undefined;
+  readonly topP?: number | undefined;
+  readonly minP?: number | undefined;
+  readonly keepSamplingMask?: boolean | undefined;
 }
 
 /** What a rollout needs. */
@@ -30,9 +55,16 @@ export interface RolloutOptions {
   readonly policy: Decoder;
   readonly tokenizer: Tokenizer;
   readonly rewards: readonly NamedReward[];
+  readonly environment?: Environment | undefined;
+  /** Most turns of the model; 1 without an environment. */
+  readonly maxTurns?: number | undefined;
   readonly prompts: readonly PromptExample[];
   readonly groupSize: number;
-  readonly sampling: { readonly maxNewTokens: number; readonly temperature: number };
+  readonly sampling: RolloutSampling;
+  /** Also score one greedy completion of each prompt. */
+  readonly withGreedy?: boolean | undefined;
+  /** What the method adds to the outcome, for example a penalty for length. */
+  readonly penaltyOf?: ((row: { readonly length: number }) => number) | undefined;
   readonly seed: number;
   readonly weightVersion: number;
   readonly timeoutSeconds: number;
@@ -46,174 +78,109 @@ export interface RolloutOptions {
  */
 export async function rollout(
   options: RolloutOptions,
-): Promise<{ rows: RolloutRow[]; failures: readonly RewardFailure[] }> {
-  const { policy, tokenizer, prompts, groupSize, sampling, seed } = options;
-  const completions = await sample({
-    ...sampling,
-    model: policy,
-    promptIds: prompts.map((prompt) => prompt.inputIds),
-    numCompletions: groupSize,
-    eosTokenIds: endTokenIds(policy, tokenizer),
-    seed,
+): Promise<{ rows: RolloutRow[]; failures: readonly string[] }> {
+  const { prompts, groupSize, penaltyOf } = options;
+  const drawn = await sampleScored(options, { numCompletions: groupSize, greedy: false });
+  if (drawn.outcomes.every(Number.isNaN)) {
+    throw new RewardError(
+      `rollout: expected at least one scored completion, but all ${drawn.outcomes.length} are unscored; the first: ${drawn.failures[0] ?? 'a reward gave no score'}.`,
+      { hint: 'Try the reward on one completion by hand; it must return a finite number.' },
+    );
+  }
+  const greedy = options.withGreedy
+    ? await sampleScored(options, { numCompletions: 1, greedy: true })
+    : undefined;
+  const rows = drawn.episodes.map((episode, index): RolloutRow => {
+    const prompt = prompts[episode.promptIndex] as PromptExample;
+    const row: TokenRow = {
+      promptIds: prompt.inputIds,
+      completionIds: episode.tokenIds,
+      ...(options.environment && { completionMask: episode.completionMask }),
+      ...(episode.supports && { supports: episode.supports }),
+    };
+    const outcome = drawn.outcomes[index] ?? NaN;
+    return {
+      ...row,
+      prompt,
+      promptIndex: episode.promptIndex,
+      groupIndex: episode.completionIndex,
+      completion: episode.turns.map(({ text }) => text).join(''),
+      ...(options.environment && { turns: episode.turns }),
+      finishReason: episode.finishReason,
+      rolloutLogprobs: episode.logprobs,
+      outcome,
+      reward: outcome + (penaltyOf?.({ length: drawnTokens(row) }) ?? 0),
+      rewards: drawn.rewardsOf(index),
+      ...(greedy && { greedyReward: greedy.outcomes[episode.promptIndex] ?? NaN }),
+      weightVersion: options.weightVersion,
+    };
   });
-  const texts = completions.map(({ tokenIds }) =>
-    tokenizer.decode(tokenIds, { skipSpecialTokens: true }),
-  );
-  const promptOf = (index: number): PromptExample =>
-    prompts[completions[index]?.promptIndex ?? 0] as PromptExample;
+  return { rows, failures: [...drawn.failures, ...(greedy?.failures ?? [])] };
+}
 
-  const inputs = completions.map(({ finishReason, tokenIds }, index) => {
-    const { text, row } = promptOf(index);
+interface Scored {
+  readonly episodes: readonly Episode[];
+  /** Weighted sums; NaN where a reward gave no score, or the environment failed. */
+  readonly outcomes: readonly number[];
+  readonly failures: readonly string[];
+  rewardsOf(index: number): Record<string, number>;
+}
+
+async function sampleScored(
+  options: RolloutOptions,
+  { numCompletions, greedy }: { numCompletions: number; greedy: boolean },
+): Promise<Scored> {
+  const { policy, tokenizer, prompts, sampling, environment, seed } = options;
+  const { timeoutSeconds, concurrency } = options;
+  const { keepSamplingMask = false, maxNewTokens, ...distribution } = sampling;
+  const { episodes, failures: broken } = await sampleEpisodes({
+    policy,
+    tokenizer,
+    prompts,
+    numCompletions,
+    sampling: greedy ? { maxNewTokens, temperature: 0 } : { maxNewTokens, ...distribution },
+    keepSupport: keepSamplingMask && !greedy,
+    seed: greedy ? deriveSeed(seed, 'greedy') : seed,
+    environment,
+    maxTurns: options.maxTurns ?? 1,
+    timeoutSeconds,
+    concurrency,
+  });
+  const inputs = episodes.map((episode): RewardInput => {
+    const { text, row } = prompts[episode.promptIndex] as PromptExample;
     return {
       prompt: text,
-      completion: texts[index] ?? '',
+      completion: episode.turns.findLast(({ role }) => role === 'model')?.text ?? '',
+      ...(environment && { turns: episode.turns }),
       row: row.values,
-      finishReason,
-      completionTokens: tokenIds.length,
+      finishReason: episode.finishReason,
+      completionTokens: episode.completionMask.reduce((sum, flag) => sum + flag, 0),
       source: { file: row.file, line: row.line },
     };
   });
   const { scores, byReward, failures } = await scoreCompletions(options.rewards, inputs, {
-    timeoutSeconds: options.timeoutSeconds,
-    concurrency: options.concurrency,
+    timeoutSeconds,
+    concurrency,
   });
-  if (scores.every(Number.isNaN)) {
-    throw new RewardError(
-      `rollout: expected at least one scored completion, but all ${scores.length} are unscored; the first: ${describeFailure(failures[0])}.`,
-      { hint: 'Try the reward on one completion by hand; it must return a finite number.' },
-    );
-  }
-
-  const rows = completions.map((completion, index): RolloutRow => ({
-    prompt: promptOf(index),
-    promptIndex: completion.promptIndex,
-    groupIndex: completion.completionIndex,
-    promptIds: promptOf(index).inputIds,
-    completionIds: completion.tokenIds,
-    completion: texts[index] ?? '',
-    finishReason: completion.finishReason,
-    rolloutLogprobs: completion.logprobs,
-    reward: scores[index] ?? NaN,
-    rewards: Object.fromEntries(
-      Object.entries(byReward).map(([name, values]) => [name, values[index] ?? NaN]),
-    ),
-    weightVersion: options.weightVersion,
-  }));
-  return { rows, failures };
+  return {
+    episodes,
+    outcomes: episodes.map(({ failed }, index) => (failed ? NaN : (scores[index] ?? NaN))),
+    failures: [...broken, ...failures.map(describeFailure)],
+    rewardsOf: (index) =>
+      Object.fromEntries(
+        Object.entries(byReward).map(([name, values]) => [name, values[index] ?? NaN]),
+      ),
+  };
 }
 
-/** Sentences about the first completions that got no score, and how many more there are. */
-export function describeFailures(failures: readonly RewardFailure[]): string[] {
-  const shown = failures.slice(0, 3).map(describeFailure);
+/** The first of these sentences, and how many more there are. */
+export function describeFailures(failures: readonly string[]): string[] {
+  const shown = failures.slice(0, 3);
   const rest = failures.length - shown.length;
   return rest > 0 ? [...shown, `${rest} more scores are missing`] : shown;
 }
 
-function describeFailure(failure: RewardFailure | undefined): string {
-  if (!failure) return 'a reward gave no score';
+function describeFailure(failure: RewardFailure): string {
   const place = failure.file === undefined ? '' : ` for ${failure.file}:${failure.line ?? '?'}`;
   return `reward ${failure.reward}${place} ${failure.reason}`;
-}
-
-/** Means and shares over the rows of a rollout; NaN rewards are left out. */
-export function rolloutMetrics(rows: readonly RolloutRow[]): Record<string, number> {
-  const lengths = rows.map((row) => row.completionIds.length);
-  const share = (test: (row: RolloutRow) => boolean): number =>
-    rows.filter(test).length / rows.length;
-  const scored = rows.filter((row) => !Number.isNaN(row.reward)).map((row) => row.reward);
-  const byName = Object.keys(rows[0]?.rewards ?? {}).map((name): [string, number] => [
-    `reward/${name}`,
-    mean(rows.map((row) => row.rewards[name] ?? NaN).filter((value) => !Number.isNaN(value))),
-  ]);
-  return {
-    reward: mean(scored),
-    rewardStd: Math.sqrt(mean(scored.map((value) => (value - mean(scored)) ** 2))),
-    ...Object.fromEntries(byName),
-    unscored: rows.length - scored.length,
-    completionLength: mean(lengths),
-    completionLengthMax: Math.max(...lengths),
-    eosRate: share((row) => row.finishReason === 'eos'),
-    truncatedRate: share((row) => row.finishReason === 'length'),
-  };
-}
-
-/** Share of groups whose scored rewards are all equal: they give no policy gradient, only that of the KL term. */
-export function shareWithoutVariance(rows: readonly RolloutRow[], groupSize: number): number {
-  const groups = rows.length / groupSize;
-  let without = 0;
-  for (let group = 0; group < groups; group++) {
-    const rewards = rows
-      .slice(group * groupSize, (group + 1) * groupSize)
-      .map((row) => row.reward)
-      .filter((reward) => !Number.isNaN(reward));
-    // Not an exact comparison: a weighted sum of equal scores may differ in its last digits.
-    if (rewards.length < 2 || Math.max(...rewards) - Math.min(...rewards) <= 1e-8) without++;
-  }
-  return without / groups;
-}
-
-function mean(values: readonly number[]): number {
-  return values.reduce((sum, value) => sum + value, 0) / values.length;
-}
-
-/**
- * The rows in parts of equal size. Whole groups are shuffled, and their rows stay together and in order; where one part
- * takes everything, nothing is shuffled.
- *
- * @param partSize a multiple of groupSize that divides the number of rows
- */
-export function groupMinibatches<Row>(
-  rows: readonly Row[],
-  options: { groupSize: number; partSize: number; seed: number },
-): Row[][] {
-  const { groupSize, partSize, seed } = options;
-  if (partSize === rows.length) return [[...rows]];
-  const groups = new SeededRandom(seed).permutation(rows.length / groupSize);
-  const shuffled = Array.from(groups, (group) =>
-    rows.slice(group * groupSize, (group + 1) * groupSize),
-  ).flat();
-  return Array.from({ length: rows.length / partSize }, (_, part) =>
-    shuffled.slice(part * partSize, (part + 1) * partSize),
-  );
-}
-
-/** At least `count` rows as whole groups: a completion says little without those it was compared with. */
-export function firstGroups<Row>(rows: readonly Row[], count: number, groupSize: number): Row[] {
-  return rows.slice(0, Math.ceil(count / groupSize) * groupSize);
-}
-
-/** A row as samples.jsonl keeps it. */
-export function sampleRecord(
-  row: RolloutRow & {
-    readonly advantage: number;
-    readonly oldLogprobs: readonly number[];
-    readonly refLogprobs?: readonly number[] | undefined;
-  },
-  step: number,
-  tokenizer: Tokenizer,
-): SampleRecord {
-  const finite = (value: number): number | null => (Number.isNaN(value) ? null : value);
-  return {
-    step,
-    promptIndex: row.promptIndex,
-    groupIndex: row.groupIndex,
-    prompt: row.prompt.text,
-    completion: row.completion,
-    tokenIds: row.completionIds,
-    tokens: row.completionIds.map((id) => tokenizer.tokenText(id)),
-    finishReason: row.finishReason,
-    reward: finite(row.reward),
-    rewards: Object.fromEntries(
-      Object.entries(row.rewards).map(([name, value]) => [name, finite(value)]),
-    ),
-    advantage: row.advantage,
-    weightVersion: row.weightVersion,
-    streams: {
-      oldLogprobs: row.oldLogprobs,
-      rolloutLogprobs: row.rolloutLogprobs,
-      refLogprobs: row.refLogprobs,
-      advantages: row.completionIds.map(() => row.advantage),
-      mask: row.completionIds.map(() => (Number.isNaN(row.reward) ? 0 : 1)),
-    },
-  };
 }

@@ -11,8 +11,12 @@ import { noGrad, tensor, tidy, type Tensor } from '../torch/index.js';
 /** A prompt and its completion. */
 export interface TokenRow {
   readonly promptIds: readonly number[];
-  /** Not empty. */
+  /** Not empty. What an environment wrote in between is part of it. */
   readonly completionIds: readonly number[];
+  /** 1 where the model drew the token, 0 where an environment wrote it; all are the model's when omitted. */
+  readonly completionMask?: readonly number[] | undefined;
+  /** Where sampling was truncated: the tokens that were left at each step, null at tokens that were not drawn. */
+  readonly supports?: readonly (Int32Array | null)[] | undefined;
 }
 
 /** Rows as tensors: prompt and completion side by side, padding at the right. */
@@ -24,16 +28,29 @@ export interface TokenTensors {
   readonly lengths: readonly number[];
   /** T: the longest completion. */
   readonly columns: number;
+  /** See `TokenRow`; present where a row has them. */
+  readonly supports?: readonly (readonly (Int32Array | null)[] | undefined)[];
 }
 
 /**
  * Groups of row indices that fit a token budget, rows of similar length together. How rows are grouped changes memory
  * and time, never a result: weights are computed for the whole optimizer step.
+ *
+ * @param unitSize neighbouring rows that stay together, for losses that couple them: 1 unless said
  */
-export function microBatches(rows: readonly TokenRow[], maxTokens: number): number[][] {
-  return tokenBudgetBatches(
-    rows.map((row) => row.promptIds.length + row.completionIds.length),
-    maxTokens,
+export function microBatches(
+  rows: readonly TokenRow[],
+  maxTokens: number,
+  unitSize = 1,
+): number[][] {
+  const lengths = rows.map((row) => row.promptIds.length + row.completionIds.length);
+  if (unitSize === 1) return tokenBudgetBatches(lengths, maxTokens);
+  const units = Array.from({ length: rows.length / unitSize }, (_, unit) =>
+    Math.max(...lengths.slice(unit * unitSize, (unit + 1) * unitSize)),
+  );
+  const budget = Math.max(1, Math.floor(maxTokens / unitSize));
+  return tokenBudgetBatches(units, budget).map((places) =>
+    places.flatMap((unit) => Array.from({ length: unitSize }, (_, at) => unit * unitSize + at)),
   );
 }
 
@@ -46,12 +63,18 @@ export function microBatchesByUse<Row extends TokenRow>(
   rows: readonly Row[],
   maxTokens: number,
   canMove: (row: Row) => boolean,
+  unitSize = 1,
 ): { indices: readonly number[]; moves: boolean }[] {
   const isUsed = rows.some(canMove) ? canMove : () => true;
+  const moving = Array.from({ length: rows.length / unitSize }, (_, unit) =>
+    rows.slice(unit * unitSize, (unit + 1) * unitSize).some(isUsed),
+  );
   return [true, false].flatMap((moves) => {
-    const chosen = [...rows.keys()].filter((index) => isUsed(rows[index] as Row) === moves);
+    const chosen = [...rows.keys()].filter(
+      (index) => moving[Math.floor(index / unitSize)] === moves,
+    );
     const part = chosen.map((index) => rows[index] as Row);
-    return microBatches(part, maxTokens).map((places) => ({
+    return microBatches(part, maxTokens, unitSize).map((places) => ({
       indices: places.map((at) => chosen[at] as number),
       moves,
     }));
@@ -70,7 +93,15 @@ export function collate(rows: readonly TokenRow[], device: string): TokenTensors
   });
   const inputIds = tensor(flat, { shape: [rows.length, width], dtype: 'int64', device });
   const columns = Math.max(...rows.map((row) => row.completionIds.length));
-  return { inputIds, promptLengths, lengths, columns };
+  const shape = { inputIds, promptLengths, lengths, columns };
+  return rows.some(({ supports }) => supports)
+    ? { ...shape, supports: rows.map(({ supports }) => supports) }
+    : shape;
+}
+
+/** Tokens of a row that the model drew. */
+export function drawnTokens({ completionIds, completionMask }: TokenRow): number {
+  return completionMask?.reduce((sum, flag) => sum + flag, 0) ?? completionIds.length;
 }
 
 /**
@@ -121,18 +152,44 @@ export function lossWeights<Row extends TokenRow>(
 ): Tensor {
   const { reduction, groupSize, device, counts } = options;
   const columns = Math.max(...rows.map((row) => row.completionIds.length));
+  return tidy(() =>
+    tokenWeights(
+      completionMask(rows, columns, counts, device),
+      reduction.kind === 'promptMean' ? { ...reduction, groupSize } : reduction,
+    ),
+  );
+}
+
+/**
+ * The weights of some of the rows.
+ *
+ * @param weights [B, T] of the whole optimizer step
+ * @param like [b, t] the log-probabilities of the rows; t may be smaller than T
+ * @returns [b, t], the dtype of `like`
+ */
+export function weightsOfRows(weights: Tensor, indices: readonly number[], like: Tensor): Tensor {
+  const places = tensor(Int32Array.from(indices), { device: weights.device });
+  return weights.indexSelect(0, places).narrow(1, 0, like.size(1)).to(like.dtype);
+}
+
+/**
+ * [B, T] float64, 1 at the tokens that the model drew, of rows that count.
+ *
+ * @param columns T
+ */
+export function completionMask<Row extends TokenRow>(
+  rows: readonly Row[],
+  columns: number,
+  counts: (row: Row) => boolean,
+  device = 'cpu',
+): Tensor {
   const flat = new Float64Array(rows.length * columns);
   rows.forEach((row, index) => {
-    const end = index * columns + (counts(row) ? row.completionIds.length : 0);
-    flat.fill(1, index * columns, end);
+    if (!counts(row)) return;
+    if (row.completionMask) flat.set(row.completionMask, index * columns);
+    else flat.fill(1, index * columns, index * columns + row.completionIds.length);
   });
-  return tidy(() => {
-    const mask = tensor(flat, { shape: [rows.length, columns], dtype: 'float64', device });
-    return tokenWeights(
-      mask,
-      reduction.kind === 'promptMean' ? { ...reduction, groupSize } : reduction,
-    );
-  });
+  return tensor(flat, { shape: [rows.length, columns], dtype: 'float64', device });
 }
 
 /**

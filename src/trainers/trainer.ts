@@ -1,5 +1,6 @@
 /** What a run needs of a trainer, whatever its method. A trainer never reads files, flags or the environment. */
 import type { FinishReason } from '../generation/index.js';
+import type { Turn } from '../rewards/index.js';
 import type { Tensor } from '../torch/index.js';
 
 /** Numbers of one completion, one per token: what an inspector shows. */
@@ -11,6 +12,10 @@ export interface TokenStreams {
   /** nats, under the frozen reference, where there is one. */
   readonly refLogprobs?: readonly number[] | undefined;
   readonly advantages: readonly number[];
+  /** V of the state before each token, where there is a value model. */
+  readonly values?: readonly number[] | undefined;
+  /** What the values are trained towards. */
+  readonly returns?: readonly number[] | undefined;
   /** 1 where the token is trained. */
   readonly mask: readonly number[];
 }
@@ -25,12 +30,15 @@ export interface SampleRecord {
   readonly groupIndex: number;
   readonly prompt: string;
   readonly completion: string;
+  /** With an environment, who wrote what. */
+  readonly turns?: readonly Turn[] | undefined;
   readonly tokenIds: readonly number[];
   readonly tokens: readonly string[];
   readonly finishReason: FinishReason;
   /** Weighted sum of the rewards; null where one of them gave no score. */
   readonly reward: number | null;
   readonly rewards: Readonly<Record<string, number | null>>;
+  /** Mean over the row's tokens. */
   readonly advantage: number;
   /** How many updates the weights that drew it had seen. */
   readonly weightVersion: number;

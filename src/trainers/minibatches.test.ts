@@ -1,0 +1,36 @@
+import assert from 'node:assert/strict';
+import { describe, test } from 'node:test';
+import { groupMinibatches } from './minibatches.js';
+
+describe('groupMinibatches', () => {
+  const rows = Array.from({ length: 24 }, (_, index) => index);
+  const minibatches = (partSize: number, seed = 1): number[][] =>
+    groupMinibatches(rows, { groupSize: 3, partSize, seed });
+
+  test('every row once, groups whole and in order', () => {
+    for (const partSize of [3, 6, 12]) {
+      const parts = minibatches(partSize);
+      assert.ok(parts.every((part) => part.length === partSize));
+      assert.deepEqual(
+        parts.flat().sort((a, b) => a - b),
+        rows,
+      );
+      const all = parts.flat();
+      for (let start = 0; start < 24; start += 3) {
+        const first = all[start] ?? NaN;
+        assert.equal(first % 3, 0);
+        assert.deepEqual(all.slice(start, start + 3), [first, first + 1, first + 2]);
+      }
+    }
+  });
+
+  test('groups are shuffled by the seed', () => {
+    assert.notDeepEqual(minibatches(6).flat(), rows);
+    assert.notDeepEqual(minibatches(6, 1), minibatches(6, 2));
+    assert.deepEqual(minibatches(6, 1), minibatches(6, 1));
+  });
+
+  test('a single part is the batch as it is', () => {
+    assert.deepEqual(minibatches(24), [rows]);
+  });
+});
