@@ -23,7 +23,8 @@ export const calculatorEnvironment: Environment<CalculatorState> = {
   },
   step({ calls }, { text }) {
     if (!text.includes('=')) return { state: { calls }, observation: '', done: true };
-    const value = calls === 0 && text.endsWith('=') ? evaluate(text.slice(0, -1)) : undefined;
+    // Where = is not the last character, it is still in what is evaluated, and refused.
+    const value = calls === 0 ? evaluate(text.slice(0, -1)) : undefined;
     const observation = value === undefined ? REFUSAL : `${value};`;
     return { state: { calls: calls + 1 }, observation, done: false };
   },

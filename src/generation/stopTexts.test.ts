@@ -39,6 +39,13 @@ describe('stopConditions', () => {
     assert.equal(shouldStop?.([...before, ...ids.slice(0, 3), END, ...ids.slice(3)]), true);
   });
 
+  test('the longest of several texts is found', () => {
+    const long = 'qwrtzpsdfgjkxcvbnm'.repeat(2);
+    assert.equal(bpe.encode(long).length, 36);
+    const { shouldStop } = stopConditions('f', bpe, ['?', long]);
+    assert.equal(shouldStop?.(bpe.encode(long)), true);
+  });
+
   test('no text stops nothing', () => {
     assert.deepEqual(stopConditions('f', bpe, []), { stopTokenIds: [] });
   });
