@@ -1,6 +1,13 @@
 /** Settings: which exist, what they may hold, their defaults and where those come from. Knows nothing of training. */
 export { SftConfig, type SftConfigInput } from './sft.js';
 export { GrpoConfig, type GrpoConfigInput } from './grpo.js';
+export {
+  GRPO_PRESETS,
+  grpoPreset,
+  mergedSettings,
+  overPreset,
+  type GrpoPreset,
+} from './presets.js';
 export { parseConfig } from './parseConfig.js';
 export {
   applyOverrides,
