@@ -16,7 +16,8 @@ const LAYERS: Readonly<Record<string, string>> = {
   optim: 'torch nn(types)',
   tokenizers: '',
   models: 'torch nn',
-  generation: 'torch models tokenizers(types)',
+  generation:
+    'torch models userCode tokenizers(types) data(types) environments(types) rewards(types)',
   algorithms: 'torch',
   userCode: '',
   rewards: 'userCode',
@@ -25,7 +26,7 @@ const LAYERS: Readonly<Record<string, string>> = {
   tasks: 'data rewards environments',
   trainers:
     'torch nn optim models generation algorithms userCode rewards environments data config(types) tokenizers(types)',
-  eval: 'torch models generation algorithms rewards data tokenizers(types)',
+  eval: 'torch models generation algorithms rewards data environments(types) tokenizers(types)',
   runs: 'config torch nn optim tokenizers models generation algorithms rewards environments data trainers eval',
   quickstart: 'config torch tokenizers models generation rewards data tasks eval runs',
   reproduce:

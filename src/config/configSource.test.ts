@@ -76,16 +76,16 @@ describe('readConfigFile', () => {
   });
 
   test('a fault names file, line and column of the setting; --set names itself', async () => {
-    const path = file('b.yaml', 'steps: 10\nclip:\n  low: 0.2\n  hihg: 0.3\ngroupSize: 1\n');
-    const source = applyOverrides(await readConfigFile(path), ['clip.low=9', 'clip.low=2']);
+    const path = file('b.yaml', 'steps: 10\nclip:\n  low: 0.2\n  hihg: 0.3\ngroupSize: 0\n');
+    const source = applyOverrides(await readConfigFile(path), ['clip.low=9', 'clip.low=-2']);
     assert.throws(
       () => parseConfig(GrpoConfig, source),
       (error: unknown) =>
         error instanceof ConfigError &&
         error.message ===
           `Invalid GRPO settings:
-  ${path}:5:1: groupSize: expected an integer of at least 2, received 1.
-  --set clip.low=2: clip.low: expected a number above 0 and below 1, received 2.
+  ${path}:5:1: groupSize: expected an integer of at least 1, received 0.
+  --set clip.low=-2: clip.low: expected a number above 0, received -2.
   ${path}:4:3: there is no setting clip.hihg. Did you mean clip.high?`,
     );
   });

@@ -197,9 +197,12 @@ const settings = z
         cacheTokens: z
           .int()
           .min(0)
+          .nullable()
+          .default(null)
           .meta({
-            description: 'How many tokens before sampling.maxNewTokens the penalty begins.',
-            origin: `No default. ${DAPO}, §4.1: 4,096 before 20,480.`,
+            description:
+              'How many tokens before sampling.maxNewTokens the penalty begins; null takes a fifth of them.',
+            origin: `${DAPO}, §4.1: 4,096 before 20,480.`,
           }),
         weight: z
           .number()

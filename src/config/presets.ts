@@ -1,7 +1,7 @@
 /** The methods of the GRPO family as data: settings, each with the sentence or equation that it comes from. */
 import { ConfigError } from '../errors/index.js';
 import { configFromObject, type ConfigSource } from './configSource.js';
-import { GrpoConfig, type GrpoConfigInput } from './grpo.js';
+import type { GrpoConfigInput } from './grpo.js';
 import { nearestName } from './nearestName.js';
 import { PRESETS_BEYOND_GROUPS } from './presetsBeyondGroups.js';
 

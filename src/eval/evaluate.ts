@@ -2,14 +2,15 @@
 import { majorityAtK, passAtK } from '../algorithms/index.js';
 import type { PromptExample } from '../data/index.js';
 import { ValueRangeError } from '../errors/index.js';
-import {
-  endTokenIds,
-  sample,
-  type FinishReason,
-  type SampledCompletion,
-} from '../generation/index.js';
+import type { Environment } from '../environments/index.js';
+import { sampleEpisodes, type FinishReason } from '../generation/index.js';
 import type { Decoder } from '../models/index.js';
-import { scoreCompletions, type NamedReward, type RewardFailure } from '../rewards/index.js';
+import {
+  scoreCompletions,
+  type NamedReward,
+  type RewardFailure,
+  type Turn,
+} from '../rewards/index.js';
 import type { Tokenizer } from '../tokenizers/index.js';
 import { deriveSeed } from '../torch/index.js';
 import { bootstrapInterval, mean, wilsonInterval, type Estimate } from './intervals.js';
@@ -24,8 +25,12 @@ export interface EvaluateOptions {
   readonly rewards: readonly NamedReward[];
   /** 1 unless set. */
   readonly threshold?: number | undefined;
-  /** Most tokens of a completion. */
+  /** Most tokens of a completion; with an environment, of one turn. */
   readonly maxNewTokens: number;
+  /** What answers the model; without one a completion is all there is. */
+  readonly environment?: Environment | undefined;
+  /** Most turns of the model with an environment. 4 unless set. */
+  readonly maxTurns?: number | undefined;
   /** Samples per problem; 0 (unless set) measures the greedy completion only. */
   readonly samples?: number | undefined;
   /** The k of pass@k and maj@k, each at most `samples`; 1 and `samples` unless set. */
@@ -49,7 +54,10 @@ export interface JudgedCompletion {
   /** Index of its problem. */
   readonly promptIndex: number;
   readonly prompt: string;
+  /** What the model wrote; with an environment, in its last turn. */
   readonly completion: string;
+  /** With an environment, everything after the prompt. */
+  readonly turns?: readonly Turn[];
   /** Weighted sum of the rewards; NaN where one of them gave no score. */
   readonly reward: number;
   readonly isCorrect: boolean;
@@ -88,6 +96,8 @@ export interface Evaluation {
   readonly completions: readonly JudgedCompletion[];
   /** Rewards that gave no score, greedy ones first. */
   readonly failures: readonly RewardFailure[];
+  /** Sentences about episodes in which the environment failed; they are unscored. */
+  readonly environmentFailures: readonly string[];
 }
 
 /**
@@ -116,6 +126,7 @@ export async function evaluate(options: EvaluateOptions): Promise<Evaluation> {
     greedy: statsOf(greedy.judged),
     completions: greedy.judged,
     failures: greedy.failures,
+    environmentFailures: greedy.environmentFailures,
   };
   if (samples === 0) return evaluation;
 
@@ -150,6 +161,7 @@ export async function evaluate(options: EvaluateOptions): Promise<Evaluation> {
       ),
     },
     failures: [...greedy.failures, ...drawn.failures],
+    environmentFailures: [...greedy.environmentFailures, ...drawn.environmentFailures],
   };
 }
 
@@ -193,54 +205,58 @@ async function judge(
   options: EvaluateOptions,
   settings: DrawSettings,
   onProgress: (finished: number) => void,
-): Promise<{ judged: JudgedCompletion[]; failures: readonly RewardFailure[] }> {
-  const { model, tokenizer, prompts, rewards, threshold = 1, maxNewTokens } = options;
-  const completions = await sample({
-    ...settings,
-    model,
-    maxNewTokens,
-    promptIds: prompts.map(({ inputIds }) => inputIds),
-    eosTokenIds: endTokenIds(model, tokenizer),
+): Promise<{
+  judged: JudgedCompletion[];
+  failures: readonly RewardFailure[];
+  environmentFailures: readonly string[];
+}> {
+  const { model, tokenizer, prompts, rewards, threshold = 1, maxNewTokens, environment } = options;
+  const { numCompletions, temperature, topP, seed = 0 } = settings;
+  const calls = {
+    timeoutSeconds: options.rewardTimeoutSeconds ?? 30,
+    concurrency: options.rewardConcurrency ?? 32,
+  };
+  const { episodes, failures: environmentFailures } = await sampleEpisodes({
+    policy: model,
+    tokenizer,
+    prompts,
+    numCompletions,
+    sampling: { maxNewTokens, temperature, topP },
+    seed,
+    environment,
+    maxTurns: environment ? (options.maxTurns ?? 4) : 1,
+    ...calls,
     onProgress,
   });
-  const inputs = completions.map((completion) => {
-    const { text, row } = promptOf(prompts, completion);
+  const inputs = episodes.map(({ promptIndex, finishReason, turns, completionMask }) => {
+    const { text, row } = prompts[promptIndex] as PromptExample; // the sampler counts what it was given
     return {
       prompt: text,
-      completion: tokenizer.decode(completion.tokenIds, { skipSpecialTokens: true }),
+      completion: turns.findLast(({ role }) => role === 'model')?.text ?? '',
+      ...(environment && { turns }),
       row: row.values,
-      finishReason: completion.finishReason,
-      completionTokens: completion.tokenIds.length,
+      finishReason,
+      completionTokens: completionMask.reduce((sum, flag) => sum + flag, 0),
       source: { file: row.file, line: row.line },
     };
   });
-  const { scores, failures } = await scoreCompletions(rewards, inputs, {
-    timeoutSeconds: options.rewardTimeoutSeconds,
-    concurrency: options.rewardConcurrency,
-  });
-  const judged = completions.map(({ promptIndex, finishReason, tokenIds }, index) => {
-    const reward = scores[index] ?? Number.NaN;
+  const { scores, failures } = await scoreCompletions(rewards, inputs, calls);
+  const judged = episodes.map(({ promptIndex, finishReason, failed, turns }, index) => {
+    const reward = failed ? Number.NaN : (scores[index] ?? Number.NaN);
+    const { prompt = '', completion = '', completionTokens = 0 } = inputs[index] ?? {};
     return {
       promptIndex,
-      prompt: inputs[index]?.prompt ?? '',
-      completion: inputs[index]?.completion ?? '',
+      prompt,
+      completion,
+      ...(environment && { turns }),
       reward,
       // Sums of weights such as 0.7 + 0.3 may fall short of 1 by a rounding.
       isCorrect: reward >= threshold - 1e-9,
       finishReason,
-      completionTokens: tokenIds.length,
+      completionTokens,
     };
   });
-  return { judged, failures };
-}
-
-function promptOf(
-  prompts: readonly PromptExample[],
-  { promptIndex }: SampledCompletion,
-): PromptExample {
-  const prompt = prompts[promptIndex];
-  if (prompt !== undefined) return prompt;
-  throw new ValueRangeError(`evaluate: internal: there is no prompt ${promptIndex}.`);
+  return { judged, failures, environmentFailures };
 }
 
 function statsOf(judged: readonly JudgedCompletion[]): CompletionStats {

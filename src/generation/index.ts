@@ -2,6 +2,12 @@
 export { sample, type SampledCompletion, type SampleOptions } from './sample.js';
 export { endTokenIds, generate, type Completion, type GenerateOptions } from './generate.js';
 export {
+  sampleEpisodes,
+  type Episode,
+  type EpisodeOptions,
+  type EpisodeSampling,
+} from './episodes.js';
+export {
   resolveSampling,
   truncatesSampling,
   type FinishReason,

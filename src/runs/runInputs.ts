@@ -1,7 +1,7 @@
 /** What a run works on: rows with a fingerprint, rewards with names, settings of an earlier run to go on with. */
 import { createHash } from 'node:crypto';
 import { resolve } from 'node:path';
-import { configFromObject, type ConfigSource } from '../config/index.js';
+import { configFromObject, mergedSettings, type ConfigSource } from '../config/index.js';
 import { readRows, rowsFromObjects, type Row } from '../data/index.js';
 import { CheckpointError } from '../errors/index.js';
 import {
@@ -132,29 +132,16 @@ export function settingsOf(
 ): ConfigSource {
   const source = asSource(given ?? {}, name);
   if (record === undefined) return source;
-  return { values: merged(record.config, source.values), place: (path) => source.place(path) };
+  return {
+    values: mergedSettings(record.config, source.values),
+    place: (path) => source.place(path),
+  };
 }
 
 function asSource(given: ConfigSource | object, name: string): ConfigSource {
   return 'place' in given && typeof given.place === 'function'
     ? given
     : configFromObject(Object.fromEntries(Object.entries(given)), name);
-}
-
-function merged(
-  before: Readonly<Record<string, unknown>>,
-  now: Readonly<Record<string, unknown>>,
-): Record<string, unknown> {
-  const result: Record<string, unknown> = { ...before };
-  for (const [key, value] of Object.entries(now)) {
-    const old = result[key];
-    result[key] = isPlain(old) && isPlain(value) && !('kind' in value) ? merged(old, value) : value;
-  }
-  return result;
-}
-
-function isPlain(value: unknown): value is Record<string, unknown> {
-  return typeof value === 'object' && value !== null && !Array.isArray(value);
 }
 
 /** The device that a setting stands for. */

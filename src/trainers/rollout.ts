@@ -2,7 +2,7 @@
 import type { PromptExample } from '../data/index.js';
 import type { Environment } from '../environments/index.js';
 import { RewardError } from '../errors/index.js';
-import type { FinishReason } from '../generation/index.js';
+import { sampleEpisodes, type Episode, type FinishReason } from '../generation/index.js';
 import type { Decoder } from '../models/index.js';
 import {
   scoreCompletions,
@@ -13,7 +13,6 @@ import {
 } from '../rewards/index.js';
 import type { Tokenizer } from '../tokenizers/index.js';
 import { deriveSeed } from '../torch/index.js';
-import { sampleEpisodes, type Episode } from './episodes.js';
 import { drawnTokens, type TokenRow } from './tokenRows.js';
 
 /** One completion of a rollout. The rows of a prompt are contiguous. */

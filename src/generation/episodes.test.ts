@@ -4,10 +4,10 @@ import { expectClose } from '../../test/expect.js';
 import { tinyModel, tinyPrompts, tinyTokenizer } from '../../test/tinyRun.js';
 import { rowsFromObjects, tokenizePrompts } from '../data/index.js';
 import type { Environment, EpisodeStart, ModelTurn } from '../environments/index.js';
-import { sample } from '../generation/index.js';
 import { createModel, makeDecoderConfig, tokenLogprobs, type Decoder } from '../models/index.js';
 import { createBpeTokenizer } from '../tokenizers/index.js';
 import { deriveSeed, memory, noGrad, tensor, tidy } from '../torch/index.js';
+import { sample } from './index.js';
 import { sampleEpisodes, type Episode, type EpisodeOptions } from './episodes.js';
 
 const tokenizer = tinyTokenizer();

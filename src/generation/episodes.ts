@@ -7,13 +7,15 @@
 import type { PromptExample } from '../data/index.js';
 import type { Environment, EnvironmentStep, ModelTurn } from '../environments/index.js';
 import { DataError, ValueRangeError } from '../errors/index.js';
-import { endTokenIds, sample, type FinishReason, type SampleOptions } from '../generation/index.js';
-import { stopConditions } from '../generation/stopTexts.js';
 import type { Decoder } from '../models/index.js';
 import type { Turn } from '../rewards/index.js';
 import type { Tokenizer } from '../tokenizers/index.js';
 import { deriveSeed } from '../torch/index.js';
 import { callEach } from '../userCode/index.js';
+import { endTokenIds } from './generate.js';
+import { sample, type SampleOptions } from './sample.js';
+import type { FinishReason } from './settings.js';
+import { stopConditions } from './stopTexts.js';
 
 /** How the tokens of an episode are drawn. */
 export interface EpisodeSampling {
@@ -44,6 +46,8 @@ export interface EpisodeOptions {
   readonly timeoutSeconds: number;
   /** How many calls of the environment may wait at the same time. */
   readonly concurrency: number;
+  /** Called while first turns are drawn, with the number of finished and of all of them. */
+  readonly onProgress?: ((finished: number, total: number) => void) | undefined;
 }
 
 /** What one prompt led to. Arrays have one entry per token after the prompt. */
@@ -111,7 +115,15 @@ export async function sampleEpisodes(
   await dialogue?.reset(plays);
   const ending = endingOf(options);
   const promptIds = prompts.map(({ inputIds }) => inputIds);
-  await drawTurns(plays, { ...ending, promptIds, numCompletions, seed }, options);
+  const { onProgress } = options;
+  const firstTurns = {
+    ...ending,
+    promptIds,
+    numCompletions,
+    seed,
+    ...(onProgress && { onProgress }),
+  };
+  await drawTurns(plays, firstTurns, options);
 
   let running = (await dialogue?.answer(plays, 0)) ?? [];
   for (let turn = 1; running.length > 0; turn++) {
