@@ -17,3 +17,10 @@ export {
   type CalculatorTask,
   type CalculatorTaskOptions,
 } from './calculator.js';
+export {
+  translationTask,
+  type TranslationDemonstration,
+  type TranslationProblem,
+  type TranslationTask,
+  type TranslationTaskOptions,
+} from './translation.js';

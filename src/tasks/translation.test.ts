@@ -1,0 +1,238 @@
+import assert from 'node:assert/strict';
+import { describe, test } from 'node:test';
+import { ciderD, documentFrequencies } from '../rewards/index.js';
+import { translationTask, type TranslationTaskOptions } from './index.js';
+
+const task = translationTask({ seed: 0 });
+const problems = [...task.trainPrompts, ...task.heldOut];
+const isPassive = (text: string): boolean => text.includes(' were ');
+const wordsIn = (text: string): number => text.split(' ').length;
+const mean = (values: readonly number[]): number =>
+  values.reduce((sum, value) => sum + value, 0) / values.length;
+
+describe('translationTask', () => {
+  test('has the asked number of different sources, the held-out ones never trained', () => {
+    assert.equal(task.demonstrations.length, 4000);
+    assert.equal(task.trainPrompts.length, 4000);
+    assert.equal(task.heldOut.length, 300);
+    assert.equal(new Set(problems.map(({ prompt }) => prompt)).size, 4300);
+    const trained = new Set(task.demonstrations.map(({ prompt }) => prompt));
+    assert.ok(task.heldOut.every(({ prompt }) => !trained.has(prompt)));
+  });
+
+  test('the first texts of seed 0 are these on every machine', () => {
+    assert.deepEqual(task.trainPrompts[0], {
+      prompt: 'ona bap ald pix kab=',
+      references: [
+        'at dawn old boys cut boxes',
+        'boxes were cut by aged boys at dawn',
+        'boxes were early cut by aged boys',
+        'boxes were early cut by old boys',
+      ],
+    });
+    assert.deepEqual(task.demonstrations[0], {
+      prompt: 'ona bap ald pix kab=',
+      completion: 'at dawn old boys cut boxes',
+    });
+  });
+
+  test('every source has three to five different references', () => {
+    const counts = new Map<number, number>();
+    for (const { references } of problems) {
+      assert.equal(new Set(references).size, references.length);
+      counts.set(references.length, (counts.get(references.length) ?? 0) + 1);
+    }
+    assert.deepEqual(new Set(counts.keys()), new Set([3, 4, 5]));
+    // A third each; standard error √(2/9/4300) = 0.0072, five of them (6e-7 for each of three).
+    for (const count of counts.values()) assert.ok(Math.abs(count / 4300 - 1 / 3) < 0.036);
+  });
+
+  test('every text is short and made of the named characters', () => {
+    const characters = new Set(task.characters);
+    assert.equal(characters.size, task.characters.length);
+    const seen = new Set<string>();
+    const completions = task.demonstrations.map(({ completion }) => completion);
+    for (const text of [...completions, ...problems.flatMap(({ references }) => references)]) {
+      assert.ok(text.length > 0 && text.length <= 40, text);
+      assert.doesNotMatch(text, /^ | $| {2}|=/);
+      for (const character of text) seen.add(character);
+    }
+    for (const { prompt } of problems) {
+      assert.match(prompt, /^\w{3}( \w{3}){3,4}=$/);
+      for (const character of prompt) seen.add(character);
+    }
+    assert.deepEqual(seen, characters);
+  });
+
+  test('a reference says what the source says, one word of each class checked', () => {
+    const meanings: [source: RegExp, english: RegExp][] = [
+      [/\bdov\b/, /\bdogs\b/],
+      [/\bald\b/, /\b(?:old|aged)\b/],
+      [/\bgub\b/, /\bcarts\b/],
+      [/\bkab\b/, /\b(?:cut|sliced)\b/],
+      [/\bona\b/, /\b(?:early|at dawn)\b/],
+    ];
+    for (const { prompt, references } of problems) {
+      for (const [source, english] of meanings) {
+        for (const reference of references) {
+          assert.equal(english.test(reference), source.test(prompt), `${prompt} ${reference}`);
+        }
+      }
+    }
+  });
+
+  test('references have four word orders and different lengths', () => {
+    const find = (prompt: RegExp): string[] =>
+      problems.flatMap((problem) => (prompt.test(problem.prompt) ? problem.references : []));
+    // "ona … tik … …": early/at dawn, small/tiny.
+    const orders = [
+      /^(?:small|tiny) \w+ \w+ \w+ (?:early|at dawn)$/,
+      /^(?:early|at dawn) (?:small|tiny) \w+ \w+ \w+$/,
+      /^\w+ were \w+ by (?:small|tiny) \w+ (?:early|at dawn)$/,
+      /^\w+ were (?:early|at dawn) \w+ by (?:small|tiny) \w+$/,
+    ];
+    const references = find(/^ona \w+ tik/);
+    assert.ok(references.length > 100);
+    for (const reference of references) {
+      assert.equal(orders.filter((order) => order.test(reference)).length, 1, reference);
+    }
+    for (const order of orders) assert.ok(references.some((reference) => order.test(reference)));
+    // 4 words without a quality in the active, 8 with one, `at dawn` and the passive.
+    const lengths = new Set(find(/^ona/).map(wordsIn));
+    assert.deepEqual(lengths, new Set([4, 5, 6, 7, 8]));
+  });
+
+  test('orders and words have the stated shares', () => {
+    // The first reference of a source is a plain draw; the later ones must differ from it.
+    const first = problems.map(({ references: [text = ''] }) => text);
+    // Standard error at most √(0.25/4300) = 0.0076; five of them (6e-7 each).
+    const share = (given: readonly string[], claim: (text: string) => boolean) =>
+      given.filter(claim).length / given.length;
+    assert.ok(Math.abs(share(first, isPassive) - 0.4) < 0.038);
+    // About 0.6 · 4300 actives: √(0.25/2580) = 0.0098.
+    const active = first.filter((text) => !isPassive(text));
+    const fronted = /^(?:early|at|later|in|often|usually|again|anew|slowly|gently|calmly) /;
+    assert.ok(Math.abs(share(active, (text) => fronted.test(text)) - 0.5) < 0.05);
+    const passive = first.filter(isPassive);
+    const inside = / were (?:early|at|later|in|often|usually|again|anew|slowly|gently|calmly) /;
+    assert.ok(Math.abs(share(passive, (text) => inside.test(text)) - 0.5) < 0.061);
+    const verb = /\b(?:pushed|washed|moved|found|liked|fixed|sold|cut)\b/;
+    assert.ok(Math.abs(share(first, (text) => verb.test(text)) - 0.7) < 0.036);
+  });
+
+  describe('demonstrations', () => {
+    test('are one reference each, every one as likely, without noise', () => {
+      const clean = translationTask({ seed: 0, noiseShare: 0 });
+      const chosen = new Map<number, number>();
+      let ofThree = 0;
+      clean.demonstrations.forEach(({ prompt, completion }, index) => {
+        const problem = clean.trainPrompts[index];
+        assert.equal(prompt, problem?.prompt);
+        const at = problem?.references.indexOf(completion) ?? -1;
+        assert.ok(at >= 0);
+        if (problem?.references.length !== 3) return;
+        ofThree++;
+        chosen.set(at, (chosen.get(at) ?? 0) + 1);
+      });
+      // √(2/9/1333) = 0.0129; five of them (6e-7 for each of three).
+      for (const count of chosen.values()) {
+        assert.ok(Math.abs(count / ofThree - 1 / 3) < 0.065, `${count} of ${ofThree}`);
+      }
+    });
+
+    test('a share of 0.4 lacks a word or has a wrong one, half of them each', () => {
+      let shorter = 0;
+      let damaged = 0;
+      task.demonstrations.forEach(({ completion }, index) => {
+        const references = task.trainPrompts[index]?.references ?? [];
+        if (references.includes(completion)) return;
+        damaged++;
+        const words = completion.split(' ');
+        // One word off some reference: the same without it at one place on both sides, or the reference without a word.
+        const lacks = references.some((text) => without(text).includes(completion));
+        const isWrong = references.some(
+          (text) =>
+            wordsIn(text) === words.length &&
+            text.split(' ').filter((word, at) => word !== words[at]).length === 1,
+        );
+        assert.ok(lacks || isWrong, completion);
+        if (lacks) shorter++;
+      });
+      // A wrong word may give another reference: a synonym, one of 62 words. √(0.24/4000) = 0.0077, five of them (6e-7).
+      assert.ok(Math.abs(damaged / 4000 - 0.4) < 0.042, `${damaged}`);
+      // √(0.25/1600) = 0.0125; five of them (6e-7), and 0.005 for what is both.
+      assert.ok(Math.abs(shorter / damaged - 0.5) < 0.068, `${shorter} of ${damaged}`);
+    });
+
+    test('are all damaged with a share of 1', () => {
+      const noisy = translationTask({ seed: 0, noiseShare: 1 });
+      const intact = noisy.demonstrations.filter(({ completion }, index) =>
+        noisy.trainPrompts[index]?.references.includes(completion),
+      );
+      // Expected below 4000 · 0.5/62 · 1/2: one wrong word of 62 is a synonym, and then a reference at most every second time.
+      assert.ok(intact.length < 40, `${intact.length}`);
+    });
+  });
+
+  test('the order that greedy imitation finds is not the one that references agree on', () => {
+    const table = documentFrequencies(problems.map(({ references }) => references));
+    const scores = { passive: [] as number[], active: [] as number[] };
+    for (const { references } of problems) {
+      references.forEach((candidate, index) => {
+        const others = references.toSpliced(index, 1);
+        const score = ciderD({ candidate, references: others, documentFrequencies: table });
+        scores[isPassive(candidate) ? 'passive' : 'active'].push(score);
+      });
+    }
+    // 2.99 and 2.58 with this seed, each a mean over thousands with a standard error below 0.03.
+    assert.ok(mean(scores.active) > mean(scores.passive) + 0.3);
+    // The likeliest first word is that of the passive: the object with 0.4, a usual quality or adverb with 0.3 · 0.7, and
+    // a subject without a quality (one source in nine) with 0.3.
+  });
+
+  test('the seed decides everything, and noiseShare the demonstrations alone', () => {
+    const small = { trainCount: 50, heldOutCount: 10 };
+    const one = translationTask({ seed: 7, ...small });
+    assert.deepEqual(translationTask({ seed: 7, ...small }), one);
+    assert.notDeepEqual(translationTask({ seed: 8, ...small }).heldOut, one.heldOut);
+    const noisier = translationTask({ seed: 7, ...small, noiseShare: 0.9 });
+    assert.deepEqual([noisier.trainPrompts, noisier.heldOut], [one.trainPrompts, one.heldOut]);
+    assert.notDeepEqual(noisier.demonstrations, one.demonstrations);
+  });
+
+  test('can give every source there is', () => {
+    const all = translationTask({ seed: 1, trainCount: 27_000, heldOutCount: 648 });
+    const prompts = [...all.trainPrompts, ...all.heldOut].map(({ prompt }) => prompt);
+    assert.equal(new Set(prompts).size, 8 * 9 * 8 * 8 * 6);
+    assert.ok(prompts.includes('ona dov gub sek='));
+    assert.ok(prompts.includes('pam coz ruk hut kab='));
+  });
+
+  describe('rejects', () => {
+    const cases: [options: TranslationTaskOptions, message: string][] = [
+      [{ seed: 0, trainCount: 0 }, 'trainCount to be a positive integer, received 0'],
+      [{ seed: 0, heldOutCount: 1.5 }, 'heldOutCount to be a positive integer, received 1.5'],
+      [{ seed: 0, noiseShare: -0.1 }, 'noiseShare from 0 to 1, received -0.1'],
+      [{ seed: 0, noiseShare: 1.1 }, 'noiseShare from 0 to 1, received 1.1'],
+      [{ seed: 0, noiseShare: Number.NaN }, 'noiseShare from 0 to 1, received NaN'],
+      [
+        { seed: 0, trainCount: 27_000, heldOutCount: 649 },
+        'trainCount + heldOutCount of at most 27648, received 27649',
+      ],
+    ];
+    for (const [options, message] of cases) {
+      test(message, () => {
+        assert.throws(() => translationTask(options), {
+          code: 'E_RANGE',
+          message: `translationTask: expected ${message}.`,
+        });
+      });
+    }
+  });
+});
+
+/** The text without one of its words, once for each. */
+function without(text: string): string[] {
+  const words = text.split(' ');
+  return words.map((_, at) => words.toSpliced(at, 1).join(' '));
+}
