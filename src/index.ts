@@ -31,16 +31,23 @@ export {
 export { readRows, splitRows, type Row } from './data/index.js';
 export {
   describeConfig,
+  GRPO_PRESETS,
   GrpoConfig,
+  PpoConfig,
   SftConfig,
   type GrpoConfigInput,
+  type GrpoPreset,
+  type PpoConfigInput,
   type SettingRow,
   type SftConfigInput,
 } from './config/index.js';
 export {
   createGrpoRun,
+  createPpoRun,
   createSftRun,
   type GrpoRunOptions,
+  type OnPolicyRunOptions,
+  type PpoRunOptions,
   type RewardLike,
   type Run,
   type RunData,
@@ -65,7 +72,16 @@ export {
   type PromptExample,
   type SftExample,
 } from './data/index.js';
-export type { NamedReward, RewardFunction, RewardInput } from './rewards/index.js';
+export { createScalarModel, loadScalarModel, type ScalarModel } from './models/index.js';
+export {
+  calculatorEnvironment,
+  loadEnvironment,
+  type Environment,
+  type EnvironmentStep,
+  type EpisodeStart,
+  type ModelTurn,
+} from './environments/index.js';
+export type { NamedReward, RewardFunction, RewardInput, Turn } from './rewards/index.js';
 export {
   CheckpointError,
   ConfigError,

@@ -1,6 +1,6 @@
 /** Which settings of the GRPO family make no sense together, and why. */
 import type { GrpoConfig } from './grpo.js';
-import { ON_POLICY_RULES, type Rule } from './rules.js';
+import { KL_RULES, ON_POLICY_RULES, type Rule } from './rules.js';
 
 const NEEDS_A_GROUP = ['groupMean', 'leaveOneOut', 'secondBest'];
 
@@ -38,22 +38,7 @@ export const GRPO_RULES: readonly Rule<GrpoConfig>[] = [
     expected:
       'true with baseline none: without a baseline every completion with a positive reward is reinforced, the worst too',
   },
-  {
-    path: ['klEstimator'],
-    reads: ['klEstimator', 'klPlacement', 'klCoef'],
-    holds: ({ klEstimator, klPlacement, klCoef }) =>
-      klCoef === 0 || klPlacement !== 'loss' || klEstimator !== 'k1',
-    expected:
-      'k2, k3 or k3Unbiased in the loss: as a loss the expected gradient of k1 on-policy is zero, so it has no effect',
-  },
-  {
-    path: ['klEstimator'],
-    reads: ['klEstimator', 'klPlacement', 'klCoef'],
-    holds: ({ klEstimator, klPlacement, klCoef }) =>
-      klCoef === 0 || klPlacement !== 'reward' || klEstimator === 'k1',
-    expected:
-      'k1 in the reward: subtracted from the reward, k2 and k3 lead to another policy than the one that the KL is to keep near the reference',
-  },
+  ...KL_RULES,
   {
     path: ['clip', 'high'],
     reads: ['clip', 'objective'],

@@ -72,3 +72,29 @@ export const ON_POLICY_RULES: readonly Rule<BatchSizes & Truncation>[] = [
       'true with topK, topP or minP: what truncation leaves has to be stored per token and applied to the policy too; without that the ratio is not 1 on-policy but the kept probability mass',
   },
 ];
+
+interface KlSettings {
+  readonly klCoef: number;
+  readonly klPlacement: 'loss' | 'reward';
+  readonly klEstimator: 'k1' | 'k2' | 'k3' | 'k3Unbiased';
+}
+
+/** Where each estimator of the KL may stand. docs/algorithms/kl.md derives it. */
+export const KL_RULES: readonly Rule<KlSettings>[] = [
+  {
+    path: ['klEstimator'],
+    reads: ['klEstimator', 'klPlacement', 'klCoef'],
+    holds: ({ klEstimator, klPlacement, klCoef }) =>
+      klCoef === 0 || klPlacement !== 'loss' || klEstimator !== 'k1',
+    expected:
+      'k2, k3 or k3Unbiased in the loss: as a loss the expected gradient of k1 on-policy is zero, so it has no effect',
+  },
+  {
+    path: ['klEstimator'],
+    reads: ['klEstimator', 'klPlacement', 'klCoef'],
+    holds: ({ klEstimator, klPlacement, klCoef }) =>
+      klCoef === 0 || klPlacement !== 'reward' || klEstimator === 'k1',
+    expected:
+      'k1 in the reward: subtracted from the reward, k2 and k3 lead to another policy than the one that the KL is to keep near the reference',
+  },
+];

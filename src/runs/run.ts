@@ -2,7 +2,7 @@
 import { join } from 'node:path';
 import { CheckpointError, UsageError } from '../errors/index.js';
 import type { Decoder } from '../models/index.js';
-import { AdamW, decayGroups } from '../optim/index.js';
+import { AdamW, decayGroups, type ParameterGroup } from '../optim/index.js';
 import type { Tokenizer } from '../tokenizers/index.js';
 import type { Trainer } from '../trainers/index.js';
 import { listCheckpoints, type Checkpoint } from './checkpoints.js';
@@ -62,8 +62,12 @@ export interface OptimizerConfig {
 }
 
 /** AdamW over a model's parameters, without decay of norms and biases. */
-export function buildOptimizer(model: Decoder, config: OptimizerConfig): AdamW {
-  return new AdamW(decayGroups(model, config.weightDecay), {
+export function buildOptimizer(
+  model: Decoder,
+  config: OptimizerConfig,
+  further: readonly ParameterGroup[] = [],
+): AdamW {
+  return new AdamW([...decayGroups(model, config.weightDecay), ...further], {
     beta1: config.adamBeta1,
     beta2: config.adamBeta2,
     eps: config.adamEpsilon,
@@ -97,7 +101,8 @@ export interface RunParts<Method extends Trainer, Config> {
   readonly tokenizer: Tokenizer;
   readonly resumedFrom: Checkpoint | undefined;
   readonly evaluate?: (() => Promise<Record<string, number>>) | undefined;
-  readonly onStep?: StepListener | undefined;
+  /** Called before the first step of a new run. A sentence it returns is shown and logged. */
+  readonly beforeTraining?: (() => Promise<string | undefined>) | undefined;
   /** Frees what the run loaded beside its model. */
   readonly disposeOthers?: (() => void) | undefined;
 }
@@ -142,6 +147,7 @@ export class Run<Method extends Trainer, Config extends LoopConfig> {
     }
     this.hasStarted = true;
     const { directory, trainer, config, model, tokenizer, evaluate, resumedFrom } = this.parts;
+    const { beforeTraining } = this.parts;
     return await runTraining({
       directory,
       trainer,
@@ -155,11 +161,8 @@ export class Run<Method extends Trainer, Config extends LoopConfig> {
         await model.save(folder);
         await tokenizer.save(folder);
       },
-      onStep: (step, metrics) => {
-        const own = this.parts.onStep?.(step, metrics);
-        const remarks = [own, options.onStep?.(step, metrics)];
-        return remarks.filter((remark) => remark !== undefined).join('\n') || undefined;
-      },
+      beforeTraining,
+      onStep: options.onStep,
     });
   }
 

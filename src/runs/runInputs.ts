@@ -6,6 +6,7 @@ import { readRows, rowsFromObjects, type Row } from '../data/index.js';
 import { CheckpointError } from '../errors/index.js';
 import {
   loadReward,
+  rewardColumn,
   withWeights,
   type NamedReward,
   type RewardFunction,
@@ -101,11 +102,9 @@ function forRows<Row>(fn: RewardFunction<Row>): RewardFunction {
 
 /** Columns that built-in rewards read, so that rows without them are refused before anything is sampled. */
 export function requiredColumns(rewards: readonly unknown[]): string[] {
-  return rewards.flatMap((reward) => {
-    if (typeof reward !== 'string') return [];
-    const match = /^(?:exact|numeric)-match(?::(.+))?$/.exec(reward);
-    return match === null ? [] : [match[1] ?? 'answer'];
-  });
+  return rewards.flatMap((reward) =>
+    typeof reward === 'string' ? (rewardColumn(reward) ?? []) : [],
+  );
 }
 
 /** What config.json tells of rewards. */

@@ -38,6 +38,8 @@ export interface RunTrainingOptions {
   readonly signal?: AbortSignal | undefined;
   /** The checkpoint that the trainer was restored from; it is not written again. */
   readonly resumedFrom?: Checkpoint | undefined;
+  /** Called before the first step of a new run. A sentence it returns is shown and logged. */
+  readonly beforeTraining?: (() => Promise<string | undefined>) | undefined;
   /** Called after each step with everything that was measured. A sentence it returns is shown and logged. */
   readonly onStep?: StepListener | undefined;
 }
@@ -106,6 +108,10 @@ async function trainToEnd(
   let saved = options.resumedFrom;
   tellStatus(directory, trainer, 'running');
   directory.log(`Training from step ${trainer.step} to ${trainer.totalSteps}.`);
+  if (trainer.step === 0) {
+    const remark = await options.beforeTraining?.();
+    if (remark !== undefined) tell(remark, directory, progress);
+  }
 
   while (trainer.step < trainer.totalSteps && !stop.asked()) {
     metrics = await timedStep(options, progress);

@@ -10,7 +10,6 @@ import {
   whiten,
 } from '../algorithms/index.js';
 import type { GrpoConfig } from '../config/index.js';
-import type { NamedReward } from '../rewards/index.js';
 import { tensor, tidy, zeros, type Tensor } from '../torch/index.js';
 import type { RolloutRow } from './rollout.js';
 import { groupsOf } from './rolloutRecord.js';
@@ -21,6 +20,12 @@ export interface ScoredRow extends RolloutRow {
   /** nats, of the policy before the updates; needed where the KL is in the reward. */
   readonly oldLogprobs: readonly number[];
   readonly refLogprobs: readonly number[] | undefined;
+}
+
+/** A reward by name, whether a function or a model. */
+export interface WeightedReward {
+  readonly name: string;
+  readonly weight: number;
 }
 
 /** The settings that advantages depend on. */
@@ -43,7 +48,7 @@ export type AdvantageSettings = Pick<
 export function rowAdvantages(
   rows: readonly ScoredRow[],
   config: AdvantageSettings,
-  rewards: readonly NamedReward[],
+  rewards: readonly WeightedReward[],
 ): number[][] {
   return tidy(() => {
     const width = Math.max(...rows.map(({ completionIds }) => completionIds.length));
@@ -113,7 +118,7 @@ function baselined(
 function normalizedRewards(
   rows: readonly RolloutRow[],
   groupSize: number,
-  rewards: readonly NamedReward[],
+  rewards: readonly WeightedReward[],
 ): number[] {
   const sums = rows.map(({ reward, outcome }) => reward - outcome);
   for (const { name, weight } of rewards) {

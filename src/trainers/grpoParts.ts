@@ -43,7 +43,8 @@ export function overlongPenalty({
  * @throws DataError for a prompt that leaves no room for a completion
  */
 export function checkGrpoParts(parts: GrpoParts, config: GrpoConfig): void {
-  const { policy, reference, rewards } = parts;
+  const { policy, reference, rewards: functions, rewardModels = [] } = parts;
+  const rewards = [...functions, ...rewardModels];
   const { klCoef, objective, dynamicSampling } = config;
   if (needsReference(config) && (reference === null || reference === policy)) {
     const what = klCoef > 0 ? `klCoef ${klCoef}` : `objective ${objective.kind}`;

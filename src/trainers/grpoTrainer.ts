@@ -145,7 +145,7 @@ export class GrpoTrainer implements Trainer {
 
   /** Advantages, and the log-probabilities that stay fixed during the updates. */
   private prepare(rows: readonly RolloutRow[]): TrainingRow[] {
-    const { policy, reference, rewards } = this.parts;
+    const { policy, reference, rewards, rewardModels = [] } = this.parts;
     const { sampling, microBatchTokens: maxTokens } = this.config;
     const pass = { maxTokens, temperature: sampling.temperature };
     const refLogprobs =
@@ -157,7 +157,7 @@ export class GrpoTrainer implements Trainer {
       refLogprobs: refLogprobs[index],
       oldLogprobs: oldLogprobs[index] ?? [],
     }));
-    const advantages = rowAdvantages(known, this.config, rewards);
+    const advantages = rowAdvantages(known, this.config, [...rewards, ...rewardModels]);
     return known.map((row, index) => ({ ...row, advantages: advantages[index] ?? [] }));
   }
 

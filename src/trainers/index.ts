@@ -1,10 +1,12 @@
 /** One trainer per method, and the steps that they share. */
 export { SftTrainer, type SftParts } from './sftTrainer.js';
 export { GrpoTrainer } from './grpoTrainer.js';
+export { PpoTrainer } from './ppoTrainer.js';
+export type { PpoParts } from './ppoParts.js';
 export { needsReference, type GrpoParts } from './grpoParts.js';
 export { forecastNullGroups, nullGroupWarning, type NullGroupForecast } from './nullGroups.js';
 export type { SampleRecord, StepReport, TokenStreams, Trainer } from './trainer.js';
-export type { RolloutOptions, RolloutRow, RolloutSampling } from './rollout.js';
+export type { RewardModel, RolloutOptions, RolloutRow, RolloutSampling } from './rollout.js';
 export type { RolloutParts } from './rolloutSource.js';
 export type { RatioDeviation } from './ratioInvariant.js';
 export type { TokenRow, TokenTensors } from './tokenRows.js';

@@ -8,6 +8,8 @@ export interface UpdateSettings {
   readonly schedule: Schedule;
   /** Largest global norm of the gradient; null leaves it as it is. */
   readonly maxGradNorm: number | null;
+  /** Further parameters of the same optimizer, clipped on their own: a value model's. */
+  readonly valueParameters?: readonly Tensor[] | undefined;
 }
 
 /**
@@ -24,28 +26,30 @@ export function takeOptimizerStep(
   optimizer: AdamW,
   parameters: readonly Tensor[],
   settings: UpdateSettings & { loss: number; update: number },
-): { gradNorm: number; learningRate: number } {
-  const { loss, update, maxGradNorm, schedule } = settings;
+): { gradNorm: number; valueGradNorm?: number; learningRate: number } {
+  const { loss, update, maxGradNorm, schedule, valueParameters } = settings;
   const hint =
     'Lower learningRate or the KL coefficient, or resume from the last checkpoint with dtype float32.';
   if (!Number.isFinite(loss)) {
     throw new NumericsError(`${where}: the loss is ${loss}; no update was applied.`, { hint });
   }
-  const gradNorm = clipGradNorm(parameters, maxGradNorm ?? Infinity);
-  if (!Number.isFinite(gradNorm)) {
-    throw new NumericsError(`${where}: the gradient norm is ${gradNorm}; no update was applied.`, {
-      hint,
-    });
-  }
+  const clip = (clipped: readonly Tensor[], what: string): number => {
+    const norm = clipGradNorm(clipped, maxGradNorm ?? Infinity);
+    if (Number.isFinite(norm)) return norm;
+    throw new NumericsError(`${where}: the ${what} is ${norm}; no update was applied.`, { hint });
+  };
+  const gradNorm = clip(parameters, 'gradient norm');
+  const valueGradNorm =
+    valueParameters && clip(valueParameters, 'gradient norm of the value model');
   const learningRate = learningRateAt(schedule, update);
   optimizer.step(learningRate);
-  return { gradNorm, learningRate };
+  return { gradNorm, ...(valueGradNorm !== undefined && { valueGradNorm }), learningRate };
 }
 
 /** Names that combine by maximum over micro-batches; everything else adds up. */
 const COMBINE_BY_MAXIMUM = new Set(['maxRatioDeviation']);
 /** Names that are terms of the loss. The other sums are weighted means once they are divided by the sum of weights. */
-const TERMS_OF_THE_LOSS = new Set(['loss', 'policyLoss']);
+const TERMS_OF_THE_LOSS = new Set(['loss', 'policyLoss', 'valueLoss']);
 
 /** Sums of statistics over the micro-batches of one optimizer step. Reads each tensor when it is added. */
 export class StatSums {

@@ -22,6 +22,7 @@ function options(changes: Partial<RolloutOptions> = {}): RolloutOptions {
     weightVersion: 7,
     timeoutSeconds: 5,
     concurrency: 4,
+    microBatchTokens: 64,
     ...changes,
   };
 }

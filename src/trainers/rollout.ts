@@ -3,17 +3,18 @@ import type { PromptExample } from '../data/index.js';
 import type { Environment } from '../environments/index.js';
 import { RewardError } from '../errors/index.js';
 import { sampleEpisodes, type Episode, type FinishReason } from '../generation/index.js';
-import type { Decoder } from '../models/index.js';
+import type { Decoder, ScalarModel } from '../models/index.js';
 import {
   scoreCompletions,
   type NamedReward,
   type RewardFailure,
   type RewardInput,
+  type RewardScores,
   type Turn,
 } from '../rewards/index.js';
 import type { Tokenizer } from '../tokenizers/index.js';
 import { deriveSeed } from '../torch/index.js';
-import { drawnTokens, type TokenRow } from './tokenRows.js';
+import { drawnTokens, scorePass, type TokenRow } from './tokenRows.js';
 
 /** One completion of a rollout. The rows of a prompt are contiguous. */
 export interface RolloutRow extends TokenRow {
@@ -39,6 +40,15 @@ export interface RolloutRow extends TokenRow {
   readonly weightVersion: number;
 }
 
+/** A reward that reads the tokens as they were drawn. */
+export interface RewardModel {
+  /** What it is logged under. */
+  readonly name: string;
+  readonly weight: number;
+  /** Frozen; of the policy's tokenizer. */
+  readonly model: ScalarModel;
+}
+
 /** How completions are drawn. */
 export interface RolloutSampling {
   readonly maxNewTokens: number;
@@ -54,6 +64,8 @@ export interface RolloutOptions {
   readonly policy: Decoder;
   readonly tokenizer: Tokenizer;
   readonly rewards: readonly NamedReward[];
+  /** Beside the rewards, or instead of them. */
+  readonly rewardModels?: readonly RewardModel[] | undefined;
   readonly environment?: Environment | undefined;
   /** Most turns of the model; 1 without an environment. */
   readonly maxTurns?: number | undefined;
@@ -68,6 +80,8 @@ export interface RolloutOptions {
   readonly weightVersion: number;
   readonly timeoutSeconds: number;
   readonly concurrency: number;
+  /** Most tokens, padding included, of one pass of a reward model. */
+  readonly microBatchTokens: number;
 }
 
 /**
@@ -157,20 +171,40 @@ async function sampleScored(
       source: { file: row.file, line: row.line },
     };
   });
-  const { scores, byReward, failures } = await scoreCompletions(options.rewards, inputs, {
-    timeoutSeconds,
-    concurrency,
-  });
+  const { rewards, rewardModels = [] } = options;
+  const calls = { timeoutSeconds, concurrency };
+  const called = rewards.length > 0 ? await scoreCompletions(rewards, inputs, calls) : NO_FUNCTIONS;
+  const rows = episodes.map(({ promptIndex, tokenIds }) => ({
+    promptIds: (prompts[promptIndex] as PromptExample).inputIds,
+    completionIds: tokenIds,
+  }));
+  const read = rewardModels.map((reward) => ({
+    ...reward,
+    scores: scorePass(reward.model, rows, options.microBatchTokens),
+  }));
+  const byReward: Record<string, readonly number[]> = {
+    ...called.byReward,
+    ...Object.fromEntries(read.map(({ name, scores }) => [name, scores])),
+  };
   return {
     episodes,
-    outcomes: episodes.map(({ failed }, index) => (failed ? NaN : (scores[index] ?? NaN))),
-    failures: [...broken, ...failures.map(describeFailure)],
+    outcomes: episodes.map(({ failed }, index) =>
+      failed
+        ? NaN
+        : read.reduce(
+            (sum, { weight, scores }) => sum + weight * (scores[index] ?? NaN),
+            rewards.length > 0 ? (called.scores[index] ?? NaN) : 0,
+          ),
+    ),
+    failures: [...broken, ...called.failures.map(describeFailure)],
     rewardsOf: (index) =>
       Object.fromEntries(
         Object.entries(byReward).map(([name, values]) => [name, values[index] ?? NaN]),
       ),
   };
 }
+
+const NO_FUNCTIONS: RewardScores = { scores: new Float64Array(), byReward: {}, failures: [] };
 
 /** The first of these sentences, and how many more there are. */
 export function describeFailures(failures: readonly string[]): string[] {

@@ -9,7 +9,7 @@ import type { Decoder } from '../models/index.js';
 import type { NamedReward } from '../rewards/index.js';
 import type { Tokenizer } from '../tokenizers/index.js';
 import { deriveSeed } from '../torch/index.js';
-import { rollout, type RolloutRow, type RolloutSampling } from './rollout.js';
+import { rollout, type RewardModel, type RolloutRow, type RolloutSampling } from './rollout.js';
 import { groupsOf, lacksVariance } from './rolloutRecord.js';
 import { savedOrder, type SavedState } from './savedState.js';
 
@@ -19,6 +19,7 @@ export interface RolloutParts {
   readonly tokenizer: Tokenizer;
   readonly prompts: readonly PromptExample[];
   readonly rewards: readonly NamedReward[];
+  readonly rewardModels?: readonly RewardModel[] | undefined;
   readonly environment?: Environment | undefined;
 }
 
@@ -30,6 +31,7 @@ export interface RolloutSettings {
   readonly maxTurns: number;
   readonly rewardTimeoutSeconds: number;
   readonly rewardConcurrency: number;
+  readonly microBatchTokens: number;
   readonly seed: number;
   /** Sample again for groups without variance. */
   readonly dynamicSampling?: {
@@ -139,6 +141,7 @@ export class RolloutSource {
       weightVersion,
       timeoutSeconds: rewardTimeoutSeconds,
       concurrency: rewardConcurrency,
+      microBatchTokens: settings.microBatchTokens,
     });
   }
 

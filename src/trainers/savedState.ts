@@ -49,6 +49,20 @@ export function nestedState(where: string, state: SavedState, name: string): Sav
 }
 
 /**
+ * A number of the state that need not be a count.
+ *
+ * @throws CheckpointError unless it is finite
+ */
+export function savedNumber(where: string, state: SavedState, name: string): number {
+  const value = state[name];
+  if (typeof value === 'number' && Number.isFinite(value)) return value;
+  throw new CheckpointError(
+    `${where}: expected ${name} of the saved state to be a finite number, received ${JSON.stringify(value) ?? 'none'}.`,
+    { hint: 'The checkpoint was edited or is torn: resume from another one.' },
+  );
+}
+
+/**
  * Where a `BatchOrder` stood.
  *
  * @param rowCount rows of the data that the run goes on with

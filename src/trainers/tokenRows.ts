@@ -5,7 +5,13 @@
 import { tokenWeights } from '../algorithms/index.js';
 import type { GrpoConfig } from '../config/index.js';
 import { tokenBudgetBatches } from '../data/index.js';
-import { tokenLogprobs, type Decoder } from '../models/index.js';
+import {
+  sequenceScores,
+  tokenLogprobs,
+  tokenValues,
+  type Decoder,
+  type ScalarParts,
+} from '../models/index.js';
 import { noGrad, tensor, tidy, type Tensor } from '../torch/index.js';
 
 /** A prompt and its completion. */
@@ -203,18 +209,54 @@ export function logprobPass(
   rows: readonly TokenRow[],
   options: { temperature: number; maxTokens: number },
 ): number[][] {
-  const result: number[][] = [];
-  for (const indices of microBatches(rows, options.maxTokens)) {
+  const { temperature, maxTokens } = options;
+  return pass(model.device, rows, maxTokens, (batch, part) =>
+    rowsOf(tokenLogprobs(model, { ...batch, temperature }).logprobs, part),
+  );
+}
+
+/**
+ * The value of the state before every token of the completions.
+ *
+ * @returns one array per row
+ */
+export function valuePass(
+  model: ScalarParts,
+  rows: readonly TokenRow[],
+  maxTokens: number,
+): number[][] {
+  return pass(model.trunk.device, rows, maxTokens, (batch, part) =>
+    rowsOf(tokenValues(model, batch).values, part),
+  );
+}
+
+/**
+ * What a scalar model reads at the last token of every row: the score of a reward model, the value after the end of a
+ * value model.
+ */
+export function scorePass(
+  model: ScalarParts,
+  rows: readonly TokenRow[],
+  maxTokens: number,
+): number[] {
+  return pass(model.trunk.device, rows, maxTokens, (batch) =>
+    Array.from(sequenceScores(model, batch).toTypedArray(), Number),
+  );
+}
+
+/** One result per row from passes without a gradient over micro-batches. */
+function pass<Result>(
+  device: string,
+  rows: readonly TokenRow[],
+  maxTokens: number,
+  compute: (batch: TokenTensors, part: readonly TokenRow[]) => readonly Result[],
+): Result[] {
+  const result: Result[] = [];
+  for (const indices of microBatches(rows, maxTokens)) {
     const part = indices.map((index) => rows[index] as TokenRow);
-    const values = noGrad(() =>
-      tidy(() => {
-        const batch = collate(part, model.device);
-        const { logprobs } = tokenLogprobs(model, { ...batch, temperature: options.temperature });
-        return rowsOf(logprobs, part);
-      }),
-    );
+    const values = noGrad(() => tidy(() => ({ found: compute(collate(part, device), part) })));
     indices.forEach((index, place) => {
-      result[index] = values[place] ?? [];
+      result[index] = values.found[place] as Result; // one per row
     });
   }
   return result;

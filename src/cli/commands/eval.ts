@@ -31,6 +31,8 @@ interface EvalOptions {
   readonly topP: number;
   readonly maxNewTokens?: number;
   readonly answer?: string;
+  readonly environment?: string;
+  readonly maxTurns?: number;
   readonly limit?: number;
   readonly seed: number;
   readonly completions?: string;
@@ -67,6 +69,15 @@ export function registerEval(program: Command, context: CommandContext): void {
     .option(
       '--answer <regex>',
       'where the answer stands in a completion, for maj@k: its first group, last match',
+    )
+    .option(
+      '--environment <spec>',
+      'what answers the model between its turns: calculator, or a file (./environment.ts)',
+    )
+    .option(
+      '--max-turns <n>',
+      'most turns of the model with an environment (default: 4)',
+      asPositive,
     )
     .option('--limit <n>', 'only the first n rows', asPositive)
     .option('--seed <n>', 'seed of samples and intervals', asCount, 0)
@@ -108,6 +119,10 @@ async function measureAccuracy(
     (await Promise.all(specs.map((spec) => loadReward(spec)))).flat(),
     Object.fromEntries(weights.map(({ name, weight }) => [name, weight])),
   );
+  for (const reward of rewards) reward.prepare?.(rows.map(({ values }) => values));
+  const { loadEnvironment } = await import('../../environments/index.js');
+  const environment =
+    options.environment === undefined ? undefined : await loadEnvironment(options.environment);
   const { defaultMaxNewTokens } = await import('../placement.js');
   const room = Math.max(1, model.config.maxPositionEmbeddings - (options.maxNewTokens ?? 1));
   const { prompts, report } = tokenizePrompts(rows, tokenizer, { maxPromptLength: room });
@@ -122,6 +137,8 @@ async function measureAccuracy(
     prompts,
     rewards,
     threshold: options.threshold,
+    environment,
+    maxTurns: options.maxTurns,
     maxNewTokens: options.maxNewTokens ?? defaultMaxNewTokens(model, longest),
     samples: options.samples,
     k: options.k,
@@ -135,12 +152,16 @@ async function measureAccuracy(
   for (const { reward, file, line, reason } of evaluation.failures.slice(0, 5))
     io.stderr.write(`reward ${reward} for ${file ?? '?'}:${line ?? '?'} ${reason}\n`);
 
-  const { completions, failures, ...result } = evaluation;
+  for (const sentence of evaluation.environmentFailures.slice(0, 5))
+    io.stderr.write(`${sentence}\n`);
+
+  const { completions, failures, environmentFailures, ...result } = evaluation;
   if (options.completions !== undefined) {
     const lines = completions.map((completion) => `${JSON.stringify(completion)}\n`);
     writeResult(options.completions, lines.join(''));
   }
-  const summary = { ...result, unscored: failures.length };
+  const unscored = failures.length + environmentFailures.length;
+  const summary = { ...result, unscored };
   io.out(options.json === true ? JSON.stringify(summary) : describe(result));
 }
 
@@ -196,7 +217,9 @@ async function measurePerplexity(
   }
 }
 
-function describe(result: Omit<Evaluation, 'completions' | 'failures'>): string {
+function describe(
+  result: Omit<Evaluation, 'completions' | 'failures' | 'environmentFailures'>,
+): string {
   const { problems, accuracy, greedy, sampled } = result;
   const lines = [
     `${problems} problems; 95 % intervals over problems`,

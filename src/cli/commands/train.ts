@@ -1,23 +1,16 @@
 import type { Command } from 'commander';
-import type { ConfigSource } from '../../config/index.js';
-import { UsageError } from '../../errors/index.js';
-import type { RunRecord, RunResult } from '../../runs/index.js';
+import { GRPO_PRESETS, grpoPreset, overPreset } from '../../config/presets.js';
+import type { RunResult } from '../../runs/index.js';
 import { collect, withExample, withJson, EXIT_CODES } from '../options.js';
 import type { CommandContext } from '../program.js';
-
-/** Options of every `train` command. */
-interface TrainOptions {
-  readonly model?: string;
-  readonly data?: readonly string[];
-  readonly evalData?: readonly string[];
-  readonly out?: string;
-  readonly config?: string;
-  readonly set?: readonly string[];
-  readonly resume?: boolean;
-  readonly json?: boolean;
-  readonly reward?: readonly string[];
-  readonly rewardWeight?: readonly string[];
-}
+import {
+  readInputs,
+  recordedEnvironment,
+  recordedRewards,
+  withRewardWeights,
+  type OnPolicyOptions,
+  type TrainOptions,
+} from '../trainInputs.js';
 
 /** Adds `train` with a command per method. */
 export function registerTrain(program: Command, context: CommandContext): void {
@@ -40,39 +33,92 @@ export function registerTrain(program: Command, context: CommandContext): void {
     report(context, options, await run.train({ progress: context.io.stderr }));
   });
 
-  const grpo = methodCommand(
+  const grpo = onPolicyCommand(
     train,
     'grpo',
-    'reinforce the completions that a reward prefers (GRPO)',
-  )
+    'reinforce the completions that a reward prefers (GRPO and its family)',
+  ).option(
+    '--preset <name>',
+    'a method of the family: dapo, gspo, rloo, …; see `posttrain config`',
+  );
+  withExample(
+    grpo,
+    'posttrain train grpo --model ./sft --data problems.jsonl --reward exact-match --out runs/grpo',
+    'posttrain train grpo --model ./sft --data problems.jsonl --reward ./reward.ts --out runs/own \\\n      --preset dapo --set groupSize=8 --set clip.high=0.28',
+    'posttrain train grpo --out runs/own --resume',
+  );
+  grpo.action((options: OnPolicyOptions & { preset?: string }) =>
+    trainGrpo(context, options, options.preset),
+  );
+  for (const { name, summary } of Object.values(GRPO_PRESETS)) {
+    if (name === 'grpo') continue;
+    const command = onPolicyCommand(train, name, summary);
+    withExample(
+      command,
+      `posttrain train ${name} --model ./sft --data problems.jsonl --reward exact-match --out runs/${name}`,
+    );
+    command.action((options: OnPolicyOptions) => trainGrpo(context, options, name));
+  }
+
+  const ppo = onPolicyCommand(
+    train,
+    'ppo',
+    'reinforce with a value model (PPO with policy, reference, reward and value model)',
+  );
+  withExample(
+    ppo,
+    'posttrain train ppo --model ./sft --data prompts.jsonl --reward model:./reward-model --out runs/ppo',
+    'posttrain train ppo --model ./sft --data problems.jsonl --reward exact-match --out runs/ppo \\\n      --set valueModel.kind=sharedTrunk',
+  );
+  ppo.action(async (options: OnPolicyOptions) => {
+    const { createPpoRun } = await import('../../runs/index.js');
+    const run = await createPpoRun(await readOnPolicyInputs(context, options));
+    report(context, options, await run.train({ progress: context.io.stderr }));
+  });
+}
+
+async function trainGrpo(
+  context: CommandContext,
+  options: OnPolicyOptions,
+  preset: string | undefined,
+): Promise<void> {
+  const { createGrpoRun } = await import('../../runs/index.js');
+  const run = await createGrpoRun(await readOnPolicyInputs(context, options, preset));
+  report(context, options, await run.train({ progress: context.io.stderr }));
+}
+
+async function readOnPolicyInputs(
+  { io }: CommandContext,
+  options: OnPolicyOptions,
+  preset?: string,
+) {
+  const { inputs, config, record } = await readInputs(options);
+  const given = await withRewardWeights(config, options.rewardWeight ?? []);
+  return {
+    ...inputs,
+    config: preset === undefined ? given : overPreset(grpoPreset(preset), given),
+    rewards: options.reward ?? recordedRewards(record),
+    environment: options.environment ?? recordedEnvironment(record),
+    progress: io.stderr,
+  };
+}
+
+function onPolicyCommand(train: Command, name: string, description: string): Command {
+  return methodCommand(train, name, description)
     .option(
       '--reward <spec>',
-      'a file (./reward.ts) or a built-in reward: exact-match[:column], numeric-match[:column], format:/regex/, length:N; repeatable',
+      'a file (./reward.ts), a reward model (model:folder) or a built-in reward: exact-match[:column], numeric-match[:column], format:/regex/, length:N, bleu, rouge-l, cider-d; repeatable',
       collect,
     )
     .option(
       '--reward-weight <name=number>',
       'weight of a reward in the sum, 1 unless set; repeatable',
       collect,
+    )
+    .option(
+      '--environment <spec>',
+      'what answers the model between its turns: calculator, or a file (./environment.ts)',
     );
-  withExample(
-    grpo,
-    'posttrain train grpo --model ./sft --data problems.jsonl --reward exact-match --out runs/grpo',
-    'posttrain train grpo --model ./sft --data problems.jsonl --reward ./reward.ts --out runs/own \\\n      --set groupSize=16 --set clip.high=0.28',
-    'posttrain train grpo --out runs/own --resume',
-  );
-  grpo.action(async (options: TrainOptions) => {
-    const { createGrpoRun } = await import('../../runs/index.js');
-    const { inputs, config, record } = await readInputs(options);
-    const rewards = options.reward ?? recordedRewards(record);
-    const run = await createGrpoRun({
-      ...inputs,
-      config: await withRewardWeights(config, options.rewardWeight ?? []),
-      rewards,
-      progress: context.io.stderr,
-    });
-    report(context, options, await run.train({ progress: context.io.stderr }));
-  });
 }
 
 function methodCommand(train: Command, name: string, description: string): Command {
@@ -88,75 +134,6 @@ function methodCommand(train: Command, name: string, description: string): Comma
       .option('--set <key=value>', 'one setting, stronger than the file; repeatable', collect)
       .option('--resume', 'go on with the run in --out; what is not given is as it was'),
   );
-}
-
-interface RunInputs {
-  readonly model: string;
-  readonly data: readonly string[];
-  readonly evalData?: readonly string[] | undefined;
-  readonly out: string;
-  readonly resume: boolean;
-}
-
-/** Inputs as given, and for a resumed run those that it recorded where they are not. */
-async function readInputs(
-  options: TrainOptions,
-): Promise<{ inputs: RunInputs; config: ConfigSource; record: RunRecord | undefined }> {
-  const { out, resume = false } = options;
-  if (out === undefined) throw new UsageError('train: expected --out, the folder of the run.');
-  const { readRunRecord } = await import('../../runs/index.js');
-  const record = resume ? readRunRecord(out) : undefined;
-  const recordedModel = record?.inputs['model'];
-  const model = options.model ?? (typeof recordedModel === 'string' ? recordedModel : undefined);
-  const data = options.data ?? recordedFiles(record, 'data');
-  if (model === undefined || data === undefined) {
-    throw new UsageError('train: expected --model and --data.', {
-      hint: 'They may be left out with --resume, where the run knows them.',
-    });
-  }
-  const evalData = options.evalData ?? recordedFiles(record, 'evalData');
-  return {
-    inputs: { model, data, evalData, out, resume },
-    config: await readSettings(options),
-    record,
-  };
-}
-
-async function readSettings({ config, set = [] }: TrainOptions): Promise<ConfigSource> {
-  const { applyOverrides, configFromObject, readConfigFile } =
-    await import('../../config/index.js');
-  const source =
-    config === undefined ? configFromObject({}, '--set') : await readConfigFile(config);
-  return applyOverrides(source, set);
-}
-
-/** `--reward-weight name=0.5` is the setting `rewardWeights.name`; names may hold any character. */
-async function withRewardWeights(
-  source: ConfigSource,
-  texts: readonly string[],
-): Promise<ConfigSource> {
-  if (texts.length === 0) return source;
-  const { parseRewardWeight } = await import('../../rewards/index.js');
-  const weights = Object.fromEntries(
-    texts.map(parseRewardWeight).map(({ name, weight }) => [name, weight]),
-  );
-  const before = source.values['rewardWeights'];
-  const rewardWeights = Object.assign({}, before, weights);
-  return { values: { ...source.values, rewardWeights }, place: (path) => source.place(path) };
-}
-
-function recordedFiles(record: RunRecord | undefined, key: string): string[] | undefined {
-  const entry = record?.inputs[key];
-  if (typeof entry !== 'object' || entry === null || !('files' in entry)) return undefined;
-  return Array.isArray(entry.files) ? entry.files.map(String) : undefined;
-}
-
-function recordedRewards(record: RunRecord | undefined): string[] {
-  const specs = record?.inputs['rewardSpecs'];
-  if (Array.isArray(specs)) return specs.map(String);
-  throw new UsageError('train grpo: expected --reward.', {
-    hint: 'For example --reward exact-match, or --reward ./reward.ts.',
-  });
 }
 
 function report(

@@ -1,0 +1,103 @@
+/** What the `train` commands are given, and for a resumed run what it recorded. */
+import type { ConfigSource } from '../config/index.js';
+import { UsageError } from '../errors/index.js';
+import type { RunRecord } from '../runs/index.js';
+
+/** Options of every `train` command. */
+export interface TrainOptions {
+  readonly model?: string;
+  readonly data?: readonly string[];
+  readonly evalData?: readonly string[];
+  readonly out?: string;
+  readonly config?: string;
+  readonly set?: readonly string[];
+  readonly resume?: boolean;
+  readonly json?: boolean;
+}
+
+/** Options of methods that sample and score. */
+export interface OnPolicyOptions extends TrainOptions {
+  readonly reward?: readonly string[];
+  readonly rewardWeight?: readonly string[];
+  readonly environment?: string;
+}
+
+/** Where a run starts and what it reads. */
+export interface RunInputs {
+  readonly model: string;
+  readonly data: readonly string[];
+  readonly evalData?: readonly string[] | undefined;
+  readonly out: string;
+  readonly resume: boolean;
+}
+
+/** Inputs as given, and for a resumed run those that it recorded where they are not. */
+export async function readInputs(
+  options: TrainOptions,
+): Promise<{ inputs: RunInputs; config: ConfigSource; record: RunRecord | undefined }> {
+  const { out, resume = false } = options;
+  if (out === undefined) throw new UsageError('train: expected --out, the folder of the run.');
+  const { readRunRecord } = await import('../runs/index.js');
+  const record = resume ? readRunRecord(out) : undefined;
+  const recordedModel = record?.inputs['model'];
+  const model = options.model ?? (typeof recordedModel === 'string' ? recordedModel : undefined);
+  const data = options.data ?? recordedFiles(record, 'data');
+  if (model === undefined || data === undefined) {
+    throw new UsageError('train: expected --model and --data.', {
+      hint: 'They may be left out with --resume, where the run knows them.',
+    });
+  }
+  const evalData = options.evalData ?? recordedFiles(record, 'evalData');
+  return {
+    inputs: { model, data, evalData, out, resume },
+    config: await readSettings(options),
+    record,
+  };
+}
+
+async function readSettings({ config, set = [] }: TrainOptions): Promise<ConfigSource> {
+  const { applyOverrides, configFromObject, readConfigFile } = await import('../config/index.js');
+  const source =
+    config === undefined ? configFromObject({}, '--set') : await readConfigFile(config);
+  return applyOverrides(source, set);
+}
+
+/** `--reward-weight name=0.5` is the setting `rewardWeights.name`; names may hold any character. */
+export async function withRewardWeights(
+  source: ConfigSource,
+  texts: readonly string[],
+): Promise<ConfigSource> {
+  if (texts.length === 0) return source;
+  const { parseRewardWeight } = await import('../rewards/index.js');
+  const weights = Object.fromEntries(
+    texts.map(parseRewardWeight).map(({ name, weight }) => [name, weight]),
+  );
+  const before = source.values['rewardWeights'];
+  const rewardWeights = Object.assign({}, before, weights);
+  return { values: { ...source.values, rewardWeights }, place: (path) => source.place(path) };
+}
+
+function recordedFiles(record: RunRecord | undefined, key: string): string[] | undefined {
+  const entry = record?.inputs[key];
+  if (typeof entry !== 'object' || entry === null || !('files' in entry)) return undefined;
+  return Array.isArray(entry.files) ? entry.files.map(String) : undefined;
+}
+
+/** The rewards that a run recorded. @throws UsageError where it recorded none */
+export function recordedRewards(record: RunRecord | undefined): string[] {
+  const specs = record?.inputs['rewardSpecs'];
+  if (Array.isArray(specs)) return specs.map(String);
+  throw new UsageError('train: expected --reward.', {
+    hint: 'For example --reward exact-match, or --reward ./reward.ts.',
+  });
+}
+
+/** The environment that a run recorded. @throws UsageError where it was given as an object */
+export function recordedEnvironment(record: RunRecord | undefined): string | undefined {
+  const spec = record?.inputs['environmentSpec'];
+  if (typeof spec === 'string') return spec;
+  if (record?.inputs['environment'] === undefined) return undefined;
+  throw new UsageError('train: expected --environment, because the run has one.', {
+    hint: 'It was given as an object, which config.json cannot hold.',
+  });
+}

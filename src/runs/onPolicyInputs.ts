@@ -1,0 +1,229 @@
+/** What on-policy runs are built from, whatever the method: rewards, an environment, prompts, a way to measure. */
+import { basename, resolve } from 'node:path';
+import type { ConfigSource } from '../config/index.js';
+import { tokenizePrompts, validateRows, type PromptExample } from '../data/index.js';
+import { loadEnvironment, type Environment } from '../environments/index.js';
+import { ConfigError } from '../errors/index.js';
+import { evaluate } from '../eval/index.js';
+import { loadScalarModel, type Decoder, type ScalarModel } from '../models/index.js';
+import type { NamedReward } from '../rewards/index.js';
+import type { Tokenizer } from '../tokenizers/index.js';
+import type { Dtype } from '../torch/index.js';
+import type { ProgressStream } from './progress.js';
+import type { RunStart } from './run.js';
+import {
+  namedRewards,
+  readRunData,
+  requiredColumns,
+  requireSameData,
+  rewardRecord,
+  type DataRecord,
+  type RewardLike,
+  type RunData,
+} from './runInputs.js';
+
+/** What every on-policy run is created from. `Row` is what the rewards know of a row. */
+export interface OnPolicyRunOptions<ConfigInput, Row = Readonly<Record<string, unknown>>> {
+  /** Folder of the model to train, with its tokenizer. It is the reference too, where the method has one. */
+  readonly model: string;
+  /** Rows with a `prompt` and whatever the rewards read: a file, several, or objects. */
+  readonly data: RunData;
+  /**
+   * Functions, or specifications such as `exact-match`, `./reward.ts` and `model:folder` (a reward model); their weighted
+   * sum is the reward.
+   */
+  readonly rewards: readonly RewardLike<Row>[];
+  /** What answers the model between its turns: an environment, `calculator`, or a file that exports one. */
+  readonly environment?: Environment | string | undefined;
+  /** Held-out rows, on which greedy completions are scored (see `evalEvery`). */
+  readonly evalData?: RunData | undefined;
+  /** The run directory; must be new, unless the run is resumed. */
+  readonly out: string;
+  readonly config?: ConfigInput | ConfigSource | undefined;
+  /** Goes on with the run in `out`. */
+  readonly resume?: boolean | undefined;
+  /** Where it is told what was read; null tells nothing. Standard error unless set. */
+  readonly progress?: ProgressStream | null | undefined;
+}
+
+/** The settings that inputs depend on. */
+export interface OnPolicyInputConfig {
+  readonly rewardWeights: Readonly<Record<string, number>>;
+  readonly maxPromptLength: number;
+  readonly maxTurns: number;
+  readonly sampling: { readonly maxNewTokens: number };
+  readonly rewardTimeoutSeconds: number;
+  readonly rewardConcurrency: number;
+}
+
+/** A reward that reads tokens. */
+export interface LoadedRewardModel {
+  readonly name: string;
+  readonly weight: number;
+  readonly model: ScalarModel;
+}
+
+/** Inputs, read and checked. Nothing was written. */
+export interface OnPolicyInputs {
+  readonly prompts: readonly PromptExample[];
+  readonly held: readonly PromptExample[] | undefined;
+  readonly rewards: readonly NamedReward[];
+  readonly environment: Environment | undefined;
+  /** Loads the reward models. Last, because they are large. */
+  loadRewardModels(placed: { dtype: Dtype; device: string }): Promise<LoadedRewardModel[]>;
+  /** For config.json. */
+  readonly record: Record<string, unknown>;
+}
+
+/**
+ * Reads rewards, environment and data.
+ *
+ * @throws RewardError, ConfigError, DataError, CheckpointError or IoError with what was expected and received
+ */
+export async function readOnPolicyInputs<ConfigInput, Row>(
+  options: OnPolicyRunOptions<ConfigInput, Row>,
+  config: OnPolicyInputConfig,
+  { start, tokenizer }: { start: RunStart; tokenizer: Tokenizer },
+): Promise<OnPolicyInputs> {
+  const { progress = process.stderr } = options;
+  const { functions, models } = splitRewards(options.rewards);
+  const weights = Object.entries(config.rewardWeights);
+  const ofFunctions = weights.filter(([name]) => !models.some((model) => model.name === name));
+  const named =
+    functions.length > 0 || models.length === 0
+      ? await namedRewards(functions, Object.fromEntries(ofFunctions))
+      : [];
+  const { environment: given } = options;
+  const environment = typeof given === 'string' ? await loadEnvironment(given) : given;
+  const read = async (
+    from: RunData,
+    word: string,
+  ): Promise<{ prompts: PromptExample[]; record: DataRecord }> => {
+    const { rows, record } = await readRunData(from);
+    const formats = ['prompt-only', 'prompt-completion'] as const;
+    validateRows(rows, formats, requiredColumns(options.rewards));
+    const { prompts, report } = tokenizePrompts(rows, tokenizer, config);
+    const dropped =
+      report.dropped > 0 ? `, ${report.dropped} longer than maxPromptLength left out` : '';
+    progress?.write(`${word}: ${report.prompts} prompts, ${report.tokens} tokens${dropped}\n`);
+    return { prompts, record };
+  };
+  const data = await read(options.data, 'Data');
+  if (start.record) requireSameData(start.record, data.record);
+  const held =
+    options.evalData === undefined ? undefined : await read(options.evalData, 'Evaluation data');
+  const shared = sharedPrompts(data.prompts, held?.prompts ?? []);
+  if (shared > 0)
+    progress?.write(`${shared} prompts of the evaluation data are in the training data too.\n`);
+  if (held && named.length === 0) {
+    throw new ConfigError(
+      'Evaluation data: expected a reward function beside the reward model, received none.',
+      { hint: 'What is measured on held-out rows is how often a reward function is satisfied.' },
+    );
+  }
+  const values = data.prompts.map(({ row }) => row.values);
+  for (const reward of named) reward.prepare?.(values);
+  return {
+    prompts: data.prompts,
+    held: held?.prompts,
+    rewards: named,
+    environment,
+    loadRewardModels: (placed) =>
+      Promise.all(
+        models.map(async ({ name, folder }) => ({
+          name,
+          weight: config.rewardWeights[name] ?? 1,
+          model: (await loadScalarModel(folder, placed)).freeze(),
+        })),
+      ),
+    record: {
+      model: resolve(options.model),
+      data: data.record,
+      evalData: held?.record ?? null,
+      ...rewardRecord(options.rewards, named),
+      ...(models.length > 0 && {
+        rewardModels: models.map(({ name, folder }) => ({ name, folder: resolve(folder) })),
+      }),
+      ...(environment && {
+        environment: environment.name,
+        ...(typeof given === 'string' && { environmentSpec: given }),
+      }),
+    },
+  };
+}
+
+/** `model:folder` names a reward model; its name is the folder's, or `model` for a run's own `model` folder. */
+function splitRewards<Row>(rewards: readonly RewardLike<Row>[]): {
+  functions: RewardLike<Row>[];
+  models: { name: string; folder: string }[];
+} {
+  const isModel = (reward: RewardLike<Row>): reward is string =>
+    typeof reward === 'string' && reward.startsWith('model:');
+  const models = rewards.filter(isModel).map((spec) => {
+    const folder = spec.slice('model:'.length);
+    return { name: basename(resolve(folder)), folder };
+  });
+  const twice = models.find(({ name }, at) => models.findIndex((m) => m.name === name) !== at);
+  if (twice) {
+    throw new ConfigError(
+      `--reward: expected reward models in folders of different names, received two named ${twice.name}.`,
+      { hint: 'Rewards are logged by name: rename one of the folders.' },
+    );
+  }
+  return { functions: rewards.filter((reward) => !isModel(reward)), models };
+}
+
+/** Folders of the reward models among rewards. */
+export function rewardModelFolders<Row>(rewards: readonly RewardLike<Row>[]): string[] {
+  return splitRewards(rewards).models.map(({ folder }) => folder);
+}
+
+function sharedPrompts(
+  training: readonly { readonly text: string }[],
+  held: readonly { readonly text: string }[],
+): number {
+  const known = new Set(training.map(({ text }) => text));
+  return held.filter(({ text }) => known.has(text)).length;
+}
+
+/** What a run measures on held-out prompts; undefined where there are none. */
+export function heldOutEvaluation(
+  { held: prompts, rewards, environment }: OnPolicyInputs,
+  config: OnPolicyInputConfig,
+  { policy, tokenizer }: { policy: Decoder; tokenizer: Tokenizer },
+): (() => Promise<Record<string, number>>) | undefined {
+  if (prompts === undefined) return undefined;
+  return async () => {
+    const found = await evaluate({
+      model: policy,
+      tokenizer,
+      prompts,
+      rewards,
+      environment,
+      maxTurns: config.maxTurns,
+      maxNewTokens: config.sampling.maxNewTokens,
+      rewardTimeoutSeconds: config.rewardTimeoutSeconds,
+      rewardConcurrency: config.rewardConcurrency,
+    });
+    const { reward, completionLength, eosRate, unscored } = found.greedy;
+    return { accuracy: found.accuracy.value, reward, completionLength, eosRate, unscored };
+  };
+}
+
+/**
+ * Refuses models that cannot read each other's tokens.
+ *
+ * @throws ConfigError where a vocabulary has another size
+ */
+export function requireSameVocabulary(
+  policy: Decoder,
+  models: readonly { readonly name: string; readonly model: Pick<ScalarModel, 'config'> }[],
+): void {
+  const { vocabSize } = policy.config;
+  const other = models.find(({ model }) => model.config.vocabSize !== vocabSize);
+  if (other === undefined) return;
+  throw new ConfigError(
+    `Reward model ${other.name}: expected the policy's vocabulary of ${vocabSize} tokens, received ${other.model.config.vocabSize}.`,
+    { hint: 'A reward model reads the tokens as the policy drew them: both need one tokenizer.' },
+  );
+}

@@ -1,0 +1,128 @@
+import { parseConfig, PpoConfig, type PpoConfigInput } from '../config/index.js';
+import { ConfigError } from '../errors/index.js';
+import {
+  createModel,
+  createScalarHead,
+  createScalarModel,
+  loadModel,
+  loadScalarModel,
+  ScalarModel,
+  type Decoder,
+  type ScalarParts,
+} from '../models/index.js';
+import { decayGroups } from '../optim/index.js';
+import { loadTokenizer } from '../tokenizers/index.js';
+import { deriveSeed, type Dtype, type Tensor } from '../torch/index.js';
+import { PpoTrainer } from '../trainers/index.js';
+import {
+  heldOutEvaluation,
+  readOnPolicyInputs,
+  requireSameVocabulary,
+  rewardModelFolders,
+  type OnPolicyRunOptions,
+} from './onPolicyInputs.js';
+import { buildOptimizer, findStart, openDirectory, Run } from './run.js';
+import { deviceOf, settingsOf } from './runInputs.js';
+
+/** What `createPpoRun` needs. `Row` is what the rewards know of a row. */
+export type PpoRunOptions<Row = Readonly<Record<string, unknown>>> = OnPolicyRunOptions<
+  PpoConfigInput,
+  Row
+>;
+
+/**
+ * A PPO run, ready to `train`: policy, frozen reference, reward functions and frozen reward models, value model. Data,
+ * rewards and settings are checked before anything is written.
+ *
+ * @throws ConfigError, DataError, RewardError, CheckpointError or IoError with what was expected and received
+ */
+export async function createPpoRun<Row = Readonly<Record<string, unknown>>>(
+  options: PpoRunOptions<Row>,
+): Promise<Run<PpoTrainer, PpoConfig>> {
+  const start = await findStart('ppo', options);
+  const config = parseConfig(PpoConfig, settingsOf(options.config, start.record, 'createPpoRun'));
+  const tokenizer = await loadTokenizer(start.modelFolder);
+  const inputs = await readOnPolicyInputs(options, config, { start, tokenizer });
+  const placed = { dtype: config.dtype, device: deviceOf(config.device) };
+  const rewardModels = await inputs.loadRewardModels(placed);
+  const policy = await loadModel(start.modelFolder, placed);
+  requireSameVocabulary(policy, rewardModels);
+  const reference = config.klCoef > 0 ? (await loadModel(options.model, placed)).freeze() : null;
+  const folders = rewardModelFolders(options.rewards);
+  const valueModel = await buildValueModel(
+    config,
+    { policy, model: options.model, folders },
+    placed,
+  );
+  const valueParameters = ownParameters(valueModel);
+  // On a trunk of its own names repeat those of the policy, so that all get a prefix.
+  const named = new Map(Array.from(valueParameters, ([name, value]) => [`value.${name}`, value]));
+  const lrScale = (config.valueLearningRate ?? config.learningRate) / config.learningRate;
+  const valueGroups = decayGroups({ namedParameters: () => named }, config.weightDecay);
+  const optimizer = buildOptimizer(
+    policy,
+    config,
+    valueGroups.map((group) => ({ ...group, lrScale })),
+  );
+  const { prompts, rewards, environment } = inputs;
+  const models = { policy, reference, valueModel, valueParameters, rewardModels };
+  const trainer = new PpoTrainer(
+    { ...models, tokenizer, optimizer, prompts, rewards, environment },
+    config,
+  );
+  const description = { method: 'ppo', config, inputs: inputs.record };
+  const opened = await openDirectory(options.out, start, description, trainer);
+  return new Run({
+    ...opened,
+    trainer,
+    config,
+    model: policy,
+    tokenizer,
+    disposeOthers: () => {
+      reference?.dispose();
+      for (const { model } of rewardModels) model.dispose();
+      if (valueModel instanceof ScalarModel) valueModel.dispose();
+      else valueModel.head.dispose();
+    },
+    evaluate: heldOutEvaluation(inputs, config, { policy, tokenizer }),
+  });
+}
+
+/** What the value model begins as. A resumed run replaces its numbers by the saved ones. */
+async function buildValueModel(
+  { valueModel, seed }: Pick<PpoConfig, 'valueModel' | 'seed'>,
+  from: { policy: Decoder; model: string; folders: readonly string[] },
+  placed: { dtype: Dtype; device: string },
+): Promise<ScalarParts> {
+  const { policy, model, folders } = from;
+  if (valueModel.kind === 'sharedTrunk') {
+    const head = createScalarHead(policy);
+    head.weight.requiresGrad = true;
+    return { trunk: policy, head };
+  }
+  switch (valueModel.initFrom) {
+    case 'policy':
+      return createScalarModel(await loadModel(model, placed));
+    case 'fresh':
+      return createScalarModel(
+        createModel(policy.config, { seed: deriveSeed(seed, 'value model'), ...placed }),
+      );
+    case 'reward': {
+      const [folder] = folders;
+      if (folder === undefined || folders.length > 1) {
+        throw new ConfigError(
+          `valueModel.initFrom: expected one reward model (--reward model:folder) with reward, received ${folders.length}.`,
+          { hint: 'Set valueModel.initFrom to policy or fresh.' },
+        );
+      }
+      return loadScalarModel(folder, placed);
+    }
+  }
+}
+
+/** What is trained of the value model and not of the policy. */
+function ownParameters(model: ScalarParts): Map<string, Tensor> {
+  return model instanceof ScalarModel
+    ? model.namedParameters()
+    : new Map([['score.weight', model.head.weight]]);
+}
