@@ -164,6 +164,49 @@ describe('train, generate and eval', () => {
     assert.equal(readFileSync(judged, 'utf8').trimEnd().split('\n').length, 5);
   });
 
+  test('a preset is a command of its own, and what is set is stronger', async () => {
+    const out = at('dapo');
+    const { code, err } = await capture().run([
+      ...['train', 'dapo', '--model', model, '--data', at('problems.jsonl'), '--out', out],
+      ...['--reward', 'exact-match', '--set', 'steps=1', '--set', 'groupSize=2'],
+      ...['--set', 'promptsPerStep=2', '--set', 'minibatchSize=2', '--set', 'clip.high=0.3'],
+      ...['--set', 'sampling.maxNewTokens=3', '--set', 'dynamicSampling.maxRounds=2'],
+    ]);
+    assert.equal(code, 0, err);
+    const { config } = JSON.parse(readFileSync(join(out, 'config.json'), 'utf8')) as {
+      config: Record<string, unknown>;
+    };
+    assert.deepEqual(config['clip'], { low: 0.2, high: 0.3 });
+    assert.deepEqual(config['reduction'], { kind: 'tokenMean' });
+    assert.equal(config['klCoef'], 0);
+  });
+
+  test('ppo trains with a shared trunk', async () => {
+    const out = at('ppo');
+    const { code, err } = await capture().run([
+      ...['train', 'ppo', '--model', model, '--data', at('problems.jsonl'), '--out', out],
+      ...['--reward', 'exact-match', '--set', 'steps=1', '--set', 'promptsPerStep=2'],
+      ...['--set', 'valueModel.kind=sharedTrunk', '--set', 'sampling.maxNewTokens=3'],
+    ]);
+    assert.equal(code, 0, err);
+    const line = readFileSync(join(out, 'metrics.jsonl'), 'utf8');
+    assert.match(line, /"valueLoss":\d/);
+    assert.match(line, /"epochs":4/);
+  });
+
+  test('an episode with an environment is trained and recorded, and evaluated alike', async () => {
+    const out = at('calculator');
+    const { code, err } = await capture().run([
+      ...['train', 'grpo', '--model', model, '--data', at('problems.jsonl'), '--out', out],
+      ...['--reward', 'exact-match', '--environment', 'calculator', '--set', 'steps=1'],
+      ...['--set', 'promptsPerStep=2', '--set', 'groupSize=2', '--set', 'klCoef=0'],
+      ...['--set', 'sampling.maxNewTokens=3'],
+    ]);
+    assert.equal(code, 0, err);
+    assert.match(readFileSync(join(out, 'config.json'), 'utf8'), /"environmentSpec": "calculator"/);
+    assert.match(readFileSync(join(out, 'metrics.jsonl'), 'utf8'), /"turns":\d/);
+  });
+
   test('wrong settings are refused with file and line, and nothing is left behind', async () => {
     writeFileSync(at('wrong.yaml'), 'steps: 5\nsampling:\n  topP: 0.9\ngrupSize: 4\n');
     const { code, err } = await capture().run([
@@ -173,7 +216,7 @@ describe('train, generate and eval', () => {
     assert.equal(code, 1);
     assert.match(
       err,
-      /wrong\.yaml:3:3: sampling\.topP is refused: training samples from the whole/,
+      /wrong\.yaml:2:1: sampling\.keepSamplingMask: expected true with topK, topP or minP/,
     );
     assert.match(err, /wrong\.yaml:4:1: there is no setting grupSize\. Did you mean groupSize\?/);
     assert.match(err, /--set klCoef=-1: klCoef: expected a number of at least 0, received -1\./);

@@ -257,7 +257,7 @@ describe('resuming', () => {
     run.dispose();
     assert.deepEqual(readRunRecord(out).resumed?.[0]?.changed, [
       'steps: 6 → 7',
-      'sampling: {"maxNewTokens":4,"temperature":1} → {"maxNewTokens":4,"temperature":0.5}',
+      'sampling: {"maxNewTokens":4,"temperature":1,"topK":0,"topP":1,"minP":0,"keepSamplingMask":false} → {"maxNewTokens":4,"temperature":0.5,"topK":0,"topP":1,"minP":0,"keepSamplingMask":false}',
     ]);
   });
 
