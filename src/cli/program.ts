@@ -12,6 +12,7 @@ import { registerDoctor } from './commands/doctor.js';
 import { registerEval } from './commands/eval.js';
 import { registerGenerate } from './commands/generate.js';
 import { registerInit } from './commands/init.js';
+import { registerReproduce } from './commands/reproduce.js';
 import { registerQuickstart } from './commands/quickstart.js';
 import { registerTrain } from './commands/train.js';
 import type { Io } from './io.js';
@@ -30,7 +31,7 @@ export function buildProgram(context: CommandContext): Command {
   const { io } = context;
   const program = new Command('posttrain')
     .description(
-      'Post-training for language models: supervised fine-tuning, GRPO, sampling, evaluation.',
+      'Post-training for language models: supervised fine-tuning, PPO, GRPO and its family, sampling, evaluation.',
     )
     .version(packageVersion(), '--version', 'print the version')
     .option('--verbose', 'show where an error was thrown, and its causes')
@@ -52,6 +53,7 @@ export function buildProgram(context: CommandContext): Command {
     registerEval,
     registerData,
     registerConfig,
+    registerReproduce,
     registerDoctor,
   ]) {
     register(program, context);

@@ -3,26 +3,20 @@
  * rule that only says right or wrong. Everything is made on the spot and written as a user's own run would be.
  */
 import { existsSync, readdirSync, statSync } from 'node:fs';
-import { mkdir, readFile, writeFile } from 'node:fs/promises';
+import { readFile, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { stringify } from 'yaml';
-import { rowsFromObjects, tokenizePrompts, type PromptExample } from '../data/index.js';
+import { rowsFromObjects, tokenizePrompts } from '../data/index.js';
 import { IoError } from '../errors/index.js';
 import { evaluate, type Evaluation } from '../eval/index.js';
-import { sample } from '../generation/index.js';
-import {
-  createModel,
-  loadModel,
-  makeDecoderConfig,
-  tokenLogprobs,
-  type Decoder,
-} from '../models/index.js';
+import { loadModel, type Decoder } from '../models/index.js';
 import { exactMatch } from '../rewards/index.js';
 import { createGrpoRun, createSftRun, type ProgressStream } from '../runs/index.js';
 import { additionTask, type AdditionTask } from '../tasks/index.js';
-import { createCharacterTokenizer, type Tokenizer } from '../tokenizers/index.js';
-import { deriveSeed, noGrad, tensor, tidy } from '../torch/index.js';
+import { deriveSeed } from '../torch/index.js';
+import { klToReference } from './klToReference.js';
 import { CARRY_FAILURE_SHARE, GRPO, MAX_NEW_TOKENS, MODEL, SAMPLES, SFT } from './settings.js';
+import { writeStartingPoint } from './startingPoint.js';
 
 /** What the quickstart may be told. */
 export interface QuickstartOptions {
@@ -91,8 +85,11 @@ export async function quickstart(
   const say = (line: string): void => void progress?.write(`${line}\n`);
 
   const task = additionTask({ seed, carryFailureShare: CARRY_FAILURE_SHARE });
-  const paths = await writeTask(out, task);
-  const { parameters } = await writeModel(paths.model, task, seed);
+  const { paths, parameters } = await writeStartingPoint(out, task, { model: MODEL, seed });
+  // The settings as config files: the same run again, or a changed one, is one command away.
+  await writeFile(join(out, 'sft.yaml'), stringify(SFT));
+  await writeFile(join(out, 'grpo.yaml'), stringify(GRPO));
+  const grpoOut = join(out, 'grpo');
   say(
     `A Llama-shaped model of ${(parameters / 1e6).toFixed(2)} M parameters, random weights: ${paths.model}`,
   );
@@ -103,7 +100,7 @@ export async function quickstart(
   const sft = await createSftRun({
     model: paths.model,
     data: paths.demonstrations,
-    out: paths.sft,
+    out: join(out, 'sft'),
     config: { ...SFT, seed },
     progress,
   });
@@ -138,7 +135,7 @@ export async function quickstart(
     data: paths.problems,
     evalData: paths.heldOut,
     rewards: ['exact-match'],
-    out: paths.grpo,
+    out: grpoOut,
     config: { ...GRPO, seed },
     progress,
   });
@@ -146,7 +143,11 @@ export async function quickstart(
   if (grpoResult.state === 'stopped') return grpoResult.stoppedBy ?? 'SIGINT';
   const after = await judge(grpo.model);
   const reference = await loadModel(sftResult.model);
-  const kl = await klToReference(grpo.model, reference, heldOut, deriveSeed(seed, 'quickstart kl'));
+  const kl = await klToReference(grpo.model, reference, {
+    prompts: heldOut,
+    maxNewTokens: MAX_NEW_TOKENS,
+    seed: deriveSeed(seed, 'quickstart kl'),
+  });
   reference.dispose();
   grpo.dispose();
 
@@ -157,7 +158,7 @@ export async function quickstart(
     heldOutProblems: heldOut.length,
     before: snapshot(before, 0),
     after: snapshot(after, kl),
-    curve: await readCurve(paths.grpo),
+    curve: await readCurve(grpoOut),
     examples: pickExamples(task, before, after),
     seconds: {
       sft: sftResult.seconds,
@@ -184,57 +185,6 @@ function requireEmpty(path: string): void {
   });
 }
 
-interface Paths {
-  readonly model: string;
-  readonly demonstrations: string;
-  readonly problems: string;
-  readonly heldOut: string;
-  readonly sft: string;
-  readonly grpo: string;
-}
-
-/** Writes the data as a user would bring it: JSON lines. */
-async function writeTask(out: string, task: AdditionTask): Promise<Paths> {
-  const paths = {
-    model: join(out, 'model'),
-    demonstrations: join(out, 'demonstrations.jsonl'),
-    problems: join(out, 'problems.jsonl'),
-    heldOut: join(out, 'held-out.jsonl'),
-    sft: join(out, 'sft'),
-    grpo: join(out, 'grpo'),
-  };
-  await mkdir(paths.model, { recursive: true });
-  const write = (path: string, rows: readonly object[]): Promise<void> =>
-    writeFile(path, rows.map((row) => `${JSON.stringify(row)}\n`).join(''));
-  await write(paths.demonstrations, task.demonstrations);
-  await write(paths.problems, task.trainPrompts);
-  await write(paths.heldOut, task.heldOut);
-  // The settings as a config file: the same run again, or a changed one, is one command away.
-  await writeFile(join(out, 'sft.yaml'), stringify(SFT));
-  await writeFile(join(out, 'grpo.yaml'), stringify(GRPO));
-  return paths;
-}
-
-async function writeModel(
-  folder: string,
-  task: AdditionTask,
-  seed: number,
-): Promise<{ parameters: number }> {
-  const tokenizer: Tokenizer = createCharacterTokenizer({ characters: task.characters });
-  const config = makeDecoderConfig({
-    ...MODEL,
-    vocabSize: tokenizer.vocabSize,
-    eosTokenId: tokenizer.eosTokenId ?? null,
-    padTokenId: tokenizer.padTokenId ?? null,
-  });
-  const model = createModel(config, { seed });
-  await model.save(folder);
-  await tokenizer.save(folder);
-  const parameters = model.parameters().reduce((sum, { numel }) => sum + numel, 0);
-  model.dispose();
-  return { parameters };
-}
-
 function snapshot(evaluation: Evaluation, kl: number): Snapshot {
   const { accuracy, sampled } = evaluation;
   return {
@@ -245,39 +195,6 @@ function snapshot(evaluation: Evaluation, kl: number): Snapshot {
     completionLength: sampled?.completionLength ?? NaN,
     klToReference: kl,
   };
-}
-
-/** E[Σ log π − log π_ref] over one sampled completion of each prompt. nats per completion. */
-async function klToReference(
-  policy: Decoder,
-  reference: Decoder,
-  prompts: readonly PromptExample[],
-  seed: number,
-): Promise<number> {
-  const promptIds = prompts.map(({ inputIds }) => inputIds);
-  const rows = await sample({ model: policy, promptIds, maxNewTokens: MAX_NEW_TOKENS, seed });
-  return tidy(() => {
-    const sequences = rows.map(({ promptIndex, tokenIds }) => [
-      ...(promptIds[promptIndex] ?? []),
-      ...tokenIds,
-    ]);
-    const width = Math.max(...sequences.map(({ length }) => length));
-    const padded = sequences.map((ids) => [
-      ...ids,
-      ...Array.from({ length: width - ids.length }, () => 0),
-    ]);
-    const scored = noGrad(() =>
-      tokenLogprobs(reference, {
-        inputIds: tensor(padded, { dtype: 'int64', device: reference.device }),
-        promptLengths: rows.map(({ promptIndex }) => promptIds[promptIndex]?.length ?? 0),
-        lengths: sequences.map(({ length }) => length),
-      }),
-    );
-    const ofPolicy = rows
-      .flatMap(({ logprobs }) => logprobs)
-      .reduce((sum, value) => sum + value, 0);
-    return (ofPolicy - scored.logprobs.sum().item()) / rows.length;
-  });
 }
 
 async function readCurve(run: string): Promise<QuickstartResult['curve']> {
