@@ -178,7 +178,8 @@ describe('drawTokens with keepSupport', () => {
     const { supports } = drawTokens(scores, [0.5], settings, { keepSupport: true });
     assert.deepEqual(supports, [Int32Array.of(0, 2, 3)]);
   });
-  test('none without a truncation', () => {
+  test('none without a truncation, and none unless asked for', () => {
+    assert.ok(!('supports' in drawTokens(logits, [0.5, 0.5], resolveSampling({ topP: 0.65 }))));
     assert.equal(supportsOf({}), undefined);
     assert.equal(supportsOf({ topK: 4 }), undefined);
     assert.equal(supportsOf({ topP: 0.65, temperature: 0 }), undefined);

@@ -155,12 +155,10 @@ export class Decoder extends Module implements CausalLm {
    * @param config as this decoder's, but for what it says of the output layer and in `raw`
    */
   withoutHead(config: DecoderConfig): Decoder {
-    const weights = new Map(
-      [...this.namedParameters()].filter(([, weight]) => weight !== this.untiedHead?.weight),
-    );
     this.untiedHead?.dispose();
     this.inverseFrequencies.dispose();
-    return new Decoder({ ...config, tieWordEmbeddings: true }, weights, this.generationConfig);
+    const headless = { ...config, tieWordEmbeddings: true };
+    return new Decoder(headless, this.namedParameters(), this.generationConfig);
   }
 
   save(folder: string, options: SaveOptions = {}): Promise<void> {

@@ -150,6 +150,20 @@ describe('createScalarModel', () => {
       assert.notEqual(score.item(), 0);
       assert.ok(sequenceScores(again, rows).equal(score));
     });
+  test('the end tokens of generation_config.json stay, created, saved and loaded', async () => {
+    const folder = join(root, 'generation');
+    await createModel(small('llama', false), { seed: 4 }).save(folder);
+    const generation = { eos_token_id: [1, 7], temperature: 0.6 };
+    writeFileSync(join(folder, 'generation_config.json'), JSON.stringify(generation));
+    const model = createScalarModel(await loadModel(folder));
+    assert.deepEqual(model.config.eosTokenIds, [1, 7]);
+    const saved = join(root, 'generation-saved');
+    await model.save(saved);
+    const again = await loadScalarModel(saved);
+    assert.deepEqual(again.config.eosTokenIds, [1, 7]);
+    await again.save(saved);
+    assert.deepEqual(json(join(saved, 'generation_config.json')), generation);
+  });
   test('the trunk is the given one without its output layer', () => {
     const config = small('llama', false);
     const causal = createModel(config, { seed: 4 });

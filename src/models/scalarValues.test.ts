@@ -1,7 +1,8 @@
 import assert from 'node:assert/strict';
 import { describe, test } from 'node:test';
 import { expectClose } from '../../test/expect.js';
-import { memory, noGrad, tensor, tidy, type Tensor } from '../torch/index.js';
+import { Linear } from '../nn/index.js';
+import { memory, noGrad, tensor, tidy, zeros, type Tensor } from '../torch/index.js';
 import {
   createModel,
   createScalarHead,
@@ -133,6 +134,15 @@ describe('tokenValues', () => {
     const { values } = tokenValues({ trunk: policy, head }, input);
     assert.ok(tokenLogprobs(policy, { ...input, valueHead: head }).values?.equal(values));
   });
+  test('a bias is added at tokens and nowhere else, and learns their number', () => {
+    const { trunk, head } = modelOf();
+    const biased = new Linear(head.weight, tensor([0.25], { dtype: 'float64' }));
+    const { values } = tokenValues({ trunk, head: biased }, input);
+    const plain = tokenValues({ trunk, head }, input);
+    expectClose(values, plain.values.add(plain.mask.mul(0.25)), exact);
+    values.sum().backward();
+    assert.deepEqual(biased.bias?.grad?.toArray(), [7]);
+  });
   test('no completion at all gives [B, 0]', () => {
     const { values } = tokenValues(modelOf(), { ...input, lengths: promptLengths });
     assert.deepEqual(values.shape, [3, 0]);
@@ -160,6 +170,10 @@ describe('tokenValues', () => {
     });
     assert.throws(() => tokenValues({ trunk: model.trunk, head: wide }, input), {
       message: 'tokenValues: expected a head with weight [1, 16], received [1, 8].',
+    });
+    const two = new Linear(zeros([2, 16], { dtype: 'float64' }));
+    assert.throws(() => tokenValues({ trunk: model.trunk, head: two }, input), {
+      message: 'tokenValues: expected a head with weight [1, 16], received [2, 16].',
     });
   });
 });
