@@ -7,3 +7,4 @@ export {
   type MethodsOptions,
 } from './methods.js';
 export { curvePlot, type Curves } from './plot.js';
+export { reproduceCalculator } from './calculator.js';

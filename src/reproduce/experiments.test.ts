@@ -1,0 +1,96 @@
+import assert from 'node:assert/strict';
+import { existsSync, mkdtempSync, readFileSync, rmSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { after, describe, test } from 'node:test';
+import { reproduceCalculator } from './calculator.js';
+import type { Reproduction } from './experiment.js';
+import { reproduceScst } from './scst.js';
+import { tinyDecoder } from './settings.js';
+import { reproduceStaleness } from './staleness.js';
+
+// Every experiment from its first file to its last, with a model of a few thousand parameters and two steps. Whether a
+// claim was seen means nothing here.
+
+const base = mkdtempSync(join(tmpdir(), 'posttrain-reproduce-'));
+after(() => rmSync(base, { recursive: true, force: true }));
+
+const SFT = ['maxSteps=2', 'batchSize=4', 'warmupSteps=0'];
+const GRPO = ['steps=2', 'promptsPerStep=2', 'groupSize=2', 'evalEvery=1'];
+
+/** Checks the three files, and gives what results.json tells of the runs. */
+function requireWritten(result: Reproduction | NodeJS.Signals, name: string): unknown[] {
+  assert.ok(typeof result === 'object');
+  const { directory, report, verdicts } = result;
+  assert.equal(result.name, name);
+  assert.equal(readFileSync(join(directory, 'report.md'), 'utf8'), report);
+  assert.match(readFileSync(join(directory, 'plot.svg'), 'utf8'), /^<svg [\s\S]*<\/svg>\s*$/);
+  const results = JSON.parse(readFileSync(join(directory, 'results.json'), 'utf8')) as {
+    seeds: number[];
+    commit: string | null;
+    versions: { libtorch: string };
+    verdicts: unknown[];
+    data: { runs: unknown[] };
+  };
+  assert.deepEqual(results.verdicts, verdicts);
+  assert.ok(verdicts.length > 0 && results.versions.libtorch.length > 0);
+  assert.match(report, /The paper claims that .*\n\n\*\*Seen here: (yes|no|partly)\*\*, because/);
+  return results.data.runs;
+}
+
+describe('every experiment runs from its first file to its last', () => {
+  test('calculator', async () => {
+    const out = join(base, 'calculator');
+    const result = await reproduceCalculator(
+      { out, seeds: [3, 4], progress: null },
+      {
+        ...{ model: tinyDecoder(64), trainCount: 16, heldOutCount: 6 },
+        ...{ sft: SFT, grpo: GRPO },
+      },
+    );
+    const runs = requireWritten(result, 'calculator') as { seed: number; curve: object[] }[];
+    assert.deepEqual(
+      runs.map(({ seed, curve }) => [seed, curve.length]),
+      [
+        [3, 3],
+        [4, 3],
+      ],
+    );
+    assert.ok(existsSync(join(out, 'seed-4', 'grpo', 'model', 'model.safetensors')));
+  });
+
+  test('scst', async () => {
+    const out = join(base, 'scst');
+    const result = await reproduceScst(
+      { out, seeds: [0], progress: null },
+      {
+        ...{ model: tinyDecoder(80), trainCount: 16, heldOutCount: 6, maxNewTokens: 8 },
+        sft: SFT,
+        scst: ['steps=2', 'promptsPerStep=4', 'evalEvery=1', 'sampling.maxNewTokens=8'],
+      },
+    );
+    assert.equal(requireWritten(result, 'scst').length, 1);
+  });
+
+  test('staleness', async () => {
+    const out = join(base, 'staleness');
+    const methods = ['GRPO', 'GRPO with truncated importance weights', 'GSPO', 'CISPO'];
+    const result = await reproduceStaleness(
+      { out, seeds: [0], progress: null },
+      {
+        ...{ model: tinyDecoder(64), trainCount: 16, heldOutCount: 6 },
+        ...{ lags: [0, 1], methods, sft: SFT, grpo: GRPO },
+      },
+    );
+    assert.equal(requireWritten(result, 'staleness').length, 2 * methods.length);
+  });
+});
+
+describe('runExperiment', () => {
+  test('touches nothing where the folder exists', async () => {
+    await assert.rejects(reproduceCalculator({ out: base, progress: null }), {
+      message: `reproduce: expected a new folder, but ${base} exists.`,
+    });
+    assert.ok(!existsSync(join(base, 'report.md')));
+  });
+});
