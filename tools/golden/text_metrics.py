@@ -61,6 +61,8 @@ WRITTEN = [
     ("hyphenated", "a state-of-the-art model", ["a state of the art model", "state-of-the-art"]),
     ("dash at a line's end", "inter-\nnational law\nof sea", ["international law of sea"]),
     ("dash at the end", "so it ends-\n", ["so it ends-", "so it ends"]),
+    ("nothing but a dash at the end", "it ends-\n", ["it ends-"]),
+    ("slashes", "a/b and/or c", ["a / b and / or c", "and/or"]),
     ("dash before blanks at the end", "ends-  \n ", ["ends-", "ends - "]),
     ("numbers", "it costs 1,234.50 or 3-4 dollars", ["it costs 1,234.50 or 3 - 4 dollars"]),
     ("numbers with other points", "v1.2.3, 0.5. 7,8,", ["v1.2.3 , 0.5 . 7,8 ,", "1.2"]),

@@ -178,7 +178,7 @@ describe('specifications of text metrics', () => {
 
     test(`${spec} forgets the rows that it was prepared with before`, () => {
       const reward = builtin(spec);
-      reward.prepare?.([{ references: 'the' }, { references: 'cat' }]);
+      reward.prepare?.(['the cat', 'cat', 'dog'].map((text) => ({ references: text })));
       reward.prepare?.([row, { references: other }]);
       assert.equal(
         reward.fn(input(candidate, row)),
