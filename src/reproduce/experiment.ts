@@ -11,7 +11,13 @@ import {
   type MadeTask,
   type StartingPaths,
 } from '../quickstart/startingPoint.js';
-import { createGrpoRun, createSftRun, type ProgressStream, type RunResult } from '../runs/index.js';
+import {
+  createGrpoRun,
+  createSftRun,
+  type ProgressStream,
+  type RewardLike,
+  type RunResult,
+} from '../runs/index.js';
 import type { Tokenizer } from '../tokenizers/index.js';
 import { exampleConfig } from './packageFiles.js';
 import { writeReproduction, type Findings } from './report.js';
@@ -149,7 +155,7 @@ export interface VariantOptions<Measured> {
   /** Committed settings of the method, and what replaces some of them. */
   readonly example: string;
   readonly overrides?: readonly string[] | undefined;
-  readonly rewards: readonly string[];
+  readonly rewards: readonly RewardLike<Readonly<Record<string, unknown>>>[];
   readonly environment?: Environment | undefined;
   /** Measures the trained model before it is freed. */
   readonly measure: (model: Decoder, tokenizer: Tokenizer) => Promise<Measured>;

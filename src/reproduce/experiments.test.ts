@@ -4,7 +4,9 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { after, describe, test } from 'node:test';
 import { reproduceCalculator } from './calculator.js';
+import { LADDER, reproduceDapoLadder } from './dapoLadder.js';
 import type { Reproduction } from './experiment.js';
+import { reproduceMajPass } from './majPass.js';
 import { reproduceScst } from './scst.js';
 import { tinyDecoder } from './settings.js';
 import { reproduceStaleness } from './staleness.js';
@@ -83,6 +85,41 @@ describe('every experiment runs from its first file to its last', () => {
       },
     );
     assert.equal(requireWritten(result, 'staleness').length, 2 * methods.length);
+  });
+});
+
+describe('the longer ones', () => {
+  test('maj-pass', async () => {
+    const out = join(base, 'maj-pass');
+    const result = await reproduceMajPass(
+      { out, seeds: [0], progress: null },
+      {
+        ...{ model: tinyDecoder(64), trainCount: 16, heldOutCount: 4 },
+        ...{ k: [1, 4], sft: SFT, grpo: GRPO.slice(0, 3) },
+      },
+    );
+    assert.equal(requireWritten(result, 'maj-pass').length, 1);
+  });
+
+  test('dapo-ladder', async () => {
+    const out = join(base, 'dapo-ladder');
+    const result = await reproduceDapoLadder(
+      { out, seeds: [0], progress: null },
+      {
+        ...{ model: tinyDecoder(72), trainCount: 16, heldOutCount: 4, maxNewTokens: 12, sft: SFT },
+        grpo: [...GRPO, 'minibatchSize=2', 'sampling.maxNewTokens=12'],
+      },
+    );
+    const runs = requireWritten(result, 'dapo-ladder') as { rung: string; rounds: number }[];
+    assert.deepEqual(
+      runs.map(({ rung }) => rung),
+      LADDER.map(([name]) => name),
+    );
+    // A model with random weights is never right, so that all four rounds of both steps are spent.
+    assert.deepEqual(
+      runs.map(({ rounds }) => rounds),
+      [2, 2, 2, 2, 8],
+    );
   });
 });
 

@@ -1,4 +1,4 @@
-/** Experiments that check what methods promise, on models made on the spot. */
+/** Experiments that check what papers claim, on models made on the spot. */
 export {
   METHODS,
   methodsReport,
@@ -6,5 +6,11 @@ export {
   type MethodRun,
   type MethodsOptions,
 } from './methods.js';
-export { curvePlot, type Curves } from './plot.js';
 export { reproduceCalculator } from './calculator.js';
+export { reproduceDapoLadder } from './dapoLadder.js';
+export { reproduceMajPass } from './majPass.js';
+export { reproduceScst } from './scst.js';
+export { reproduceStaleness } from './staleness.js';
+export type { ReproduceOptions, Reproduction } from './experiment.js';
+export type { Seen, Verdict } from './verdict.js';
+export { curvePlot, type Curves } from './plot.js';

@@ -98,7 +98,7 @@ const STALENESS: Experiment<StalenessSizes> = {
       });
       const start = await prepareStart(context, {
         ...{ seed, task, model: sizes.model },
-        ...{ example: 'staleness/sft.yaml', overrides: sizes.sft },
+        ...{ example: 'addition-sft.yaml', overrides: sizes.sft },
       });
       for (const lag of sizes.lags) {
         for (const method of sizes.methods) {

@@ -18,6 +18,14 @@ export {
   type CalculatorTaskOptions,
 } from './calculator.js';
 export {
+  runningSumReward,
+  runningSumTask,
+  type RunningSumDemonstration,
+  type RunningSumProblem,
+  type RunningSumTask,
+  type RunningSumTaskOptions,
+} from './runningSum.js';
+export {
   translationTask,
   type TranslationDemonstration,
   type TranslationProblem,
