@@ -54,7 +54,9 @@ describe('translationTask', () => {
     }
     assert.deepEqual(new Set(counts.keys()), new Set([3, 4, 5]));
     // A third each; standard error √(2/9/4300) = 0.0072, five of them (6e-7 for each of three).
-    for (const count of counts.values()) assert.ok(Math.abs(count / 4300 - 1 / 3) < 0.036);
+    for (const count of counts.values()) {
+      assert.ok(Math.abs(count / 4300 - 1 / 3) < 0.036, `${count}`);
+    }
   });
 
   test('every text is short and made of the named characters', () => {
@@ -109,19 +111,23 @@ describe('translationTask', () => {
   test('orders and words have the stated shares', () => {
     // The first reference of a source is a plain draw; the later ones must differ from it.
     const first = problems.map(({ references: [text = ''] }) => text);
-    // Standard error at most √(0.25/4300) = 0.0076; five of them (6e-7 each).
-    const share = (given: readonly string[], claim: (text: string) => boolean) =>
-      given.filter(claim).length / given.length;
-    assert.ok(Math.abs(share(first, isPassive) - 0.4) < 0.038);
-    // About 0.6 · 4300 actives: √(0.25/2580) = 0.0098.
-    const active = first.filter((text) => !isPassive(text));
+    // Within five standard errors: 6e-7 for each of four.
+    const expectShare = (claim: (text: string) => boolean, of: readonly string[], is: number) => {
+      const share = of.filter(claim).length / of.length;
+      const allowed = 5 * Math.sqrt((is * (1 - is)) / of.length);
+      assert.ok(Math.abs(share - is) < allowed, `${share} of ${of.length}, expected ${is}`);
+    };
+    expectShare(isPassive, first, 0.4);
     const fronted = /^(?:early|at|later|in|often|usually|again|anew|slowly|gently|calmly) /;
-    assert.ok(Math.abs(share(active, (text) => fronted.test(text)) - 0.5) < 0.05);
-    const passive = first.filter(isPassive);
+    expectShare(
+      (text) => fronted.test(text),
+      first.filter((text) => !isPassive(text)),
+      0.5,
+    );
     const inside = / were (?:early|at|later|in|often|usually|again|anew|slowly|gently|calmly) /;
-    assert.ok(Math.abs(share(passive, (text) => inside.test(text)) - 0.5) < 0.061);
-    const verb = /\b(?:pushed|washed|moved|found|liked|fixed|sold|cut)\b/;
-    assert.ok(Math.abs(share(first, (text) => verb.test(text)) - 0.7) < 0.036);
+    expectShare((text) => inside.test(text), first.filter(isPassive), 0.5);
+    const usualVerb = /\b(?:pushed|washed|moved|found|liked|fixed|sold|cut)\b/;
+    expectShare((text) => usualVerb.test(text), first, 0.7);
   });
 
   describe('demonstrations', () => {
@@ -168,13 +174,34 @@ describe('translationTask', () => {
       assert.ok(Math.abs(shorter / damaged - 0.5) < 0.068, `${shorter} of ${damaged}`);
     });
 
-    test('are all damaged with a share of 1', () => {
+    test('are all damaged with a share of 1, at every place', () => {
       const noisy = translationTask({ seed: 0, noiseShare: 1 });
-      const intact = noisy.demonstrations.filter(({ completion }, index) =>
-        noisy.trainPrompts[index]?.references.includes(completion),
-      );
-      // Expected below 4000 · 0.5/62 · 1/2: one wrong word of 62 is a synonym, and then a reference at most every second time.
-      assert.ok(intact.length < 40, `${intact.length}`);
+      let intact = 0;
+      const places = new Map<string, number>();
+      noisy.demonstrations.forEach(({ completion }, index) => {
+        const references = noisy.trainPrompts[index]?.references ?? [];
+        if (references.includes(completion)) intact++;
+        const words = completion.split(' ');
+        const missing = references.map((text) => without(text).indexOf(completion));
+        const wrong = references
+          .filter((text) => wordsIn(text) === words.length)
+          .map((text) => text.split(' '))
+          .filter((other) => other.filter((word, at) => word !== words[at]).length === 1)
+          .map((other) => other.findIndex((word, at) => word !== words[at]));
+        for (const [kind, found] of Object.entries({ missing, wrong })) {
+          const place = `${kind} ${found.find((at) => at >= 0)}`;
+          places.set(place, (places.get(place) ?? 0) + 1);
+        }
+      });
+      // What gives another reference by chance: one wrong word of 62 is a synonym. The word itself would add 4000 · 0.5/63.
+      assert.ok(intact < 25, `${intact}`);
+      // A text has 4 to 8 words, so that each of the first four is meant in more than 2000/8 of the cases.
+      for (const kind of ['missing', 'wrong']) {
+        for (const at of [0, 1, 2, 3]) {
+          const count = places.get(`${kind} ${at}`) ?? 0;
+          assert.ok(count > 150, `${kind} ${at}: ${count}`);
+        }
+      }
     });
   });
 
