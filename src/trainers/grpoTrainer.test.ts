@@ -493,7 +493,7 @@ describe('GrpoTrainer', () => {
         step: 1,
         updates: 1,
         prompts: 6,
-        order: { epoch: 0, position: 4 },
+        rollouts: { order: { epoch: 0, position: 4 }, drawn: 1, waiting: [] },
       };
       const cases: [string, Record<string, unknown>][] = [
         ['of another method', { method: 'sft' }],
@@ -501,8 +501,13 @@ describe('GrpoTrainer', () => {
         ['step as text', { step: '1' }],
         ['no step', { step: undefined }],
         ['negative updates', { updates: -1 }],
-        ['no order', { order: undefined }],
-        ['an order beyond the data', { order: { epoch: 0, position: 6 } }],
+        ['no rollouts', { rollouts: undefined }],
+        ['no order', { rollouts: { ...good.rollouts, order: undefined } }],
+        [
+          'an order beyond the data',
+          { rollouts: { ...good.rollouts, order: { epoch: 0, position: 6 } } },
+        ],
+        ['no waiting rollouts', { rollouts: { ...good.rollouts, waiting: null } }],
       ];
       for (const [name, change] of cases) {
         test(name, async () => {
@@ -525,6 +530,12 @@ describe('GrpoTrainer', () => {
         tensors.delete('model.norm.weight.expAvg');
         assert.throws(() => run.restore(good, tensors), CheckpointError);
         assert.equal(run.step, 0);
+      });
+
+      test('the state that the others are changed from does fit', () => {
+        const run = trainer(tinyModel());
+        run.restore(good, run.tensors());
+        assert.equal(run.step, 1);
       });
     });
   });

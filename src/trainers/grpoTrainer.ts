@@ -5,20 +5,19 @@ import { deriveSeed, noGrad, tidy, type Tensor } from '../torch/index.js';
 import { rowAdvantages } from './advantages.js';
 import { checkGrpoParts, needsReference, overlongPenalty, type GrpoParts } from './grpoParts.js';
 import { groupMinibatches, updatesPerStep } from './minibatches.js';
-import { forecastNullGroups, type NullGroupForecast } from './nullGroups.js';
+import { forecastOfRollout, type NullGroupForecast } from './nullGroups.js';
 import { StatSums, StepMeans, takeOptimizerStep } from './optimizerStep.js';
 import {
-  groupStays,
   objectiveReduction,
   policyObjective,
   rowCounts,
   rowMoves,
+  updateRows,
 } from './policyObjective.js';
 import { checkRatioInvariant, type RatioDeviation } from './ratioInvariant.js';
 import { describeFailures, type RolloutRow } from './rollout.js';
 import {
   firstGroups,
-  groupsOf,
   mean,
   rolloutMetrics,
   sampleRecord,
@@ -26,6 +25,7 @@ import {
 } from './rolloutRecord.js';
 import { RolloutSource } from './rolloutSource.js';
 import {
+  checkParameters,
   checkSavedRun,
   copyParameters,
   nestedState,
@@ -98,8 +98,7 @@ export class GrpoTrainer implements Trainer {
 
   /** What the first rollout says about groups without variance. It is the one that the next step trains on. */
   async forecast(): Promise<NullGroupForecast> {
-    const { rows } = await this.rollouts.peek(this.updates);
-    return forecastNullGroups(rows, this.config.groupSize);
+    return forecastOfRollout(await this.rollouts.peek(this.updates), this.config);
   }
 
   /** One iteration of Algorithm 1's inner loop: rollout, rewards, advantages, μ passes of updates. */
@@ -108,16 +107,15 @@ export class GrpoTrainer implements Trainer {
     const { rows, failures, rounds, discardedShare } = await this.rollouts.next(this.updates);
     const staleness = mean(rows.map(({ weightVersion }) => this.updates - weightVersion));
     const batch = this.prepare(rows);
-    // Where the pass before the updates gave every row its log-probabilities, all of them are compared, not the first
-    // minibatch's alone. What other weights drew has another ratio than 1.
-    let deviation = this.knowsOldLogprobs(rows) ? this.compareWithSampler(batch) : null;
+    const isKnown = batch.every(({ oldLogprobs }) => oldLogprobs.length > 0);
+    let deviation = isKnown ? this.compareWithSampler(batch) : null;
     const means = new StepMeans();
     let place = this.stepsDone * updatesPerStep(this.config);
     for (let epoch = 0; epoch < updatesPerRollout; epoch++) {
       for (const minibatch of this.minibatches(batch, epoch)) {
         means.add(
           this.update(minibatch, place++, () => {
-            deviation ??= this.compareWithSampler(minibatch);
+            deviation ??= this.compareWithSampler(batch);
           }),
         );
       }
@@ -125,7 +123,7 @@ export class GrpoTrainer implements Trainer {
 
     this.stepsDone++;
     this.refreshReference();
-    const warning = deviation?.warning;
+    const trained = new Set(updateRows(batch, this.config).filter(this.counts));
     return {
       metrics: {
         ...rolloutMetrics(rows),
@@ -137,9 +135,9 @@ export class GrpoTrainer implements Trainer {
         tokens: rows.reduce((sum, row) => sum + row.promptIds.length + row.completionIds.length, 0),
       },
       samples: firstGroups(batch, this.config.samplesPerStep, groupSize).map((row) =>
-        sampleRecord(row, this.stepsDone, this.parts.tokenizer),
+        sampleRecord({ ...row, isTrained: trained.has(row) }, this.stepsDone, this.parts.tokenizer),
       ),
-      warnings: [...describeFailures(failures), ...(warning ? [warning] : [])],
+      warnings: [...describeFailures(failures), ...(deviation?.warning ? [deviation.warning] : [])],
     };
   }
 
@@ -151,26 +149,33 @@ export class GrpoTrainer implements Trainer {
     const refLogprobs =
       reference && needsReference(this.config) ? logprobPass(reference, rows, pass) : [];
     // With one update per rollout the policy of the update is the one that sampled: its own pass gives oldLogprobs.
-    const oldLogprobs = this.knowsOldLogprobs(rows) ? logprobPass(policy, rows, pass) : [];
+    const later = new Set(this.knowsOldLogprobs(rows) ? [] : updateRows(rows, this.config));
+    const early = rows.filter((row) => !later.has(row));
+    const found = logprobPass(policy, early, pass);
+    const oldLogprobs = new Map(early.map((row, index) => [row, found[index]]));
     const known = rows.map((row, index) => ({
       ...row,
       refLogprobs: refLogprobs[index],
-      oldLogprobs: oldLogprobs[index] ?? [],
+      oldLogprobs: oldLogprobs.get(row) ?? [],
     }));
     const advantages = rowAdvantages(known, this.config, [...rewards, ...rewardModels]);
     return known.map((row, index) => ({ ...row, advantages: advantages[index] ?? [] }));
   }
 
-  /** Whether oldLogprobs come from a pass before the updates. */
+  /** Whether the oldLogprobs of all rows come from a pass before the updates. */
   private knowsOldLogprobs(rows: readonly RolloutRow[]): boolean {
     const { klCoef, klPlacement } = this.config;
-    const isStale = rows.some(({ weightVersion }) => weightVersion !== this.updates);
-    return updatesPerStep(this.config) > 1 || isStale || (klCoef > 0 && klPlacement === 'reward');
+    const readsThem = klCoef > 0 && klPlacement === 'reward';
+    return updatesPerStep(this.config) > 1 || this.isStale(rows) || readsThem;
+  }
+
+  private isStale(rows: readonly RolloutRow[]): boolean {
+    return rows.some(({ weightVersion }) => weightVersion !== this.updates);
   }
 
   /** @returns null where other weights drew the rows: then the ratio need not be 1 */
   private compareWithSampler(rows: readonly TrainingRow[]): RatioDeviation | null {
-    if (this.config.rolloutLag > 0) return null;
+    if (this.isStale(rows)) return null;
     return checkRatioInvariant(this.where, this.parts.policy.dtype, rows);
   }
 
@@ -185,12 +190,10 @@ export class GrpoTrainer implements Trainer {
       partSize: minibatchSize ?? batch.length,
       seed: deriveSeed(seed, 'minibatches', this.stepsDone, epoch),
     });
-    return parts.map((rows) =>
-      groupsOf(rows, groupSize)
-        .filter((group) => groupStays(group, this.config))
-        .flat(),
-    );
+    return parts.map((rows) => updateRows(rows, this.config));
   }
+
+  private readonly counts = (row: RolloutRow): boolean => rowCounts(row, this.config);
 
   /**
    * One optimizer step. Gradients accumulate over micro-batches and equal those of the whole minibatch.
@@ -204,19 +207,17 @@ export class GrpoTrainer implements Trainer {
     place: number,
     beforeStep: () => void,
   ): Record<string, number> {
-    const { learningRate: base, warmupSteps, schedule, groupSize } = this.config;
+    if (minibatch.length === 0) return {};
+    const { learningRate: base, warmupSteps, schedule, groupSize, microBatchTokens } = this.config;
     const { optimizer, policy } = this.parts;
-    const counts = (row: TrainingRow): boolean => rowCounts(row, this.config);
-    if (!minibatch.some(counts)) return {};
-    const { device } = policy;
     const reduction = objectiveReduction(this.config);
-    const weights = lossWeights(minibatch, { reduction, groupSize, device, counts });
+    const { device } = policy;
+    const weights = lossWeights(minibatch, { reduction, groupSize, device, counts: this.counts });
     const unitSize = this.config.objective.kind === 'groupPreference' ? groupSize : 1;
     const canMove = (row: TrainingRow): boolean => rowMoves(row, this.config);
     try {
       const totalWeight = tidy(() => weights.sum().item());
       const sums = new StatSums();
-      const { microBatchTokens } = this.config;
       const batches = microBatchesByUse(minibatch, microBatchTokens, canMove, unitSize);
       for (const { indices, moves } of batches) {
         tidy(() => sums.add(this.accumulate(minibatch, { weights, indices, moves })));
@@ -245,8 +246,7 @@ export class GrpoTrainer implements Trainer {
     const { policy } = this.parts;
     const rows = part.indices.map((index) => minibatch[index] as TrainingRow);
     const batch = collate(rows, policy.device);
-    const { temperature } = this.config.sampling;
-    const input = { ...batch, temperature, withEntropy: true };
+    const input = { ...batch, temperature: this.config.sampling.temperature, withEntropy: true };
     const objective = ({ logprobs, entropy }: TokenLogprobs) => {
       rememberOldLogprobs(rows, logprobs);
       const tokenWeights = weightsOfRows(part.weights, part.indices, logprobs);
@@ -289,10 +289,10 @@ export class GrpoTrainer implements Trainer {
     const restoreRollouts = this.rollouts.restorer(nestedState('GrpoTrainer', state, 'rollouts'));
     const { optimizer, reference } = this.parts;
     const saved = withoutPrefix('reference.', tensors);
-    if (this.config.referenceEvery !== null && reference) {
-      copyParameters(saved.named, reference.namedParameters());
-    }
+    const replaced = this.config.referenceEvery === null ? undefined : reference?.namedParameters();
+    if (replaced) checkParameters(saved.named, replaced);
     optimizer.loadState(saved.others);
+    if (replaced) copyParameters(saved.named, replaced);
     this.stepsDone = step;
     this.updates = updates;
     restoreRollouts();

@@ -1,5 +1,7 @@
 /** How many groups will teach nothing: a forecast from a first sample. */
+import type { GrpoConfig } from '../config/index.js';
 import { lacksVariance, groupsOf, mean } from './rolloutRecord.js';
+import type { Rollout } from './rolloutSource.js';
 
 /** What a first sample says about groups without variance. */
 export interface NullGroupForecast {
@@ -40,6 +42,19 @@ export function forecastNullGroups(
     predicted: (size) =>
       successRate === undefined ? undefined : successRate ** size + (1 - successRate) ** size,
   };
+}
+
+/**
+ * The forecast of a rollout. With dynamic sampling its rows were chosen for their variance: of all groups that were drawn
+ * for it only the share without variance is known.
+ */
+export function forecastOfRollout(
+  { rows, discardedShare: observed }: Pick<Rollout, 'rows' | 'discardedShare'>,
+  { groupSize, dynamicSampling }: Pick<GrpoConfig, 'groupSize' | 'dynamicSampling'>,
+): NullGroupForecast {
+  const forecast = forecastNullGroups(rows, groupSize);
+  if (dynamicSampling === null) return forecast;
+  return { ...forecast, observed, successRate: undefined, predicted: () => undefined };
 }
 
 /** A sentence with advice where more than half of the groups will teach nothing; else undefined. */

@@ -211,8 +211,19 @@ export function rowMoves(row: UpdateRow & RolloutRow, config: GrpoConfig): boole
   return rowCounts(row, config) && (speaks || hasKl || prefers);
 }
 
+/** What an update is computed from: the rows of groups that stay; none where no row of theirs has a weight. */
+export function updateRows<Row extends Pick<RolloutRow, 'reward' | 'finishReason'>>(
+  rows: readonly Row[],
+  config: GrpoConfig,
+): Row[] {
+  const staying = groupsOf(rows, config.groupSize)
+    .filter((group) => groupStays(group, config))
+    .flat();
+  return staying.some((row) => rowCounts(row, config)) ? staying : [];
+}
+
 /** Whether a group is part of the batch at all. */
-export function groupStays(
+function groupStays(
   group: readonly { readonly reward: number }[],
   { objective, dropGroupsWithoutVariance }: GrpoConfig,
 ): boolean {

@@ -69,6 +69,8 @@ export interface RecordedRow extends RolloutRow {
   readonly refLogprobs?: readonly number[] | undefined;
   readonly values?: readonly number[] | undefined;
   readonly returns?: readonly number[] | undefined;
+  /** Whether the loss gives it a weight. Scored rows have one unless said. */
+  readonly isTrained?: boolean | undefined;
 }
 
 /** A row as samples.jsonl keeps it. */
@@ -76,7 +78,7 @@ export function sampleRecord(row: RecordedRow, step: number, tokenizer: Tokenize
   const finite = (value: number): number | null => (Number.isNaN(value) ? null : value);
   const mask = row.completionMask ?? row.completionIds.map(() => 1);
   const counted = row.advantages.filter((_, index) => mask[index] === 1);
-  const { values, returns } = row;
+  const { values, returns, isTrained = !Number.isNaN(row.reward) } = row;
   return {
     step,
     promptIndex: row.promptIndex,
@@ -100,7 +102,7 @@ export function sampleRecord(row: RecordedRow, step: number, tokenizer: Tokenize
       advantages: row.advantages,
       ...(values && { values }),
       ...(returns && { returns }),
-      mask: Number.isNaN(row.reward) ? row.completionIds.map(() => 0) : mask,
+      mask: isTrained ? mask : mask.map(() => 0),
     },
   };
 }

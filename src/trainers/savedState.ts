@@ -111,11 +111,11 @@ export function withoutPrefix(
 }
 
 /**
- * Gives parameters the values of others with the same names.
+ * Finds out whether `copyParameters` can be done, where something else has to be changed with it.
  *
- * @throws CheckpointError where one has no counterpart of its shape; nothing was copied then
+ * @throws CheckpointError where a parameter has no counterpart of its shape
  */
-export function copyParameters(
+export function checkParameters(
   from: ReadonlyMap<string, Tensor>,
   to: ReadonlyMap<string, Tensor>,
 ): void {
@@ -129,6 +129,18 @@ export function copyParameters(
       },
     );
   }
+}
+
+/**
+ * Gives parameters the values of others with the same names.
+ *
+ * @throws CheckpointError where one has no counterpart of its shape; nothing was copied then
+ */
+export function copyParameters(
+  from: ReadonlyMap<string, Tensor>,
+  to: ReadonlyMap<string, Tensor>,
+): void {
+  checkParameters(from, to);
   noGrad(() => {
     for (const [name, parameter] of to) {
       const value = from.get(name);
