@@ -1,6 +1,6 @@
 import assert from 'node:assert/strict';
 import { describe, test } from 'node:test';
-import { groupMinibatches } from './minibatches.js';
+import { groupMinibatches, updatesPerStep } from './minibatches.js';
 
 describe('groupMinibatches', () => {
   const rows = Array.from({ length: 24 }, (_, index) => index);
@@ -32,5 +32,15 @@ describe('groupMinibatches', () => {
 
   test('a single part is the batch as it is', () => {
     assert.deepEqual(minibatches(24), [rows]);
+  });
+});
+
+describe('updatesPerStep', () => {
+  const config = { updatesPerRollout: 3, promptsPerStep: 4, groupSize: 2, minibatchSize: null };
+
+  test('by hand: passes, times minibatches of a pass', () => {
+    assert.equal(updatesPerStep(config), 3);
+    assert.equal(updatesPerStep({ ...config, minibatchSize: 8 }), 3);
+    assert.equal(updatesPerStep({ ...config, minibatchSize: 2 }), 12);
   });
 });

@@ -47,4 +47,13 @@ describe('checkRatioInvariant', () => {
       NumericsError,
     );
   });
+
+  test('what an environment wrote is not read', () => {
+    const [first] = rows(5e-5, 3, NaN, 1e-5);
+    const found = checkRatioInvariant('here', 'float32', [
+      { ...(first ?? assert.fail()), completionMask: [1, 0, 0, 1] },
+    ]);
+    assert.ok(Math.abs(found.max - 5e-5) < 1e-8);
+    assert.ok(Math.abs(found.mean - 3e-5) < 1e-8);
+  });
 });

@@ -133,6 +133,20 @@ describe('sampleRecord', () => {
     });
   });
 
+  test('a scored row without a weight in the loss is not trained', () => {
+    const given = row({ completionIds: [4, 5], completionMask: [1, 0], reward: 1 });
+    const mask = (isTrained?: boolean): readonly number[] =>
+      sampleRecord({ ...given, ...known, isTrained }, 3, tokenizer).streams.mask;
+    assert.deepEqual(
+      [mask(), mask(true), mask(false)],
+      [
+        [1, 0],
+        [1, 0],
+        [0, 0],
+      ],
+    );
+  });
+
   test('an unscored row has null for its reward and is not trained', () => {
     const unscored = row({ completionIds: [4, 5], reward: NaN, rewards: { a: NaN, b: 1 } });
     const record = sampleRecord({ ...unscored, ...known, advantages: [0, 0] }, 3, tokenizer);

@@ -5,6 +5,8 @@ import { tinyModel } from '../../test/tinyRun.js';
 import { noGrad, tensor, tidy, zeros } from '../torch/index.js';
 import {
   collate,
+  completionMask,
+  drawnTokens,
   logprobPass,
   lossWeights,
   microBatches,
@@ -12,6 +14,7 @@ import {
   perToken,
   rememberOldLogprobs,
   rowsOf,
+  weightsOfRows,
   type TokenRow,
 } from './tokenRows.js';
 
@@ -114,6 +117,75 @@ describe('lossWeights', () => {
   });
 });
 
+describe('what the model drew', () => {
+  const talked: readonly TokenRow[] = [
+    { promptIds: [3], completionIds: [4, 5, 6], completionMask: [1, 0, 1] },
+    { promptIds: [3], completionIds: [4] },
+  ];
+
+  test('is counted, without what an environment wrote', () => {
+    assert.deepEqual(talked.map(drawnTokens), [2, 1]);
+  });
+
+  test('is 1 in the mask, of rows that count', () => {
+    tidy(() => {
+      assert.deepEqual(completionMask(talked, 4, () => true).toArray(), [
+        [1, 0, 1, 0],
+        [1, 0, 0, 0],
+      ]);
+      const mask = completionMask(talked, 3, (row) => row !== talked[0]);
+      assert.deepEqual(mask.toArray(), [
+        [0, 0, 0],
+        [1, 0, 0],
+      ]);
+      assert.equal(mask.dtype, 'float64');
+    });
+  });
+
+  test('alone has a weight', () => {
+    tidy(() => {
+      const options = { groupSize: 1, device: 'cpu', counts: () => true };
+      const weights = lossWeights(talked, { ...options, reduction: { kind: 'tokenMean' } });
+      expectClose(weights, [
+        [1 / 3, 0, 1 / 3],
+        [1 / 3, 0, 0],
+      ]);
+    });
+  });
+
+  test('may have been drawn among some tokens only: collate keeps which', () => {
+    const supports = [Int32Array.of(4, 7), null, Int32Array.of(6)];
+    const [first, second] = talked as [TokenRow, TokenRow];
+    const { inputIds, ...with_ } = collate([{ ...first, supports }, second], 'cpu');
+    assert.deepEqual(with_.supports, [supports, undefined]);
+    inputIds.dispose();
+    const without = collate(talked, 'cpu');
+    assert.equal('supports' in without, false);
+    without.inputIds.dispose();
+  });
+});
+
+describe('weightsOfRows', () => {
+  test('by hand: some rows of the step’s weights, as wide as their log-probabilities', () => {
+    tidy(() => {
+      const weights = tensor(
+        [
+          [1, 2, 3],
+          [4, 5, 0],
+          [6, 7, 0],
+        ],
+        { dtype: 'float64' },
+      );
+      const part = weightsOfRows(weights, [2, 1], zeros([2, 2]));
+      assert.deepEqual(part.toArray(), [
+        [6, 7],
+        [4, 5],
+      ]);
+      assert.equal(part.dtype, 'float32');
+    });
+  });
+});
+
 describe('microBatches', () => {
   test('every row once, and none larger than the budget unless it is a single row', () => {
     for (const maxTokens of [1, 4, 9, 10, 100]) {
@@ -132,6 +204,46 @@ describe('microBatches', () => {
       }
     }
     assert.deepEqual(microBatches(ROWS, 15), [[1, 0, 2]]);
+  });
+
+  // Units of two rows, whose longest have 4, 9, 5 and 3 tokens.
+  const pairs: readonly TokenRow[] = [4, 2, 1, 9, 5, 5, 3, 2].map((length) => ({
+    promptIds: [3],
+    completionIds: Array.from({ length: length - 1 }, () => 4),
+  }));
+
+  test('units stay together and in order, and count with their longest row', () => {
+    for (const maxTokens of [1, 8, 16, 20, 100]) {
+      const batches = microBatches(pairs, maxTokens, 2);
+      assert.deepEqual(
+        batches.flat().toSorted((a, b) => a - b),
+        [...pairs.keys()],
+      );
+      for (const batch of batches) {
+        batch.forEach((at, place) => {
+          if (place % 2 === 1) assert.equal(at, (batch[place - 1] ?? NaN) + 1);
+        });
+        const longest = Math.max(
+          ...batch.map((at) => (pairs[at]?.completionIds.length ?? NaN) + 1),
+        );
+        assert.ok(batch.length === 2 || batch.length * longest <= maxTokens);
+      }
+    }
+    assert.deepEqual(microBatches(pairs, 100, 2), [[2, 3, 4, 5, 0, 1, 6, 7]]);
+    assert.deepEqual(microBatches(pairs, 16, 2), [
+      [2, 3],
+      [4, 5],
+      [0, 1, 6, 7],
+    ]);
+  });
+
+  test('by use: a unit moves the policy where one of its rows does', () => {
+    const moving = new Set([pairs[1], pairs[4]]);
+    const parts = microBatchesByUse(pairs, 100, (row) => moving.has(row), 2);
+    assert.deepEqual(parts, [
+      { indices: [4, 5, 0, 1], moves: true },
+      { indices: [2, 3, 6, 7], moves: false },
+    ]);
   });
 
   test('by use: rows that cannot move the policy are apart and marked', () => {
