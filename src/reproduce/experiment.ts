@@ -102,6 +102,7 @@ export async function runExperiment<Sizes>(
 
 /** A task with a model that was fine-tuned on its demonstrations. */
 export interface Start {
+  readonly seed: number;
   readonly folder: string;
   readonly paths: StartingPaths;
   /** Folder of the fine-tuned model. */
@@ -140,7 +141,7 @@ export async function prepareStart(
     const rows = rowsFromObjects(task.heldOut.map((row) => ({ ...row })));
     const maxPromptLength = sft.model.config.maxPositionEmbeddings;
     const { prompts } = tokenizePrompts(rows, sft.tokenizer, { maxPromptLength });
-    return { folder, paths, model: result.model, heldOut: prompts, seconds: result.seconds };
+    return { seed, folder, paths, model: result.model, heldOut: prompts, seconds: result.seconds };
   } finally {
     sft.dispose();
   }

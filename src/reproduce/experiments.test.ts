@@ -7,6 +7,7 @@ import { reproduceCalculator } from './calculator.js';
 import { LADDER, reproduceDapoLadder } from './dapoLadder.js';
 import type { Reproduction } from './experiment.js';
 import { reproduceMajPass } from './majPass.js';
+import { reproduceMethods } from './methods.js';
 import { reproduceScst } from './scst.js';
 import { tinyDecoder } from './settings.js';
 import { reproduceStaleness } from './staleness.js';
@@ -89,6 +90,26 @@ describe('every experiment runs from its first file to its last', () => {
 });
 
 describe('the longer ones', () => {
+  test('methods, in processes of their own', async () => {
+    const out = join(base, 'methods');
+    const runs = await reproduceMethods(
+      { out, seeds: [0], methods: ['ppo', 'dapo'], progress: null },
+      {
+        ...{ model: tinyDecoder(64), trainCount: 16, heldOutCount: 4, sft: SFT },
+        train: ['steps=2', 'promptsPerStep=4', 'groupSize=2', 'minibatchSize=4', 'evalEvery=1'],
+      },
+    );
+    assert.deepEqual(
+      runs.map(({ method, models, steps, curve }) => [method, models, steps, curve.length]),
+      [
+        ['ppo', 3, 2, 3],
+        ['dapo', 1, 2, 3],
+      ],
+    );
+    assert.ok(runs.every(({ peakMegabytes, kl }) => peakMegabytes > 10 && Number.isFinite(kl)));
+    assert.match(readFileSync(join(out, 'report.md'), 'utf8'), /\| dapo \| never \| never \|/);
+  });
+
   test('maj-pass', async () => {
     const out = join(base, 'maj-pass');
     const result = await reproduceMajPass(

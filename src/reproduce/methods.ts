@@ -1,19 +1,25 @@
 /** Every on-policy method from the same SFT checkpoint on the same task, each run in a process of its own. */
 import { spawn } from 'node:child_process';
-import { existsSync, readFileSync } from 'node:fs';
-import { mkdir, readFile, writeFile } from 'node:fs/promises';
-import { dirname, extname, join } from 'node:path';
+import { existsSync } from 'node:fs';
+import { mkdir, readFile } from 'node:fs/promises';
+import { extname, join } from 'node:path';
 import { fileURLToPath } from 'node:url';
-import { rowsFromObjects, tokenizePrompts, type PromptExample } from '../data/index.js';
 import { IoError } from '../errors/index.js';
-import { loadModel } from '../models/index.js';
+import { evaluate } from '../eval/index.js';
+import { loadModel, type DecoderOptions } from '../models/index.js';
 import { klToReference } from '../quickstart/klToReference.js';
-import { CARRY_FAILURE_SHARE, MAX_NEW_TOKENS, MODEL, SFT } from '../quickstart/settings.js';
-import { writeStartingPoint, type StartingPaths } from '../quickstart/startingPoint.js';
-import { createSftRun, gitCommit, versions, type ProgressStream } from '../runs/index.js';
+import { CARRY_FAILURE_SHARE, MAX_NEW_TOKENS, MODEL } from '../quickstart/settings.js';
+import { exactMatch } from '../rewards/index.js';
+import { replaceFile } from '../runs/files.js';
+import type { ProgressStream } from '../runs/index.js';
 import { additionTask } from '../tasks/index.js';
+import { loadTokenizer } from '../tokenizers/index.js';
 import { deriveSeed } from '../torch/index.js';
-import { curvePlot } from './plot.js';
+import { prepareStart, readMetrics, seriesOf, type Start } from './experiment.js';
+import { examplePath } from './packageFiles.js';
+import { curvePoints } from './plot.js';
+import { markdownTable, writeReproduction, type Findings, type Table } from './report.js';
+import { mean, overSeeds, spread, type Verdict } from './verdict.js';
 
 /** Greedy accuracy on held-out problems that a method is to reach. */
 const TARGET = 0.9;
@@ -41,20 +47,41 @@ export interface MethodsOptions {
   readonly progress?: ProgressStream | null | undefined;
 }
 
+/** What a test makes small. */
+export interface MethodsSizes {
+  readonly model: Omit<DecoderOptions, 'vocabSize'>;
+  readonly trainCount: number;
+  readonly heldOutCount: number;
+  /** What replaces some of the committed settings, as after `--set`. */
+  readonly sft: readonly string[];
+  readonly train: readonly string[];
+}
+
+const SIZES: MethodsSizes = {
+  model: MODEL,
+  trainCount: 20_000,
+  heldOutCount: 500,
+  sft: [],
+  train: [],
+};
+
 /** One run of one method. */
 export interface MethodRun {
   readonly method: string;
   readonly seed: number;
   /** Held-out greedy accuracy, by step; step 0 is the SFT checkpoint. */
-  readonly curve: readonly { readonly step: number; readonly accuracy: number }[];
+  readonly curve: readonly { readonly step: number; readonly value: number }[];
   /** The first measured step at or above the target; null where there was none. */
   readonly stepsToTarget: number | null;
   /** Completions drawn until then, resampled ones included; null likewise. */
   readonly samplesToTarget: number | null;
+  /** Seconds of training until then, measurements left out; null likewise. */
+  readonly secondsToTarget: number | null;
   readonly accuracy: number;
   readonly steps: number;
-  /** Of the whole process. */
+  /** Of all steps, measurements left out. */
   readonly seconds: number;
+  /** Most memory that the whole process had: Node and libtorch with the models. */
   readonly peakMegabytes: number;
   /** Policy, and reference, value and reward models where the method loads them. */
   readonly models: number;
@@ -65,10 +92,14 @@ export interface MethodRun {
 /**
  * Runs the methods and writes results.json, report.md and plot.svg into `out`.
  *
+ * @param sizes smaller ones for tests
  * @returns one entry per method and seed
- * @throws IoError where `out` exists, or a run fails; what was measured before is in results.json
+ * @throws IoError where `out` exists, or a run fails; what was measured before is in runs.json
  */
-export async function reproduceMethods(options: MethodsOptions): Promise<MethodRun[]> {
+export async function reproduceMethods(
+  options: MethodsOptions,
+  sizes: MethodsSizes = SIZES,
+): Promise<MethodRun[]> {
   const { out, seeds, methods = METHODS, progress = process.stderr } = options;
   if (existsSync(out)) {
     throw new IoError(`reproduce: expected a new folder, but ${out} exists.`, {
@@ -76,101 +107,105 @@ export async function reproduceMethods(options: MethodsOptions): Promise<MethodR
     });
   }
   await mkdir(out, { recursive: true });
+  const started = performance.now();
   const runs: MethodRun[] = [];
   for (const seed of seeds) {
-    const start = await prepareAddition(join(out, `seed-${seed}`), seed, progress);
+    const { trainCount, heldOutCount } = sizes;
+    const task = additionTask({
+      ...{ seed, trainCount, heldOutCount },
+      carryFailureShare: CARRY_FAILURE_SHARE,
+    });
+    const start = await prepareStart(
+      { out, progress },
+      { seed, task, model: sizes.model, example: 'addition-sft.yaml', overrides: sizes.sft },
+    );
+    const before = await accuracyOf(start);
     for (const method of methods) {
       progress?.write(`${method}, seed ${seed}\n`);
-      runs.push(await runMethod(method, seed, start));
-      await writeFile(
-        join(out, 'results.json'),
-        `${JSON.stringify({ runs, ...about() }, null, 2)}\n`,
-      );
+      runs.push(await runMethod(method, start, { before, overrides: sizes.train }));
+      replaceFile(join(out, 'runs.json'), `${JSON.stringify(runs, null, 2)}\n`);
     }
   }
-  await writeFile(join(out, 'report.md'), methodsReport(runs));
-  await writeFile(join(out, 'plot.svg'), await curvePlot(curvesOf(runs)));
+  const seconds = (performance.now() - started) / 1000;
+  const title = 'Methods from the same SFT checkpoint';
+  await writeReproduction(out, findings(runs), { name: 'methods', title, seeds, seconds, sizes });
   return runs;
 }
 
-function about(): Record<string, unknown> {
-  return { versions: versions(), commit: gitCommit(), target: TARGET };
+async function accuracyOf(start: Start): Promise<number> {
+  const model = await loadModel(start.model);
+  try {
+    const { accuracy } = await evaluate({
+      ...{ model, tokenizer: await loadTokenizer(start.model), prompts: start.heldOut },
+      ...{ maxNewTokens: MAX_NEW_TOKENS },
+      rewards: [{ name: 'exactMatch', weight: 1, fn: exactMatch() }],
+    });
+    return accuracy.value;
+  } finally {
+    model.dispose();
+  }
 }
 
-interface Start {
-  readonly paths: StartingPaths;
-  readonly folder: string;
-  /** Folder of the SFT checkpoint. */
-  readonly model: string;
-  readonly heldOut: readonly PromptExample[];
-}
-
-/** The quickstart's task and its SFT checkpoint. */
-async function prepareAddition(
-  folder: string,
-  seed: number,
-  progress: ProgressStream | null,
-): Promise<Start> {
-  const task = additionTask({ seed, carryFailureShare: CARRY_FAILURE_SHARE });
-  const { paths } = await writeStartingPoint(folder, task, { model: MODEL, seed });
-  const sft = await createSftRun({
-    model: paths.model,
-    data: paths.demonstrations,
-    out: join(folder, 'sft'),
-    config: { ...SFT, seed },
-    progress,
-  });
-  const { model } = await sft.train({ progress });
-  const rows = rowsFromObjects(task.heldOut.map((row) => ({ ...row })));
-  const { prompts: heldOut } = tokenizePrompts(rows, sft.tokenizer, { maxPromptLength: 32 });
-  sft.dispose();
-  return { paths, folder, model, heldOut };
-}
-
-async function runMethod(method: string, seed: number, start: Start): Promise<MethodRun> {
+async function runMethod(
+  method: string,
+  start: Start,
+  given: { before: number; overrides: readonly string[] },
+): Promise<MethodRun> {
+  const { seed } = start;
   const out = join(start.folder, method);
   await trainInProcess([
     ...['train', method, '--model', start.model, '--data', start.paths.problems],
     ...['--eval-data', start.paths.heldOut, '--reward', 'exact-match', '--out', out],
-    ...['--config', join(packageRoot(), 'examples', 'methods', `${method}.yaml`)],
-    ...['--set', `seed=${seed}`, '--json'],
+    ...['--config', examplePath(`methods/${method}.yaml`), '--json'],
+    ...[`seed=${seed}`, ...given.overrides].flatMap((setting) => ['--set', setting]),
   ]);
-  const metrics = (await readFile(join(out, 'metrics.jsonl'), 'utf8'))
-    .trim()
-    .split('\n')
-    .map((line) => JSON.parse(line) as Record<string, number>);
-  const record = JSON.parse(await readFile(join(out, 'config.json'), 'utf8')) as {
-    config: { klCoef: number; promptsPerStep: number; groupSize: number };
+  const metrics = await readMetrics(out);
+  const { config } = JSON.parse(await readFile(join(out, 'config.json'), 'utf8')) as {
+    config: RunConfig;
   };
-  const curve = metrics.flatMap(({ step = 0, 'eval/accuracy': accuracy }) =>
-    accuracy === undefined ? [] : [{ step, accuracy }],
-  );
-  const reached = curve.find(({ accuracy }) => accuracy >= TARGET)?.step ?? null;
-  const perRound = record.config.promptsPerStep * record.config.groupSize;
-  const samples = metrics
-    .slice(0, reached ?? 0)
-    .reduce((sum, { samplingRounds = 1 }) => sum + samplingRounds * perRound, 0);
-  const seconds = metrics.reduce((sum, { stepSeconds = 0 }) => sum + stepSeconds, 0);
+  const measured = seriesOf(metrics, 'eval/accuracy');
+  const curve = [{ step: 0, value: given.before }, ...measured];
+  const reached = curve.find(({ value }) => value >= TARGET)?.step ?? null;
+  const until = metrics.slice(0, reached ?? 0);
+  const perRound = config.promptsPerStep * config.groupSize;
+  const samples = until.reduce((sum, { samplingRounds = 1 }) => sum + samplingRounds * perRound, 0);
+  const peaks = metrics.map(({ peakResidentBytes = 0 }) => peakResidentBytes);
   return {
-    method,
-    seed,
-    curve,
+    ...{ method, seed, curve },
     stepsToTarget: reached,
     samplesToTarget: reached === null ? null : samples,
-    accuracy: curve.at(-1)?.accuracy ?? NaN,
+    secondsToTarget: reached === null ? null : secondsOf(until),
+    accuracy: measured.at(-1)?.value ?? NaN,
     steps: metrics.length,
-    seconds,
-    peakMegabytes: Math.max(...metrics.map(({ peakResidentBytes = 0 }) => peakResidentBytes)) / 1e6,
-    models: 1 + (record.config.klCoef > 0 ? 1 : 0) + (method === 'ppo' ? 1 : 0),
-    kl: await measureKl(join(out, 'model'), start, seed),
+    seconds: secondsOf(metrics),
+    peakMegabytes: Math.max(...peaks) / 1e6,
+    models: modelsOf(config),
+    kl: await measureKl(join(out, 'model'), start),
   };
 }
 
-async function measureKl(folder: string, start: Start, seed: number): Promise<number> {
-  const [policy, reference] = [await loadModel(folder), await loadModel(start.model)];
+interface RunConfig {
+  readonly klCoef: number;
+  readonly promptsPerStep: number;
+  readonly groupSize: number;
+  /** PPO has it. */
+  readonly valueModel?: { readonly kind: string } | undefined;
+}
+
+/** Networks that a run with a rule as its reward loads: policy, reference where there is a KL, value network. */
+function modelsOf({ klCoef, valueModel }: RunConfig): number {
+  return 1 + (klCoef > 0 ? 1 : 0) + (valueModel?.kind === 'separate' ? 1 : 0);
+}
+
+function secondsOf(metrics: readonly Readonly<Record<string, number>>[]): number {
+  return metrics.reduce((sum, { stepSeconds = 0 }) => sum + stepSeconds, 0);
+}
+
+async function measureKl(folder: string, { model, heldOut, seed }: Start): Promise<number> {
+  const [policy, reference] = [await loadModel(folder), await loadModel(model)];
   try {
     return await klToReference(policy, reference, {
-      prompts: start.heldOut,
+      prompts: heldOut,
       maxNewTokens: MAX_NEW_TOKENS,
       seed: deriveSeed(seed, 'reproduce kl'),
     });
@@ -198,92 +233,136 @@ function trainInProcess(args: readonly string[]): Promise<void> {
   });
 }
 
-/** The folder of package.json, from sources and from the compiled program alike. */
-function packageRoot(): string {
-  let folder = dirname(fileURLToPath(import.meta.url));
-  while (!isOurs(join(folder, 'package.json'))) folder = dirname(folder);
-  return folder;
-}
-
-function isOurs(path: string): boolean {
-  if (dirname(path) === dirname(dirname(path))) return true; // the root of the disk: what follows says what is missing
-  return existsSync(path) && /"name":\s*"posttrain"/.test(readFileSync(path, 'utf8'));
-}
-
-function curvesOf(runs: readonly MethodRun[]) {
-  return {
-    title: 'Greedy accuracy on held-out problems',
-    x: 'step',
-    y: 'accuracy',
-    series: [...new Set(runs.map(({ method }) => method))].map((name) => ({
-      name,
-      points: meanCurve(runs.filter(({ method }) => method === name)),
-    })),
-  };
-}
-
-/** Mean accuracy over seeds at each measured step. */
-function meanCurve(runs: readonly MethodRun[]): [number, number][] {
-  return (runs[0]?.curve ?? []).map(({ step }, at) => [
-    step,
-    runs.reduce((sum, { curve }) => sum + (curve[at]?.accuracy ?? NaN), 0) / runs.length,
-  ]);
-}
-
-/** The table over seeds, and what was claimed. */
-export function methodsReport(runs: readonly MethodRun[]): string {
-  const names = [...new Set(runs.map(({ method }) => method))];
+/** Judges the claims by the runs. A claim about methods that were not run is left out. */
+export function methodsVerdicts(runs: readonly MethodRun[]): Verdict[] {
   const seeds = [...new Set(runs.map(({ seed }) => seed))];
-  const range = (values: readonly (number | null)[], digits: number): string => {
-    const known = values.filter((value) => value !== null);
-    if (known.length < values.length) return `${known.length} of ${values.length} seeds`;
-    const [low, high] = [Math.min(...known), Math.max(...known)];
-    const middle = known.reduce((sum, value) => sum + value, 0) / known.length;
-    const text = middle.toFixed(digits);
-    return low === high ? text : `${text} (${low.toFixed(digits)}–${high.toFixed(digits)})`;
+  const of = (name: string): MethodRun[] => runs.filter(({ method }) => method === name);
+  const pairs = (a: string, b: string): [MethodRun, MethodRun][] =>
+    seeds.flatMap((seed) => {
+      const [first, second] = [a, b].map((name) => of(name).find((run) => run.seed === seed));
+      return first && second ? [[first, second] as [MethodRun, MethodRun]] : [];
+    });
+  const verdicts: Verdict[] = [];
+  const memory = pairs('grpo', 'ppo');
+  if (memory.length > 0) {
+    verdicts.push({
+      paper: 'Shao et al. 2024 (DeepSeekMath), arXiv:2402.03300, abstract',
+      claim: 'GRPO needs less memory than PPO, since it has no value model',
+      rule: 'the process that trains with GRPO has a lower peak memory than that of PPO, and holds fewer models',
+      seen: overSeeds(
+        memory.map(
+          ([grpo, ppo]) => grpo.peakMegabytes < ppo.peakMegabytes && grpo.models < ppo.models,
+        ),
+      ),
+      because: `peak memory is ${spread(
+        memory.map(([grpo]) => grpo.peakMegabytes),
+        0,
+      )} MB with ${memory[0]?.[0].models} models, against ${spread(
+        memory.map(([, ppo]) => ppo.peakMegabytes),
+        0,
+      )} MB with ${memory[0]?.[1].models}`,
+    });
+  }
+  const steps = pairs('dapo', 'grpo');
+  if (steps.length > 0) {
+    verdicts.push({
+      paper: 'Yu et al. 2025 (DAPO), arXiv:2503.14476, abstract',
+      claim: 'DAPO reaches the accuracy of GRPO in half of the steps',
+      rule: `DAPO is at ${100 * TARGET} % after at most half as many steps as GRPO`,
+      seen: overSeeds(
+        steps.map(
+          ([dapo, grpo]) =>
+            dapo.stepsToTarget !== null &&
+            dapo.stepsToTarget <= (grpo.stepsToTarget ?? grpo.steps) / 2,
+        ),
+      ),
+      because: `it took ${reachedText(steps.map(([dapo]) => dapo.stepsToTarget))} steps, GRPO ${reachedText(steps.map(([, grpo]) => grpo.stepsToTarget))} (completions ${reachedText(steps.map(([dapo]) => dapo.samplesToTarget))} and ${reachedText(steps.map(([, grpo]) => grpo.samplesToTarget))})`,
+    });
+  }
+  return verdicts;
+}
+
+/** Mean and range over the seeds that reached the target, and how many did where not all of them. */
+function reachedText(values: readonly (number | null)[], digits = 0): string {
+  const known = values.filter((value) => value !== null);
+  if (known.length === values.length) return spread(known, digits);
+  if (known.length === 0) return 'never';
+  return `${spread(known, digits)} on ${known.length} of ${values.length} seeds`;
+}
+
+function findings(runs: readonly MethodRun[]): Findings {
+  const names = [...new Set(runs.map(({ method }) => method))];
+  const before = mean(runs.map(({ curve }) => curve[0]?.value ?? NaN));
+  return {
+    verdicts: methodsVerdicts(runs),
+    tables: [tableOf(runs)],
+    plot: {
+      title: 'Greedy accuracy on held-out problems',
+      x: 'step',
+      y: 'accuracy',
+      series: names.map((name) => ({
+        name,
+        points: curvePoints(runs.filter(({ method }) => method === name).map(({ curve }) => curve)),
+      })),
+    },
+    notes: [
+      reachSentence(runs),
+      `All start from the same fine-tuned model of a seed, at ${(100 * before).toFixed(1)} %. Accuracy is measured every few steps, so that the steps to ${100 * TARGET} % are rounded up to the next measurement.`,
+      'Completions count those that dynamic sampling drew and left out. Seconds leave out the measurements.',
+      'Memory is the peak of a process of its own: Node, libtorch, the models, the optimizer. The reward is a rule; a reward model would be one model more for every method.',
+    ],
+    data: { target: TARGET, runs },
   };
-  const rows = names.map((name) => {
-    const of = runs.filter(({ method }) => method === name);
-    const column = (read: (run: MethodRun) => number | null, digits = 0): string =>
-      range(of.map(read), digits);
-    return [
-      name,
-      column((run) => run.stepsToTarget),
-      column((run) => run.samplesToTarget),
-      column((run) => run.seconds),
-      column((run) => run.peakMegabytes),
-      String(of[0]?.models ?? ''),
-      column((run) => 100 * run.accuracy, 1),
-      column((run) => run.kl, 2),
-    ];
-  });
-  const heads = [
-    'method',
-    'steps to 90 %',
-    'completions to 90 %',
-    'seconds in all',
-    'peak MB',
-    'models',
-    'final accuracy, %',
-    'KL to SFT, nats',
-  ];
-  const line = (cells: readonly string[]): string => `| ${cells.join(' | ')} |`;
-  const short = names.filter((name) =>
-    runs.some(({ method, stepsToTarget }) => method === name && stepsToTarget === null),
+}
+
+function reachSentence(runs: readonly MethodRun[]): string {
+  const short = new Set(runs.flatMap((run) => (run.stepsToTarget === null ? [run.method] : [])));
+  return short.size === 0
+    ? `Every method reached ${100 * TARGET} % greedy accuracy on every seed.`
+    : `On at least one seed these did not reach ${100 * TARGET} % greedy accuracy: ${[...short].join(', ')}.`;
+}
+
+function tableOf(runs: readonly MethodRun[]): Table {
+  const names = [...new Set(runs.map(({ method }) => method))];
+  return {
+    title: 'By method',
+    heads: [
+      'method',
+      'steps to 90 %',
+      'completions to 90 %',
+      'seconds to 90 %',
+      'steps in all',
+      'seconds in all',
+      'peak MB',
+      'models',
+      'final accuracy, %',
+      'KL to SFT, nats',
+    ],
+    rows: names.map((name) => {
+      const of = runs.filter(({ method }) => method === name);
+      const column = (read: (run: MethodRun) => number | null, digits = 0): string =>
+        reachedText(of.map(read), digits);
+      return [
+        name,
+        column((run) => run.stepsToTarget),
+        column((run) => run.samplesToTarget),
+        column((run) => run.secondsToTarget),
+        column((run) => run.steps),
+        column((run) => run.seconds),
+        column((run) => run.peakMegabytes),
+        column((run) => run.models),
+        column((run) => 100 * run.accuracy, 1),
+        column((run) => run.kl, 2),
+      ];
+    }),
+  };
+}
+
+/** The table over seeds, and what was claimed, for a terminal. */
+export function methodsReport(runs: readonly MethodRun[]): string {
+  const claims = methodsVerdicts(runs).map(
+    ({ claim, paper, seen, because }) =>
+      `The paper claims that ${claim} (${paper}). Seen here: ${seen}, because ${because}.`,
   );
-  const verdict =
-    short.length === 0
-      ? `Seen here: yes. Every method reached ${100 * TARGET} % on every seed.`
-      : `Seen here: no. On at least one seed these did not: ${short.join(', ')}.`;
-  return [
-    `# Methods from the same SFT checkpoint`,
-    '',
-    `Claim: each method reaches ${100 * TARGET} % greedy accuracy on the quickstart's held-out problems. ${verdict}`,
-    `Seeds ${seeds.join(', ')}: mean, and range where they differ. Accuracy is measured every 5 steps.`,
-    '',
-    line(heads),
-    line(heads.map(() => '---')),
-    ...rows.map(line),
-    '',
-  ].join('\n');
+  return [reachSentence(runs), ...claims, markdownTable(tableOf(runs)), ''].join('\n\n');
 }

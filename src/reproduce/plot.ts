@@ -56,8 +56,12 @@ export async function curvePlot({ title, x, y, logX = false, series }: Curves): 
       yAxis: { type: 'value', name: y, nameLocation: 'middle', nameGap: 44, scale: true },
       series: series.flatMap((one, index) => linesOf(one, COLOURS[index % COLOURS.length] ?? '')),
     });
-    // The class names count the charts that this process has drawn.
-    return chart.renderToSVGString().replaceAll(/\bzr\d+-/g, 'zr-');
+    // Classes and their styles are for the pointer over a page; their names count what this process has drawn.
+    return chart
+      .renderToSVGString()
+      .replaceAll(/ class="zr[^"]*"/g, '')
+      .replaceAll(/<style[\s\S]*?<\/style>\s*/g, '')
+      .replaceAll(/\bzr\d+-/g, 'zr-');
   } finally {
     chart.dispose();
   }
@@ -74,6 +78,7 @@ function linesOf(one: Curves['series'][number], color: string): SeriesOption[] {
     name: look.name,
     data: data.filter(([, value]) => Number.isFinite(value)).map((point) => [...point]),
     symbolSize: look.symbolSize,
+    showSymbol: look.symbolSize > 0,
     itemStyle: { color },
     lineStyle: { color, width: look.width, opacity: look.opacity },
   });

@@ -23,12 +23,6 @@ export function overSeeds(holds: readonly boolean[]): Seen {
   return count === holds.length ? 'yes' : 'partly';
 }
 
-/** The parts of a claim together: yes where all were seen, no where none was. */
-export function allOf(parts: readonly Seen[]): Seen {
-  if (parts.length > 0 && parts.every((part) => part === 'yes')) return 'yes';
-  return parts.every((part) => part === 'no') ? 'no' : 'partly';
-}
-
 /** Mean over seeds, and the range where they differ: `0.93 (0.90–0.96)`; `–` where nothing was measured. */
 export function spread(values: readonly number[], digits: number): string {
   if (values.length === 0) return '–';

@@ -1,0 +1,145 @@
+import assert from 'node:assert/strict';
+import { describe, test } from 'node:test';
+import { calculatorVerdict, type CalculatorRun } from './calculator.js';
+import { ladderVerdicts, LADDER, type LadderRun } from './dapoLadder.js';
+import { majPassVerdicts, type AtK, type MajPassRun } from './majPass.js';
+import { methodsVerdicts, type MethodRun } from './methods.js';
+import { scstVerdict, type ScstRun } from './scst.js';
+import { stalenessVerdicts, type StaleRun } from './staleness.js';
+
+// Each rule by hand, on numbers that decide it one way and the other.
+
+describe('calculatorVerdict', () => {
+  const run = (
+    seed: number,
+    calls: number,
+    rightCalls: number,
+    accuracy: number,
+  ): CalculatorRun => ({
+    ...{ seed, curve: [], seconds: 1 },
+    before: { calls: 0.7, rightCalls: 0.4, accuracy: 0.3 },
+    after: { calls, rightCalls, accuracy },
+  });
+  test('needs more calls, more right ones and at least 20 points, on every seed', () => {
+    assert.equal(calculatorVerdict([run(0, 1, 0.9, 0.9), run(1, 0.8, 0.5, 0.5)]).seen, 'yes');
+    for (const fails of [run(1, 0.7, 0.9, 0.9), run(1, 1, 0.4, 0.9), run(1, 1, 0.9, 0.49)]) {
+      assert.equal(calculatorVerdict([fails]).seen, 'no');
+      assert.equal(calculatorVerdict([run(0, 1, 0.9, 0.9), fails]).seen, 'partly');
+    }
+  });
+  test('tells the numbers', () => {
+    assert.match(
+      calculatorVerdict([run(0, 1, 0.9, 0.9)]).because,
+      /1 of 1 seeds.*70\.0 → 100\.0 %.*40\.0 → 90\.0 %.*30\.0 → 90\.0 %/,
+    );
+  });
+});
+
+describe('scstVerdict', () => {
+  const run = (before: number, after: number): ScstRun => ({
+    ...{ seed: 0, curve: [], seconds: 1 },
+    before: { ciderD: before, bleu: 0.5, rougeL: 0.5 },
+    after: { ciderD: after, bleu: 0.4, rougeL: 0.4 },
+  });
+  test('CIDEr-D alone decides, seed by seed', () => {
+    assert.equal(scstVerdict([run(4, 5), run(4, 4.1)]).seen, 'yes');
+    assert.equal(scstVerdict([run(4, 5), run(4, 3)]).seen, 'partly');
+    assert.equal(scstVerdict([run(4, 4)]).seen, 'no');
+    assert.match(scstVerdict([run(4, 5)]).because, /from 4\.00 to 5\.00, by 1\.00 \(25 %;/);
+  });
+});
+
+describe('stalenessVerdicts', () => {
+  const run = (method: string, lag: number, seed: number, accuracy: number): StaleRun => ({
+    ...{ method, lag, seed, accuracy, bestAccuracy: 1, maxRatioDeviation: 1, meanRatio: 1 },
+    ...{ clippedShare: 0, curve: [], seconds: 1 },
+  });
+  test('compares with GRPO of the same seed, at the largest lag only', () => {
+    const runs = [
+      ...[run('GRPO', 0, 0, 0.99), run('GRPO', 16, 0, 0.5), run('GRPO', 16, 1, 0.9)],
+      ...[run('CISPO', 0, 0, 0.1), run('CISPO', 16, 0, 0.6), run('CISPO', 16, 1, 0.8)],
+      ...[run('GSPO', 16, 0, 0.6), run('GSPO', 16, 1, 0.95)],
+    ];
+    const verdicts = stalenessVerdicts(runs);
+    assert.deepEqual(
+      verdicts.map(({ rule, seen }) => [/, (\S+) ends/.exec(rule)?.[1], seen]),
+      [
+        ['CISPO', 'partly'],
+        ['GSPO', 'yes'],
+      ],
+    );
+    assert.match(verdicts[0]?.because ?? '', /0\.0 \(-10\.0–10\.0\) points/);
+  });
+});
+
+describe('majPassVerdicts', () => {
+  const estimate = (value: number) => ({ value, low: value - 0.02, high: value + 0.02 });
+  const atK = (pass1: number, passMost: number, majorityMost: number): AtK => ({
+    pass: { 1: estimate(pass1), 64: estimate(passMost) },
+    majority: { 1: estimate(pass1), 64: estimate(majorityMost) },
+  });
+  const judge = (before: AtK, after: AtK): string[] => {
+    const run: MajPassRun = { seed: 0, before, after, seconds: 1 };
+    return majPassVerdicts([run], [1, 64]).map(({ seen }) => seen);
+  };
+  test('Maj@64 above its interval while Pass@64 is not, and Pass@64 that falls by more than its interval', () => {
+    assert.deepEqual(judge(atK(0.3, 0.95, 0.4), atK(0.7, 0.9, 0.8)), ['yes', 'yes']);
+  });
+  test('a Pass@64 that stays shows the first claim and not the second', () => {
+    assert.deepEqual(judge(atK(0.3, 0.95, 0.4), atK(0.7, 0.94, 0.8)), ['yes', 'no']);
+  });
+  test('a Pass@64 that rises, or a Maj@64 within the interval, shows neither', () => {
+    assert.deepEqual(judge(atK(0.3, 0.8, 0.4), atK(0.7, 0.9, 0.8)), ['no', 'no']);
+    assert.deepEqual(judge(atK(0.3, 0.95, 0.4), atK(0.3, 0.95, 0.43)), ['no', 'no']);
+  });
+});
+
+describe('ladderVerdicts', () => {
+  const run = (rung: string, at: number, values: Partial<LadderRun> = {}): LadderRun => ({
+    ...{ rung, seed: 0, accuracy: at, entropy: at, length: 9, truncated: 1 - at, effective: at },
+    ...{ rounds: 1, curve: [], seconds: 1, ...values },
+  });
+  const ladder = (values: readonly Partial<LadderRun>[]): LadderRun[] =>
+    LADDER.map(([name], index) => run(name, 0.1 * (index + 1), values[index]));
+  const seen = (values: readonly Partial<LadderRun>[]): string[] =>
+    ladderVerdicts(ladder(values)).map((verdict) => verdict.seen);
+
+  test('a ladder that rises in everything shows every claim', () => {
+    assert.deepEqual(seen([]), ['yes', 'yes', 'yes', 'yes', 'yes']);
+  });
+  test('one rung that does not rise is enough against the claim that each adds', () => {
+    assert.deepEqual(seen([{}, {}, { accuracy: 0.15 }]), ['yes', 'no', 'yes', 'yes', 'yes']);
+    const { because } = ladderVerdicts(ladder([{}, {}, { accuracy: 0.15 }]))[1] ?? {};
+    assert.match(because ?? '', /3 of 4 steps/);
+  });
+  test('each of the other claims has its own number', () => {
+    assert.deepEqual(seen([{ entropy: 0.3 }]), ['yes', 'yes', 'no', 'yes', 'yes']);
+    assert.deepEqual(seen([{}, {}, { truncated: 0 }]), ['yes', 'yes', 'yes', 'no', 'yes']);
+    assert.deepEqual(seen([{}, {}, {}, { effective: 1 }]), ['yes', 'yes', 'yes', 'yes', 'no']);
+    assert.deepEqual(seen([{ accuracy: 0.9 }]), ['no', 'no', 'yes', 'yes', 'yes']);
+  });
+});
+
+describe('methodsVerdicts', () => {
+  const run = (method: string, values: Partial<MethodRun>): MethodRun => ({
+    ...{ method, seed: 0, curve: [], stepsToTarget: 20, samplesToTarget: 1, secondsToTarget: 1 },
+    ...{ accuracy: 1, steps: 60, seconds: 1, peakMegabytes: 100, models: 2, kl: 0, ...values },
+  });
+  const seen = (...runs: MethodRun[]): string[] => methodsVerdicts(runs).map((one) => one.seen);
+
+  test('memory: less of it and fewer models', () => {
+    const ppo = run('ppo', { peakMegabytes: 120, models: 3 });
+    assert.deepEqual(seen(run('grpo', {}), ppo), ['yes']);
+    assert.deepEqual(seen(run('grpo', { peakMegabytes: 120 }), ppo), ['no']);
+    assert.deepEqual(seen(run('grpo', { models: 3 }), ppo), ['no']);
+  });
+  test('steps: half of those of GRPO, or of all it made where it never got there', () => {
+    assert.deepEqual(seen(run('grpo', {}), run('dapo', { stepsToTarget: 10 })), ['yes']);
+    assert.deepEqual(seen(run('grpo', {}), run('dapo', { stepsToTarget: 15 })), ['no']);
+    assert.deepEqual(seen(run('grpo', { stepsToTarget: null }), run('dapo', {})), ['yes']);
+    assert.deepEqual(seen(run('grpo', {}), run('dapo', { stepsToTarget: null })), ['no']);
+  });
+  test('a claim about a method that was not run is left out', () => {
+    assert.deepEqual(seen(run('grpo', {}), run('rloo', {})), []);
+  });
+});
