@@ -170,9 +170,9 @@ export function calculatorVerdict(runs: readonly CalculatorRun[]): Verdict {
   const of = (read: (use: ToolUse) => number): string =>
     `${(100 * mean(runs.map(({ before }) => read(before)))).toFixed(1)} → ${(100 * mean(runs.map(({ after }) => read(after)))).toFixed(1)} %`;
   return {
-    paper: 'Feng et al. 2025 (ReTool), arXiv:2504.11536',
+    paper: 'Feng et al. 2025 (ReTool), arXiv:2504.11536, abstract; there with PPO',
     claim:
-      'reinforcement with a rule for the answer alone teaches a model that has seen some tool use when and how to call its tool',
+      'feedback on the outcome alone teaches a model that has seen some tool use when and how to call its tool',
     rule: `sampled episodes call more often, a larger share of their first calls is the right one, and greedy accuracy rises by at least ${100 * MIN_GAIN} points`,
     seen: overSeeds(shown),
     because: `it held for ${shown.filter(Boolean).length} of ${runs.length} seeds: episodes with a call ${of(({ calls }) => calls)}, right first calls ${of(({ rightCalls }) => rightCalls)}, accuracy ${of(({ accuracy }) => accuracy)}`,

@@ -45,7 +45,7 @@ describe('scstVerdict', () => {
     assert.equal(scstVerdict([run(4, 5), run(4, 4.1)]).seen, 'yes');
     assert.equal(scstVerdict([run(4, 5), run(4, 3)]).seen, 'partly');
     assert.equal(scstVerdict([run(4, 4)]).seen, 'no');
-    assert.match(scstVerdict([run(4, 5)]).because, /from 4\.00 to 5\.00, by 1\.00 \(25 %;/);
+    assert.match(scstVerdict([run(4, 5)]).because, /from 4\.00 to 5\.00, by 1\.00 \(25 %\)/);
   });
 });
 

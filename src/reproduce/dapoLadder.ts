@@ -22,7 +22,7 @@ export const LADDER: readonly (readonly [name: string, adds: readonly string[]])
   ['GRPO', []],
   ['+ clip-higher', ['clip.high=0.28']],
   ['+ token mean', ['reduction={ kind: tokenMean }']],
-  ['+ soft overlong', ['overlongPenalty.cacheTokens=12']],
+  ['+ soft overlong', ['overlongPenalty.cacheTokens=10']],
   ['+ dynamic sampling', ['dynamicSampling={ filterOn: accuracy, maxRounds: 4 }']],
 ];
 
@@ -73,10 +73,10 @@ const DAPO_LADDER: Experiment<LadderSizes> = {
   name: 'dapo-ladder',
   title: 'DAPO: what each technique adds',
   sizes: {
-    model: smallDecoder(72),
-    trainCount: 12_000,
+    model: smallDecoder(64),
+    trainCount: 8000,
     heldOutCount: 400,
-    maxNewTokens: 40,
+    maxNewTokens: 32,
     sft: [],
     grpo: [],
   },

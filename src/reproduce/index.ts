@@ -11,6 +11,7 @@ export { reproduceDapoLadder } from './dapoLadder.js';
 export { reproduceMajPass } from './majPass.js';
 export { reproduceScst } from './scst.js';
 export { reproduceStaleness } from './staleness.js';
+export { EXPERIMENTS, type NamedExperiment } from './experiments.js';
 export type { ReproduceOptions, Reproduction } from './experiment.js';
 export type { Seen, Verdict } from './verdict.js';
 export { curvePlot, type Curves } from './plot.js';

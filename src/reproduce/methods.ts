@@ -266,8 +266,8 @@ export function methodsVerdicts(runs: readonly MethodRun[]): Verdict[] {
   const steps = pairs('dapo', 'grpo');
   if (steps.length > 0) {
     verdicts.push({
-      paper: 'Yu et al. 2025 (DAPO), arXiv:2503.14476, abstract',
-      claim: 'DAPO reaches the accuracy of GRPO in half of the steps',
+      paper: 'Yu et al. 2025 (DAPO), arXiv:2503.14476, Figure 1',
+      claim: 'DAPO outperforms a model that was trained with GRPO in half of its steps',
       rule: `DAPO is at ${100 * TARGET} % after at most half as many steps as GRPO`,
       seen: overSeeds(
         steps.map(

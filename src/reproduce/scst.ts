@@ -138,12 +138,14 @@ export function scstVerdict(runs: readonly ScstRun[]): Verdict {
     mean(runs.map((run) => run.after.ciderD)),
   ];
   return {
-    paper: 'Rennie et al. 2017 (SCST), arXiv:1612.00563, Table 5: CIDEr 104.9 → 114.7 on MSCOCO',
+    // 104.9 is the best result before, of others; the paper's own cross-entropy models are in its tables.
+    paper:
+      'Rennie et al. 2017 (SCST), arXiv:1612.00563, abstract: the best CIDEr on MSCOCO from 104.9 to 114.7',
     claim:
-      'optimising the metric of the test directly, with the greedy completion as baseline, raises that metric over cross-entropy training',
+      'optimising CIDEr directly, with the greedy completion as baseline, is highly effective for greedy decoding',
     rule: 'CIDEr-D of greedy completions on held-out sources is higher after SCST than after cross-entropy training',
     seen: overSeeds(gains.map((gain) => gain > 0)),
-    because: `CIDEr-D went from ${before.toFixed(2)} to ${after.toFixed(2)}, by ${spread(gains, 2)} (${(100 * (after / before - 1)).toFixed(0)} %; in the paper 9 %)`,
+    because: `CIDEr-D went from ${before.toFixed(2)} to ${after.toFixed(2)}, by ${spread(gains, 2)} (${(100 * (after / before - 1)).toFixed(0)} %)`,
   };
 }
 

@@ -1,0 +1,44 @@
+/** The experiments by the name that the command line knows them by. `methods` has options of its own and stands beside. */
+import { reproduceCalculator } from './calculator.js';
+import { reproduceDapoLadder } from './dapoLadder.js';
+import type { ReproduceOptions, Reproduction } from './experiment.js';
+import { reproduceMajPass } from './majPass.js';
+import { reproduceScst } from './scst.js';
+import { reproduceStaleness } from './staleness.js';
+
+/** An experiment for a list of them. */
+export interface NamedExperiment {
+  readonly name: string;
+  /** For help texts. */
+  readonly summary: string;
+  readonly run: (options: ReproduceOptions) => Promise<Reproduction | NodeJS.Signals>;
+}
+
+/** Every experiment that takes `ReproduceOptions`. */
+export const EXPERIMENTS: readonly NamedExperiment[] = [
+  {
+    name: 'dapo-ladder',
+    summary: 'GRPO, and DAPO’s techniques added one by one',
+    run: (options) => reproduceDapoLadder(options),
+  },
+  {
+    name: 'maj-pass',
+    summary: 'Maj@K and Pass@K before and after GRPO',
+    run: (options) => reproduceMajPass(options),
+  },
+  {
+    name: 'staleness',
+    summary: 'rollouts that are 0, 4 and 16 steps old, with five objectives',
+    run: (options) => reproduceStaleness(options),
+  },
+  {
+    name: 'scst',
+    summary: 'self-critical training on CIDEr-D after cross-entropy training',
+    run: (options) => reproduceScst(options),
+  },
+  {
+    name: 'calculator',
+    summary: 'GRPO with a calculator as environment: the model learns to call it',
+    run: (options) => reproduceCalculator(options),
+  },
+];
