@@ -6,12 +6,20 @@ import { describe, test } from 'node:test';
 import { ROOT } from './root.js';
 
 const SNAPSHOT = join(ROOT, 'test/snapshots/publicApi.json');
-const ENTRIES = ['posttrain', 'posttrain/torch', 'posttrain/algorithms', 'posttrain/rewards'];
+const ENTRIES = [
+  'posttrain',
+  'posttrain/torch',
+  'posttrain/algorithms',
+  'posttrain/rewards',
+  'posttrain/environments',
+];
 const COMMANDS = [
   [],
   ['quickstart'],
   ['train', 'sft'],
   ['train', 'grpo'],
+  ['train', 'ppo'],
+  ['reproduce'],
   ['generate'],
   ['eval'],
   ['config'],

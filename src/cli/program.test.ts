@@ -86,7 +86,7 @@ describe('starting', () => {
     };
     visit(main);
     const layers = new Set([...reached].map((file) => file.split('/src/')[1]?.split('/')[0] ?? ''));
-    assert.deepEqual(layers, new Set(['cli', 'errors']));
+    assert.deepEqual(layers, new Set(['cli', 'config', 'errors']));
   });
 });
 
@@ -122,13 +122,46 @@ describe('errors', () => {
   });
 });
 
+describe('reproduce', () => {
+  test('what it does not know is a wrong call, before anything is made', async () => {
+    for (const [argv, message] of [
+      [['reproduce', 'everything'], /expected one of methods, dapo-ladder, maj-pass/],
+      [
+        ['reproduce', 'methods', '--methods', 'ppo,sarsa'],
+        /expected some of ppo,.*received "sarsa"/,
+      ],
+      [['reproduce', 'scst', '--methods', 'ppo'], /--methods: expected the claim methods/],
+      [['reproduce', 'scst', '--seeds', '1,x'], /--seeds: expected integers of at least 0/],
+    ] as const) {
+      const { code, err } = await capture().run([...argv]);
+      assert.match(err, message);
+      assert.equal(code, 2);
+    }
+  });
+});
+
 describe('config', () => {
+  test('a preset shows what it sets, from which sentence, and what differs', async () => {
+    for (const argv of [
+      ['config', 'dapo'],
+      ['config', 'grpo', '--preset', 'dapo'],
+    ]) {
+      const { code, out } = await capture().run(argv);
+      assert.equal(code, 0);
+      assert.match(out, /^clip\.high = 0\.28 {2}\(default 0\.2\)\n.*\n {4}Source: §4\.1/m);
+      assert.match(out, /What differs from the paper:/);
+      assert.doesNotMatch(out, /^adamBeta1/m);
+    }
+    const { code, err } = await capture().run(['config', 'ppo', '--preset', 'dapo']);
+    assert.deepEqual([code, /expected grpo with --preset/.test(err)], [2, true]);
+  });
+
   test('lists every setting for people and as JSON', async () => {
     const { code, out } = await capture().run(['config', 'grpo']);
     assert.equal(code, 0);
     assert.match(
       out,
-      /^groupSize = 8 {2}\(integer ≥ 2\)\n {4}G: completions .*\n {4}Default: TRL/m,
+      /^groupSize = 8 {2}\(integer ≥ 1\)\n {4}G: completions .*\n {4}Default: TRL/m,
     );
     const { out: json } = await capture().run(['config', 'grpo', '--json']);
     const { method, settings } = JSON.parse(json) as {

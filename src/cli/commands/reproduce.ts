@@ -1,44 +1,72 @@
 import type { Command } from 'commander';
 import { UsageError } from '../../errors/index.js';
-import { withExample, withJson } from '../options.js';
+import { EXIT_CODES, withExample, withJson } from '../options.js';
 import type { CommandContext } from '../program.js';
 
 interface ReproduceOptions {
-  readonly out: string;
+  readonly out?: string;
   readonly seeds: string;
   readonly methods?: string;
   readonly json?: boolean;
 }
 
 /** Adds `reproduce`. */
-export function registerReproduce(program: Command, { io }: CommandContext): void {
+export function registerReproduce(program: Command, context: CommandContext): void {
   const command = program
     .command('reproduce')
     .description(
-      'check a claim on models made on the spot; writes report.md, plot.svg, results.json',
+      'check a published claim on models made on the spot; writes report.md, plot.svg and results.json',
     )
-    .argument('<claim>', 'methods: every on-policy method from the same SFT checkpoint')
-    .requiredOption('--out <folder>', 'a new folder')
-    .option('--seeds <list>', 'seeds, such as 0,1,2', '0,1,2')
-    .option('--methods <list>', 'only some of the methods, such as ppo,dapo');
-  withExample(withJson(command), 'posttrain reproduce methods --out runs/methods --seeds 0');
-  command.action(async (claim: string, options: ReproduceOptions) => {
-    if (claim !== 'methods') {
-      throw new UsageError(`reproduce: expected methods, received ${JSON.stringify(claim)}.`);
-    }
-    const { METHODS, methodsReport, reproduceMethods } = await import('../../reproduce/index.js');
-    const methods = options.methods?.split(',');
+    .argument('<claim>', 'methods, dapo-ladder, maj-pass, staleness, scst or calculator')
+    .option('--out <folder>', 'a new folder (default: runs/reproduce-<claim>)')
+    .option('--seeds <list>', 'seeds', '0,1,2')
+    .option('--methods <list>', 'of methods only some, such as ppo,dapo');
+  withExample(
+    withJson(command),
+    'posttrain reproduce methods --out runs/methods',
+    'posttrain reproduce maj-pass --seeds 0',
+  );
+  command.action((claim: string, options: ReproduceOptions) => reproduce(context, claim, options));
+}
+
+async function reproduce(
+  { io, setExitCode }: CommandContext,
+  claim: string,
+  options: ReproduceOptions,
+): Promise<void> {
+  const { EXPERIMENTS, METHODS, methodsReport, reproduceMethods } =
+    await import('../../reproduce/index.js');
+  const seeds = options.seeds.split(',').map(Number);
+  if (!seeds.every((seed) => Number.isInteger(seed) && seed >= 0)) {
+    throw new UsageError(`--seeds: expected integers of at least 0, received ${options.seeds}.`);
+  }
+  const given = { out: options.out ?? `runs/reproduce-${claim}`, seeds, progress: io.stderr };
+  const methods = options.methods?.split(',');
+  if (methods !== undefined && claim !== 'methods') {
+    throw new UsageError(`--methods: expected the claim methods, received ${claim}.`);
+  }
+  if (claim === 'methods') {
     const unknown = methods?.find((name) => !METHODS.some((known) => known === name));
     if (unknown !== undefined) {
       throw new UsageError(
         `--methods: expected some of ${METHODS.join(',')}, received ${JSON.stringify(unknown)}.`,
       );
     }
-    const seeds = options.seeds.split(',').map(Number);
-    if (!seeds.every((seed) => Number.isInteger(seed) && seed >= 0)) {
-      throw new UsageError(`--seeds: expected integers of at least 0, received ${options.seeds}.`);
-    }
-    const runs = await reproduceMethods({ out: options.out, seeds, methods, progress: io.stderr });
+    const runs = await reproduceMethods({ ...given, methods });
     io.out(options.json === true ? JSON.stringify(runs) : methodsReport(runs));
-  });
+    return;
+  }
+  const experiment = EXPERIMENTS.find(({ name }) => name === claim);
+  if (experiment === undefined) {
+    const names = ['methods', ...EXPERIMENTS.map(({ name }) => name)];
+    throw new UsageError(
+      `reproduce: expected one of ${names.join(', ')}, received ${JSON.stringify(claim)}.`,
+    );
+  }
+  const found = await experiment.run(given);
+  if (typeof found === 'string') {
+    setExitCode(EXIT_CODES[found === 'SIGTERM' ? 'SIGTERM' : 'SIGINT']);
+    return;
+  }
+  io.out(options.json === true ? JSON.stringify(found) : found.report);
 }
