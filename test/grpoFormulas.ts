@@ -125,8 +125,15 @@ export class WrittenOut {
   private rowOf(record: SampleRecord): Row {
     const sampler = this.versions[record.weightVersion] ?? assert.fail('no such weights');
     const unscored = record.reward === null;
-    // Of unscored rows the record's mask is 0; no formula reads their tokens.
-    const drawn = record.streams.mask.map((flag) => (unscored ? 1 : flag));
+    // The record's mask is 0 in rows that are not trained. What an environment wrote has a log-probability of 0 too, but
+    // so may have a token that truncation left alone.
+    const { mask, rolloutLogprobs } = record.streams;
+    const drawn =
+      unscored || (!record.turns && !mask.includes(1))
+        ? mask.map(() => 1)
+        : mask.includes(1)
+          ? mask
+          : rolloutLogprobs.map((logprob) => (logprob < 0 ? 1 : 0));
     const allowed = this.supportOf(sampler, record, drawn);
     const fixed = (model: Decoder): number[] =>
       tidy(() =>

@@ -140,7 +140,7 @@ function check(given: Case, { reports, after }: Found): void {
   const distance = parameterDistance(after, parameterValues(formulas.policy));
   assert.ok(distance < 1e-9, `parameters differ by ${distance}`);
   const before = parameterValues(tinyModel({ dtype: 'float64' }));
-  assert.ok(parameterDistance(before, after) > 1e-3);
+  assert.ok(parameterDistance(before, after) > 1e-3, 'the step must have moved something');
 }
 
 const preference = { kind: 'groupPreference', goodCompletions: 2, beta: 0.3 } as const;
