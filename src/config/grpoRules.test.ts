@@ -63,7 +63,7 @@ const BROKEN: [claim: string, values: GrpoConfigInput, fault: RegExp][] = [
   ],
   [
     'normalising within groups of one',
-    { ...off, groupSize: 1, baseline: 'greedy', normalizeRewards: true },
+    { ...off, groupSize: 1, baseline: 'none', whitenAdvantages: true, normalizeRewards: true },
     /groupSize: .*a group of one has no variance/,
   ],
   [
@@ -142,6 +142,11 @@ const BROKEN: [claim: string, values: GrpoConfigInput, fault: RegExp][] = [
     'a reference that is replaced without being used',
     { klCoef: 0, referenceEvery: 5 },
     /referenceEvery: expected null with klCoef 0/,
+  ],
+  [
+    'normalised rewards against a greedy one that is not',
+    { ...off, baseline: 'greedy', normalizeRewards: true },
+    /normalizeRewards: expected false with baseline greedy/,
   ],
   [
     'a penalty that begins before the first token',

@@ -31,6 +31,13 @@ export const GRPO_RULES: readonly Rule<GrpoConfig>[] = [
       'none with another baseline than groupMean: their advantages are differences to one reward or to the other rewards, which a std of the whole group would blow up or shrink; whitenAdvantages standardises them',
   },
   {
+    path: ['normalizeRewards'],
+    reads: ['normalizeRewards', 'baseline'],
+    holds: ({ normalizeRewards, baseline }) => !normalizeRewards || baseline !== 'greedy',
+    expected:
+      'false with baseline greedy: the reward of the greedy completion would be subtracted from numbers of another scale',
+  },
+  {
     path: ['whitenAdvantages'],
     reads: ['whitenAdvantages', 'baseline', 'objective'],
     holds: ({ whitenAdvantages, baseline, objective }) =>

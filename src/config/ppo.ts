@@ -222,6 +222,14 @@ const RULES: readonly Rule<z.output<typeof settings>>[] = [
     holds: ({ adaptiveKl, klCoef }) => adaptiveKl === null || klCoef > 0,
     expected: 'null with klCoef 0: every multiple of 0 is 0',
   },
+  {
+    path: ['adaptiveKl', 'horizon'],
+    reads: ['adaptiveKl', 'promptsPerStep', 'groupSize'],
+    holds: ({ adaptiveKl, promptsPerStep, groupSize }) =>
+      adaptiveKl === null || promptsPerStep * groupSize < 5 * adaptiveKl.horizon,
+    expected:
+      'more than a fifth of promptsPerStep × groupSize: with less, one step could take klCoef to 0 or below',
+  },
 ];
 
 /**

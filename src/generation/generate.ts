@@ -1,8 +1,8 @@
 /** Text in, text out: `sample` between a tokenizer's two directions. */
-import { ValueRangeError } from '../errors/index.js';
 import type { Decoder } from '../models/index.js';
 import type { ChatMessage, Tokenizer } from '../tokenizers/index.js';
 import { sample, type SampledCompletion, type SampleOptions } from './sample.js';
+import { stopConditions } from './stopTexts.js';
 
 /** What to complete and how; settings of `sample` with text for tokens. */
 export interface GenerateOptions extends Omit<SampleOptions, 'promptIds' | 'shouldStop'> {
@@ -31,31 +31,15 @@ export interface Completion extends SampledCompletion {
  */
 export async function generate(options: GenerateOptions): Promise<Completion[]> {
   const { tokenizer, prompts, stop = [] } = options;
-  if (stop.includes('')) {
-    throw new ValueRangeError(
-      'generate: expected stop texts with at least one character, received an empty one.',
-    );
-  }
   const decode = (ids: readonly number[]): string =>
     tokenizer.decode(ids, { skipSpecialTokens: true });
-  const special = stop.flatMap((text) => {
-    const id = tokenizer.tokenToId(text);
-    return id !== undefined && decode([id]) === '' ? [id] : [];
-  });
-  const longestStop = Math.max(0, ...stop.map((text) => text.length));
+  const { stopTokenIds, ...conditions } = stopConditions('generate', tokenizer, stop);
   const completions = await sample({
     ...options,
     eosTokenIds: options.eosTokenIds ?? endTokenIds(options.model, tokenizer),
-    stopTokenIds: [...(options.stopTokenIds ?? []), ...special],
+    stopTokenIds: [...(options.stopTokenIds ?? []), ...stopTokenIds],
     promptIds: prompts.map((prompt) => encodePrompt(tokenizer, prompt)),
-    ...(stop.length > special.length && {
-      shouldStop: (ids: readonly number[]) => {
-        // A UTF-16 unit is at most three bytes and a token at least one, so that a stop text that ends here began
-        // within this many tokens; the rest is a margin for special tokens, which are no text, and a split character.
-        const tail = decode(ids.slice(-(3 * longestStop + 16)));
-        return stop.some((text) => tail.includes(text));
-      },
-    }),
+    ...conditions,
   });
   return completions.map((completion) => {
     const text = decode(completion.tokenIds);

@@ -1,4 +1,5 @@
 import { ValueRangeError } from '../errors/index.js';
+import { callEach, type Called } from '../userCode/index.js';
 import { checkRewards, type NamedReward, type RewardInput } from './reward.js';
 
 /** One call of a reward that gave no score. */
@@ -60,20 +61,14 @@ export async function scoreCompletions<Row>(
     );
   }
 
-  const calls = inputs.flatMap((input) => rewards.map((reward) => ({ input, reward })));
-  const outcomes: Outcome[] = [];
-  let started = 0;
-  const work = async (): Promise<void> => {
-    while (started < calls.length) {
-      const index = started++;
-      const call = calls[index];
-      if (call === undefined) return;
-      // Only what is a promise is waited for: plain functions run through without a turn of the event loop.
-      const outcome = callReward(call.reward, call.input, timeoutSeconds);
-      outcomes[index] = outcome instanceof Promise ? await outcome : outcome;
-    }
-  };
-  await Promise.all(Array.from({ length: Math.min(Math.ceil(concurrency), calls.length) }, work));
+  const calls = inputs.flatMap((input) =>
+    rewards.map(
+      ({ fn }) =>
+        (): unknown =>
+          fn(input),
+    ),
+  );
+  const outcomes = (await callEach(calls, { timeoutSeconds, concurrency })).map(toOutcome);
   return collect(rewards, inputs, outcomes);
 }
 
@@ -102,57 +97,13 @@ function collect<Row>(
   return { scores, byReward, failures };
 }
 
-function callReward<Row>(
-  { fn }: NamedReward<Row>,
-  input: RewardInput<Row>,
-  timeoutSeconds: number,
-): Outcome | Promise<Outcome> {
-  try {
-    const value: unknown = fn(input);
-    return isThenable(value) ? settle(value, timeoutSeconds) : toOutcome(value);
-  } catch (error) {
-    return { reason: `threw ${describeError(error)}` };
-  }
-}
-
-async function settle(value: PromiseLike<unknown>, timeoutSeconds: number): Promise<Outcome> {
-  let timer: NodeJS.Timeout | undefined;
-  const late = new Promise<Outcome>((resolve) => {
-    // Node's timers hold at most 2^31 − 1 milliseconds and treat more as 1.
-    const milliseconds = Math.min(timeoutSeconds * 1000, 2 ** 31 - 1);
-    timer = setTimeout(
-      () => resolve({ reason: `did not answer within ${timeoutSeconds} s` }),
-      milliseconds,
-    );
-  });
-  const answer = Promise.resolve(value).then(toOutcome, (error: unknown) => ({
-    reason: `rejected with ${describeError(error)}`,
-  }));
-  try {
-    return await Promise.race([answer, late]);
-  } finally {
-    clearTimeout(timer);
-  }
-}
-
-function toOutcome(value: unknown): Outcome {
+function toOutcome(called: Called<unknown>): Outcome {
+  if (!('value' in called)) return called;
+  const { value } = called;
   if (typeof value === 'number' && Number.isFinite(value)) return { score: value };
   if (typeof value === 'number' || value === null || value === undefined) {
     return { reason: `returned ${String(value)}` };
   }
   const shown = typeof value === 'string' ? JSON.stringify(value.slice(0, 60)) : typeof value;
   return { reason: `returned ${shown}, not a number` };
-}
-
-function isThenable(value: unknown): value is PromiseLike<unknown> {
-  return (
-    typeof value === 'object' &&
-    value !== null &&
-    'then' in value &&
-    typeof value.then === 'function'
-  );
-}
-
-function describeError(error: unknown): string {
-  return error instanceof Error ? `${error.name}: ${error.message}` : String(error);
 }

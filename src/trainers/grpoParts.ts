@@ -59,16 +59,22 @@ export function checkGrpoParts(parts: GrpoParts, config: GrpoConfig): void {
       `GrpoTrainer: expected dynamicSampling.accuracyReward to name a reward (${rewards.map(({ name }) => name).join(', ')}), received ${JSON.stringify(accuracy)}.`,
     );
   }
-  checkRoom('GrpoTrainer', parts, config.sampling.maxNewTokens);
+  const readers = [reference, ...rewardModels.map(({ model }) => model)];
+  checkRoom('GrpoTrainer', parts, config.sampling.maxNewTokens, readers);
 }
 
-/** @throws DataError for a prompt that leaves no room for a completion */
+/**
+ * @param readers further models that read what the policy writes
+ * @throws DataError for a prompt that leaves no room for a completion
+ */
 export function checkRoom(
   where: string,
   { policy, prompts }: Pick<RolloutParts, 'policy' | 'prompts'>,
   maxNewTokens: number,
+  readers: readonly (Pick<Decoder, 'config'> | null)[] = [],
 ): void {
-  const { maxPositionEmbeddings: positions } = policy.config;
+  const models = [policy, ...readers].filter((model) => model !== null);
+  const positions = Math.min(...models.map(({ config }) => config.maxPositionEmbeddings));
   const tooLong = prompts.find(({ inputIds }) => inputIds.length + maxNewTokens > positions);
   if (tooLong) {
     const { row, inputIds } = tooLong;

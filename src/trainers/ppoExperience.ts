@@ -173,10 +173,11 @@ export function experienceMetrics(rows: readonly ExperienceRow[]): Record<string
   };
 }
 
-/** Σ (old − ref) over the tokens that the model drew, nats per completion. */
+/** Σ (old − ref) over the tokens that the model drew, nats per completion, over scored rows. */
 export function sequenceKl(rows: readonly EvaluatedRow[]): number {
+  const scored = rows.filter(({ reward }) => !Number.isNaN(reward));
   return mean(
-    rows.map(({ oldLogprobs, refLogprobs = [], completionMask: mask }) =>
+    scored.map(({ oldLogprobs, refLogprobs = [], completionMask: mask }) =>
       oldLogprobs.reduce(
         (sum, value, at) => (mask?.[at] === 0 ? sum : sum + value - (refLogprobs[at] ?? NaN)),
         0,

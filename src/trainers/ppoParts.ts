@@ -39,5 +39,7 @@ export function checkPpoParts(parts: PpoParts, config: PpoConfig): void {
       `PpoTrainer: expected a value model of kind ${config.valueModel.kind}, received one ${isShared ? "on the policy's trunk" : 'with a trunk of its own'}.`,
     );
   }
-  checkRoom('PpoTrainer', parts, config.sampling.maxNewTokens);
+  const { rewardModels = [], valueModel } = parts;
+  const readers = [reference, valueModel.trunk, ...rewardModels.map(({ model }) => model)];
+  checkRoom('PpoTrainer', parts, config.sampling.maxNewTokens, readers);
 }

@@ -21,6 +21,7 @@ import { firstGroups, rolloutMetrics, sampleRecord } from './rolloutRecord.js';
 import { RolloutSource } from './rolloutSource.js';
 import { RunningMoments } from './runningMoments.js';
 import {
+  checkParameters,
   checkSavedRun,
   copyParameters,
   nestedState,
@@ -61,7 +62,7 @@ export class PpoTrainer implements Trainer {
   private readonly config: PpoConfig;
   private readonly parameters: readonly Tensor[];
   private readonly rollouts: RolloutSource;
-  private readonly moments = new RunningMoments();
+  private moments = new RunningMoments();
   private klCoef: number;
   private stepsDone = 0;
   private updates = 0;
@@ -282,9 +283,13 @@ export class PpoTrainer implements Trainer {
     const klCoef = savedNumber(where, state, 'klCoef');
     const restoreRollouts = this.rollouts.restorer(nestedState(where, state, 'rollouts'));
     const { named, others } = withoutPrefix('valueModel/', tensors);
-    this.moments.restore(where, nestedState(where, state, 'moments'));
-    copyParameters(named, this.parts.valueParameters);
+    // Everything is read and compared before anything is changed.
+    const moments = new RunningMoments();
+    moments.restore(where, nestedState(where, state, 'moments'));
+    checkParameters(named, this.parts.valueParameters);
     this.parts.optimizer.loadState(others);
+    copyParameters(named, this.parts.valueParameters);
+    this.moments = moments;
     this.stepsDone = step;
     this.updates = updates;
     this.klCoef = klCoef;

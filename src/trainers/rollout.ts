@@ -34,7 +34,7 @@ export interface RolloutRow extends TokenRow {
   /** What is maximised: the outcome and any penalty of the method's own. */
   readonly reward: number;
   readonly rewards: Readonly<Record<string, number>>;
-  /** The outcome of the greedy completion of the prompt, where the method's baseline needs it. */
+  /** The reward of the greedy completion of the prompt, where the method's baseline needs it. */
   readonly greedyReward?: number | undefined;
   /** How many updates the weights that drew it had seen. */
   readonly weightVersion: number;
@@ -112,6 +112,9 @@ export async function rollout(
       ...(episode.supports && { supports: episode.supports }),
     };
     const outcome = drawn.outcomes[index] ?? NaN;
+    const rewardOf = (score: number, length: number): number =>
+      score + (penaltyOf?.({ length }) ?? 0);
+    const greedyEpisode = greedy?.episodes[episode.promptIndex];
     return {
       ...row,
       prompt,
@@ -122,9 +125,14 @@ export async function rollout(
       finishReason: episode.finishReason,
       rolloutLogprobs: episode.logprobs,
       outcome,
-      reward: outcome + (penaltyOf?.({ length: drawnTokens(row) }) ?? 0),
+      reward: rewardOf(outcome, drawnTokens(row)),
       rewards: drawn.rewardsOf(index),
-      ...(greedy && { greedyReward: greedy.outcomes[episode.promptIndex] ?? NaN }),
+      ...(greedyEpisode && {
+        greedyReward: rewardOf(
+          greedy?.outcomes[episode.promptIndex] ?? NaN,
+          greedyEpisode.completionMask.reduce((sum, flag) => sum + flag, 0),
+        ),
+      }),
       weightVersion: options.weightVersion,
     };
   });
@@ -180,8 +188,17 @@ async function sampleScored(
   }));
   const read = rewardModels.map((reward) => ({
     ...reward,
-    scores: scorePass(reward.model, rows, options.microBatchTokens),
+    scores: scorePass(reward.model, rows, options.microBatchTokens).map((score) =>
+      Number.isFinite(score) ? score : NaN,
+    ),
   }));
+  const unread = read.flatMap(({ name, scores }) =>
+    scores.flatMap((score, index) => {
+      if (!Number.isNaN(score)) return [];
+      const { file, line } = (prompts[episodes[index]?.promptIndex ?? 0] as PromptExample).row;
+      return [`reward model ${name} for ${file}:${line} gave no finite score`];
+    }),
+  );
   const byReward: Record<string, readonly number[]> = {
     ...called.byReward,
     ...Object.fromEntries(read.map(({ name, scores }) => [name, scores])),
@@ -196,7 +213,7 @@ async function sampleScored(
             rewards.length > 0 ? (called.scores[index] ?? NaN) : 0,
           ),
     ),
-    failures: [...broken, ...called.failures.map(describeFailure)],
+    failures: [...broken, ...called.failures.map(describeFailure), ...unread],
     rewardsOf: (index) =>
       Object.fromEntries(
         Object.entries(byReward).map(([name, values]) => [name, values[index] ?? NaN]),
@@ -205,6 +222,36 @@ async function sampleScored(
 }
 
 const NO_FUNCTIONS: RewardScores = { scores: new Float64Array(), byReward: {}, failures: [] };
+
+/**
+ * Finds rewards that cannot be told apart or added up.
+ *
+ * @throws RewardError where there is none, two share a name, or a weight is not finite
+ */
+export function checkRewardParts(
+  where: string,
+  rewards: readonly NamedReward[],
+  rewardModels: readonly RewardModel[],
+): void {
+  const all = [...rewards, ...rewardModels];
+  const names = all.map(({ name }) => name);
+  if (all.length === 0) {
+    throw new RewardError(`${where}: expected a reward function or a reward model, received none.`);
+  }
+  const twice = names.find((name, at) => names.indexOf(name) !== at);
+  if (twice !== undefined) {
+    throw new RewardError(
+      `${where}: expected rewards with different names, received two named ${JSON.stringify(twice)}.`,
+      { hint: 'Rewards are logged and weighted by name: give one of them another.' },
+    );
+  }
+  const wrong = all.find(({ weight }) => !Number.isFinite(weight));
+  if (wrong) {
+    throw new RewardError(
+      `${where}: expected reward ${JSON.stringify(wrong.name)} to have a finite weight, received ${wrong.weight}.`,
+    );
+  }
+}
 
 /** The first of these sentences, and how many more there are. */
 export function describeFailures(failures: readonly string[]): string[] {

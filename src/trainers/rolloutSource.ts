@@ -9,7 +9,13 @@ import type { Decoder } from '../models/index.js';
 import type { NamedReward } from '../rewards/index.js';
 import type { Tokenizer } from '../tokenizers/index.js';
 import { deriveSeed } from '../torch/index.js';
-import { rollout, type RewardModel, type RolloutRow, type RolloutSampling } from './rollout.js';
+import {
+  checkRewardParts,
+  rollout,
+  type RewardModel,
+  type RolloutRow,
+  type RolloutSampling,
+} from './rollout.js';
 import { groupsOf, lacksVariance } from './rolloutRecord.js';
 import { savedOrder, type SavedState } from './savedState.js';
 
@@ -66,7 +72,9 @@ export class RolloutSource {
   private drawn = 0;
   private waiting: Rollout[] = [];
 
+  /** @throws RewardError as `checkRewardParts` */
   constructor(where: string, parts: RolloutParts, settings: RolloutSettings) {
+    checkRewardParts(where, parts.rewards, parts.rewardModels ?? []);
     this.where = where;
     this.parts = parts;
     this.settings = settings;

@@ -44,7 +44,15 @@ export class RunningMoments {
   /** @throws CheckpointError unless it is a state */
   restore(where: string, state: SavedState): void {
     const { count, mean, squares } = state;
-    if (typeof count !== 'number' || typeof mean !== 'number' || typeof squares !== 'number') {
+    const isState =
+      typeof count === 'number' &&
+      Number.isSafeInteger(count) &&
+      count >= 0 &&
+      typeof mean === 'number' &&
+      Number.isFinite(mean) &&
+      typeof squares === 'number' &&
+      squares >= 0;
+    if (!isState) {
       throw new CheckpointError(
         `${where}: expected the moments of earlier rewards in the saved state, received ${JSON.stringify(state)}.`,
         { hint: 'The checkpoint was edited or is torn: resume from another one.' },
