@@ -21,6 +21,8 @@ function refusedWith(values: Readonly<Record<string, unknown>>, fault: string): 
 
 const KL_IN_LOSS = { klPlacement: 'loss', klEstimator: 'k2' } as const;
 
+const MONTE_CARLO = { advantageEstimator: 'monteCarlo' } as const;
+
 const SOUND: Record<string, PpoConfigInput> = {
   'nothing set': {},
   'minibatches of whole groups that divide the rollout': {
@@ -34,8 +36,8 @@ const SOUND: Record<string, PpoConfigInput> = {
   'k3Unbiased in the loss': { klPlacement: 'loss', klEstimator: 'k3Unbiased' },
   'k1 in the loss where no KL is taken': { klCoef: 0, klPlacement: 'loss' },
   'k3 in the reward where no KL is taken': { klCoef: 0, klEstimator: 'k3' },
-  'monteCarlo without a KL': { advantageEstimator: 'monteCarlo', klCoef: 0 },
-  'monteCarlo with the KL in the loss': { advantageEstimator: 'monteCarlo', ...KL_IN_LOSS },
+  'monteCarlo without a KL': { ...MONTE_CARLO, klCoef: 0 },
+  'monteCarlo with the KL in the loss': { ...MONTE_CARLO, ...KL_IN_LOSS },
   'gae that bootstraps, the KL in the reward': { bootstrapTruncated: true },
   'a steered coefficient': { adaptiveKl: {} },
   'a steered coefficient, the KL in the loss': { adaptiveKl: { target: 2 }, ...KL_IN_LOSS },
@@ -94,14 +96,10 @@ const BROKEN: [claim: string, values: PpoConfigInput, fault: string][] = [
     { klEstimator },
     `${IN_REWARD} "${klEstimator}".`,
   ]),
-  [
-    'monteCarlo with the KL in the reward',
-    { advantageEstimator: 'monteCarlo' },
-    NO_KL_IN_SCORE,
-  ],
+  ['monteCarlo with the KL in the reward', MONTE_CARLO, NO_KL_IN_SCORE],
   [
     'monteCarlo that bootstraps',
-    { advantageEstimator: 'monteCarlo', klCoef: 0, bootstrapTruncated: true },
+    { ...MONTE_CARLO, klCoef: 0, bootstrapTruncated: true },
     'bootstrapTruncated: expected false with advantageEstimator monteCarlo, which does not bootstrap, received true.',
   ],
   [
@@ -121,14 +119,126 @@ const BROKEN: [claim: string, values: PpoConfigInput, fault: string][] = [
   ],
 ];
 
-const OUT_OF_RANGE: [name: string, values: Readonly<Record<string, unknown>>, fault: string][] = [
-  ['groupSize', { groupSize: 0 }, 'an integer of at least 1, received 0.'],
-  ['updatesPerRollout', { updatesPerRollout: 0 }, 'an integer of at least 1, received 0.'],
+/** Of the settings that PPO alone has: a value just outside of its range. */
+const OUT_OF_RANGE: [values: Readonly<Record<string, unknown>>, fault: string][] = [
+  [{ groupSize: 0 }, 'groupSize: expected an integer of at least 1, received 0.'],
+  [{ updatesPerRollout: 0 }, 'updatesPerRollout: expected an integer of at least 1, received 0.'],
+  [{ targetKl: 0 }, 'targetKl: expected a number above 0 or null, received 0.'],
+  [{ dualClip: 1 }, 'dualClip: expected a number above 1 or null, received 1.'],
+  [{ valueClip: 0 }, 'valueClip: expected a number above 0 or null, received 0.'],
+  [{ vfCoef: -0.1 }, 'vfCoef: expected a number of at least 0, received -0.1.'],
+  [{ entropyCoef: -0.1 }, 'entropyCoef: expected a number of at least 0, received -0.1.'],
+  [
+    { advantageEstimator: 'vtrace' },
+    'advantageEstimator: expected one of gae, monteCarlo, received "vtrace".',
+  ],
+  ...['discount', 'gaeLambda'].flatMap((name) =>
+    [-0.1, 1.1].map((value): [Readonly<Record<string, unknown>>, string] => [
+      { [name]: value },
+      `${name}: expected a number of at least 0 and of at most 1, received ${value}.`,
+    ]),
+  ),
+  [{ klCoef: -0.1 }, 'klCoef: expected a number of at least 0, received -0.1.'],
+  [{ klPlacement: 'both' }, 'klPlacement: expected one of loss, reward, received "both".'],
+  [{ klEstimator: 'k4' }, 'klEstimator: expected one of k1, k2, k3, k3Unbiased, received "k4".'],
+  [{ adaptiveKl: { target: 0 } }, 'adaptiveKl.target: expected a number above 0, received 0.'],
+  [{ adaptiveKl: { horizon: 0 } }, 'adaptiveKl.horizon: expected a number above 0, received 0.'],
+  [
+    { rewardNormalization: 'batch' },
+    'rewardNormalization: expected one of none, running, received "batch".',
+  ],
+  [{ rewardClip: 0 }, 'rewardClip: expected a number above 0 or null, received 0.'],
+  [{ missingEosPenalty: 0 }, 'missingEosPenalty: expected a number above 0 or null, received 0.'],
+  [{ valueLearningRate: 0 }, 'valueLearningRate: expected a number above 0 or null, received 0.'],
+  [
+    { valueModel: { kind: 'shared' } },
+    'valueModel.kind: expected one of separate, sharedTrunk, received "shared".',
+  ],
+  [
+    { valueModel: { kind: 'separate', initFrom: 'nothing' } },
+    'valueModel.initFrom: expected one of policy, reward, fresh, received "nothing".',
+  ],
 ];
 
+/** All settings but those that every run has, whose defaults are the same in every method. */
+const DEFAULTS = {
+  steps: 500,
+  promptsPerStep: 16,
+  groupSize: 1,
+  sampling: {
+    maxNewTokens: 256,
+    temperature: 1,
+    topK: 0,
+    topP: 1,
+    minP: 0,
+    keepSamplingMask: false,
+  },
+  maxTurns: 4,
+  maxPromptLength: 512,
+  rewardWeights: {},
+  rewardTimeoutSeconds: 30,
+  rewardConcurrency: 32,
+  samplesPerStep: 4,
+  updatesPerRollout: 4,
+  minibatchSize: null,
+  targetKl: null,
+  clip: { low: 0.2, high: 0.2 },
+  dualClip: null,
+  valueModel: { kind: 'separate', initFrom: 'policy' },
+  valueClip: 0.2,
+  vfCoef: 0.1,
+  entropyCoef: 0,
+  advantageEstimator: 'gae',
+  discount: 1,
+  gaeLambda: 0.95,
+  bootstrapTruncated: false,
+  whitenAdvantages: true,
+  reduction: { kind: 'tokenMean' },
+  klCoef: 0.05,
+  klPlacement: 'reward',
+  klEstimator: 'k1',
+  adaptiveKl: null,
+  rewardNormalization: 'none',
+  rewardClip: null,
+  missingEosPenalty: null,
+  learningRate: 3e-6,
+  valueLearningRate: null,
+  warmupSteps: 0,
+  schedule: { kind: 'linear', minRatio: 0 },
+  weightDecay: 0,
+  adamBeta1: 0.9,
+  adamBeta2: 0.999,
+  adamEpsilon: 1e-8,
+  maxGradNorm: 1,
+};
+
 describe('defaults', () => {
-  test('each is the one whose origin src/config/ppo.ts tells', () => {
-    assert.deepEqual(parseConfig(PpoConfig, {}), {});
+  test('are those of Stiennon et al. and of the N+ details, and ours where they name none', () => {
+    const config = parseConfig(PpoConfig, {});
+    const { seed, device, dtype, microBatchTokens, ...rest } = config;
+    const { checkpointEvery, keepCheckpoints, logEvery, evalEvery, ...ofMethod } = rest;
+    assert.deepEqual(ofMethod, DEFAULTS);
+    assert.deepEqual(
+      { seed, device, dtype, microBatchTokens },
+      { seed: 0, device: 'auto', dtype: 'float32', microBatchTokens: 4096 },
+    );
+    assert.deepEqual(
+      { checkpointEvery, keepCheckpoints, logEvery, evalEvery },
+      { checkpointEvery: 100, keepCheckpoints: 3, logEvery: 10, evalEvery: null },
+    );
+  });
+
+  test('hold too for what a nested setting leaves out', () => {
+    const config = parseConfig(PpoConfig, {
+      clip: { high: 0.3 },
+      adaptiveKl: {},
+      valueModel: { kind: 'separate' },
+      schedule: { kind: 'constant' },
+    });
+    assert.deepEqual(config.clip, { low: 0.2, high: 0.3 });
+    assert.deepEqual(config.adaptiveKl, { target: 6, horizon: 10_000 });
+    assert.deepEqual(config.valueModel, { kind: 'separate', initFrom: 'policy' });
+    assert.deepEqual(config.schedule, { kind: 'constant', minRatio: 0 });
   });
 });
 
@@ -140,10 +250,47 @@ describe('settings that make sense', () => {
 
 describe('settings that make none together are refused, each with its reason and nothing else', () => {
   for (const [claim, values, fault] of BROKEN) test(claim, () => refusedWith(values, fault));
+
+  test('all broken rules are told at once, beside what is wrong elsewhere', () => {
+    const found = faults({
+      klPlacement: 'loss',
+      bootstrapTruncated: true,
+      steps: 0,
+      ...MONTE_CARLO,
+    });
+    const names = found.map((fault) => /^ {2}x: (\w+): expected/.exec(fault)?.[1]);
+    assert.equal(found.length, 3, found.join('\n'));
+    assert.deepEqual(new Set(names), new Set(['bootstrapTruncated', 'klEstimator', 'steps']));
+  });
+
+  const unjudged: [what: string, values: Readonly<Record<string, unknown>>, name: string][] = [
+    ['the estimator', { ...MONTE_CARLO, klCoef: -1 }, 'klCoef'],
+    ['the estimator', { ...MONTE_CARLO, klPlacement: 'both' }, 'klPlacement'],
+    ['bootstrapping', { bootstrapTruncated: true, advantageEstimator: 'x' }, 'advantageEstimator'],
+    ['steering', { klCoef: '0', adaptiveKl: {} }, 'klCoef'],
+    ['the horizon', { promptsPerStep: 1e6 + 0.5, adaptiveKl: {} }, 'promptsPerStep'],
+    ['the horizon', { groupSize: 1e6 + 0.5, adaptiveKl: {} }, 'groupSize'],
+    ['the horizon', { promptsPerStep: 1e6, adaptiveKl: { target: 0 } }, 'adaptiveKl.target'],
+  ];
+  for (const [what, values, name] of unjudged) {
+    test(`${what} is not judged while ${name} is wrong by itself`, () => {
+      const found = faults(values);
+      assert.equal(found.length, 1, found.join('\n'));
+      assert.ok(found[0]?.startsWith(`  x: ${name}: expected`), found[0]);
+    });
+  }
 });
 
 describe('a value out of range is refused with what was expected and received', () => {
-  for (const [name, values, fault] of OUT_OF_RANGE) {
-    test(`${name}: ${fault}`, () => refusedWith(values, `${name}: expected ${fault}`));
-  }
+  for (const [values, fault] of OUT_OF_RANGE) test(fault, () => refusedWith(values, fault));
+
+  test('initFrom belongs to a network of its own', () => {
+    const found = faults({ valueModel: { kind: 'sharedTrunk', initFrom: 'policy' } });
+    assert.equal(found.length, 1, found.join('\n'));
+    assert.match(found[0] ?? '', /there is no setting valueModel\.initFrom\./);
+  });
+
+  test('what belongs to a group is no setting of PPO', () => {
+    refusedWith({ baseline: 'groupMean' }, 'there is no setting baseline.');
+  });
 });
