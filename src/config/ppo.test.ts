@@ -268,8 +268,8 @@ describe('settings that make none together are refused, each with its reason and
     ['the estimator', { ...MONTE_CARLO, klPlacement: 'both' }, 'klPlacement'],
     ['bootstrapping', { bootstrapTruncated: true, advantageEstimator: 'x' }, 'advantageEstimator'],
     ['steering', { klCoef: '0', adaptiveKl: {} }, 'klCoef'],
-    ['the horizon', { promptsPerStep: 1e6 + 0.5, adaptiveKl: {} }, 'promptsPerStep'],
-    ['the horizon', { groupSize: 1e6 + 0.5, adaptiveKl: {} }, 'groupSize'],
+    ['the horizon', { promptsPerStep: 'all', adaptiveKl: {} }, 'promptsPerStep'],
+    ['the horizon', { groupSize: 'all', adaptiveKl: {} }, 'groupSize'],
     ['the horizon', { promptsPerStep: 1e6, adaptiveKl: { target: 0 } }, 'adaptiveKl.target'],
   ];
   for (const [what, values, name] of unjudged) {
