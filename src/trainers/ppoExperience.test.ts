@@ -207,6 +207,19 @@ describe('experienceMetrics', () => {
     const explained = 1 - variance([0.3375, 1.55, 5.8]) / variance([1.3375, 3.55, 9.8]);
     expectClose(metrics['explainedVariance'] ?? NaN, explained);
   });
+  test('what an environment wrote is in no mean', () => {
+    const expanded = one({
+      completionIds: [4, 9, 5, 6],
+      completionMask: [1, 0, 1, 1],
+      oldLogprobs: [-1, -50, -2, -3],
+      refLogprobs: [-1.5, -4, -1, -5],
+      values: [1, 77, 2, 4],
+    });
+    const [compact, long] = [experienceMetrics([one({})]), experienceMetrics([expanded])];
+    for (const [name, value] of Object.entries(compact)) {
+      expectClose(long[name] ?? NaN, value, { rtol: 1e-12 });
+    }
+  });
   test('nothing is explained where all returns are equal, and no KL is told without a reference', () => {
     const flat = { ...one({ refLogprobs: undefined }, SETTINGS, 0), returns: [2, 2, 2] };
     const metrics = experienceMetrics([flat]);

@@ -235,6 +235,83 @@ describe('PpoTrainer', () => {
     }
   });
 
+  test('with the KL in the loss the adapted coefficient is the one that is used', async () => {
+    const losses: number[] = [];
+    for (const target of [1e-3, 1e3]) {
+      const { trainer } = made({
+        klPlacement: 'loss',
+        klEstimator: 'k3',
+        klCoef: 0.5,
+        learningRate: 1e-12,
+        vfCoef: 0,
+        adaptiveKl: { target, horizon: 60 },
+      });
+      const { metrics } = await (await trainer.trainStep(), trainer.trainStep());
+      losses.push((metrics['loss'] ?? NaN) - (metrics['policyLoss'] ?? NaN));
+    }
+    // The policy stands still, so that the two second steps differ in the coefficient alone: ±4 %.
+    const ratio = (losses[0] ?? NaN) / (losses[1] ?? NaN);
+    assert.ok(Math.abs(ratio - 1.04 / 0.96) < 1e-4, `ratio ${ratio}`);
+  });
+
+  test('the loss holds the value loss with its weight and the entropy with its sign', async () => {
+    for (const valueModel of KINDS) {
+      const settings: PpoConfigInput = { valueModel, klCoef: 0, learningRate: 1e-12 };
+      const plain = { ...settings, updatesPerRollout: 1 };
+      const of = async (changes: PpoConfigInput): Promise<Record<string, number>> => ({
+        ...(await made({ ...plain, ...changes }, {}, { std: 0.2 }).trainer.trainStep()).metrics,
+      });
+      const {
+        loss = NaN,
+        policyLoss = NaN,
+        valueLoss = NaN,
+        entropy = NaN,
+      } = await of({
+        vfCoef: 0.3,
+        entropyCoef: 0.07,
+      });
+      const expected = policyLoss + 0.3 * valueLoss - 0.07 * entropy;
+      assert.ok(Math.abs(loss - expected) < 1e-6, `${valueModel.kind}: ${loss}, not ${expected}`);
+      assert.ok(valueLoss > 1e-3, `value loss ${valueLoss}`);
+    }
+  });
+
+  test('values are clipped around those of the rollout', async () => {
+    const settings: PpoConfigInput = {
+      klCoef: 0,
+      vfCoef: 5,
+      updatesPerRollout: 6,
+      maxGradNorm: null,
+    };
+    const clipped = await made({ ...settings, valueClip: 1e-4 }).trainer.trainStep();
+    const free = await made({ ...settings, valueClip: null }).trainer.trainStep();
+    assert.ok((clipped.metrics['valueClipFraction'] ?? 0) > 0.2, 'most values left the range');
+    assert.equal(free.metrics['valueClipFraction'], 0);
+  });
+
+  test('a truncated completion is worth what its value model says of its end, on request', async () => {
+    const of = async (bootstrapTruncated: boolean) =>
+      (await made({ klCoef: 0, bootstrapTruncated }, {}, { std: 0.5 }).trainer.trainStep()).samples;
+    const [plain, bootstrapped] = [await of(false), await of(true)];
+    const differs = plain.map(({ streams }, at) => {
+      const [a, b] = [streams.returns?.at(-1), bootstrapped[at]?.streams.returns?.at(-1)];
+      return Math.abs((a ?? NaN) - (b ?? NaN)) > 1e-6;
+    });
+    const truncated = plain.map(({ finishReason }) => finishReason === 'length');
+    assert.ok(truncated.includes(true) && truncated.includes(false), 'there are both kinds');
+    assert.deepEqual(differs, truncated);
+  });
+
+  test('the gradients of policy and value model are clipped on their own', async () => {
+    const settings: PpoConfigInput = { klCoef: 0, updatesPerRollout: 1, maxGradNorm: 1e-3 };
+    const { trainer, value } = made({ ...settings, vfCoef: 100 }, {}, { std: 0.2 });
+    const before = valuesOf(value);
+    const { metrics } = await trainer.trainStep();
+    assert.ok((metrics['valueGradNorm'] ?? 0) > 1, `norm ${metrics['valueGradNorm']}`);
+    assert.ok((metrics['gradNorm'] ?? 0) < (metrics['valueGradNorm'] ?? 0), 'of another network');
+    assert.ok(parameterDistance(before, valuesOf(value)) > 1e-4, 'the value model learns');
+  });
+
   test('samples carry values and returns, one number per token', async () => {
     const { samples } = await made({}, {}, { std: 0.2 }).trainer.trainStep();
     for (const { tokenIds, streams } of samples) {
