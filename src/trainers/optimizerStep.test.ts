@@ -49,6 +49,31 @@ describe('takeOptimizerStep', () => {
     expectClose(parameter.grad, [0.3, -0.4], { rtol: 1e-5 });
   });
 
+  test('a value model’s gradient is clipped on its own, and its norm is told', () => {
+    const { parameter, optimizer } = withGradient(3, -4);
+    const { parameter: ofValue } = withGradient(0.03, 0.04);
+    const settings = { schedule, maxGradNorm: 0.5, loss: 1, update: 0 };
+    const taken = takeOptimizerStep('here', optimizer, [parameter], {
+      ...settings,
+      valueParameters: [ofValue],
+    });
+    expectClose(taken.valueGradNorm ?? NaN, 0.05, { rtol: 1e-9 });
+    assert.ok(parameter.grad && ofValue.grad, 'both keep their gradients');
+    expectClose(parameter.grad, [0.3, -0.4], { rtol: 1e-5 });
+    expectClose(ofValue.grad, [0.03, 0.04], { rtol: 1e-9 });
+  });
+
+  test('a value model’s gradient that is not finite stops the step too', () => {
+    const { parameter, optimizer } = withGradient(3);
+    const { parameter: ofValue } = withGradient(NaN);
+    const settings = { schedule, maxGradNorm: 1, loss: 1, update: 0, valueParameters: [ofValue] };
+    assert.throws(
+      () => takeOptimizerStep('here', optimizer, [parameter], settings),
+      /^NumericsError: here: the gradient norm of the value model is NaN; no update was applied\.$/,
+    );
+    expectClose(parameter.detach(), [1]);
+  });
+
   describe('rejects, before anything moves,', () => {
     const cases: [string, number, number, RegExp][] = [
       ['a loss of NaN', NaN, 1, /^here: the loss is NaN; no update was applied\.$/],
