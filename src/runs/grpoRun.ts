@@ -1,15 +1,12 @@
 import { GrpoConfig, parseConfig, type GrpoConfigInput } from '../config/index.js';
-import { loadModel } from '../models/index.js';
-import { loadTokenizer } from '../tokenizers/index.js';
 import { GrpoTrainer, needsReference, nullGroupWarning } from '../trainers/index.js';
 import {
   heldOutEvaluation,
-  readOnPolicyInputs,
-  requireSameVocabulary,
+  loadOnPolicyModels,
   type OnPolicyRunOptions,
 } from './onPolicyInputs.js';
 import { buildOptimizer, findStart, openDirectory, Run } from './run.js';
-import { deviceOf, settingsOf } from './runInputs.js';
+import { settingsOf } from './runInputs.js';
 
 /** What `createGrpoRun` needs. `Row` is what the rewards know of a row. */
 export type GrpoRunOptions<Row = Readonly<Record<string, unknown>>> = OnPolicyRunOptions<
@@ -28,21 +25,11 @@ export async function createGrpoRun<Row = Readonly<Record<string, unknown>>>(
 ): Promise<Run<GrpoTrainer, GrpoConfig>> {
   const start = await findStart('grpo', options);
   const config = parseConfig(GrpoConfig, settingsOf(options.config, start.record, 'createGrpoRun'));
-  const tokenizer = await loadTokenizer(start.modelFolder);
-  const inputs = await readOnPolicyInputs(options, config, { start, tokenizer });
-  const placed = { dtype: config.dtype, device: deviceOf(config.device) };
-  const rewardModels = await inputs.loadRewardModels(placed);
-  const policy = await loadModel(start.modelFolder, placed);
-  requireSameVocabulary(policy, rewardModels);
-  const reference = needsReference(config)
-    ? (await loadModel(options.model, placed)).freeze()
-    : null;
+  const from = { start, needsReference: needsReference(config) };
+  const { inputs, models, disposeFrozen } = await loadOnPolicyModels(options, config, from);
+  const { policy, tokenizer } = models;
   const optimizer = buildOptimizer(policy, config);
-  const { prompts, rewards, environment } = inputs;
-  const trainer = new GrpoTrainer(
-    { policy, reference, tokenizer, optimizer, prompts, rewards, rewardModels, environment },
-    config,
-  );
+  const trainer = new GrpoTrainer({ ...models, optimizer }, config);
   const description = { method: 'grpo', config, inputs: inputs.record };
   const opened = await openDirectory(options.out, start, description, trainer);
   return new Run({
@@ -53,10 +40,7 @@ export async function createGrpoRun<Row = Readonly<Record<string, unknown>>>(
     tokenizer,
     beforeTraining: async () =>
       config.groupSize >= 2 ? nullGroupWarning(await trainer.forecast()) : undefined,
-    disposeOthers: () => {
-      reference?.dispose();
-      for (const { model } of rewardModels) model.dispose();
-    },
+    disposeOthers: disposeFrozen,
     evaluate: heldOutEvaluation(inputs, config, { policy, tokenizer }),
   });
 }

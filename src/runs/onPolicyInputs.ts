@@ -5,13 +5,14 @@ import { tokenizePrompts, validateRows, type PromptExample } from '../data/index
 import { loadEnvironment, type Environment } from '../environments/index.js';
 import { ConfigError } from '../errors/index.js';
 import { evaluate } from '../eval/index.js';
-import { loadScalarModel, type Decoder, type ScalarModel } from '../models/index.js';
+import { loadModel, loadScalarModel, type Decoder, type ScalarModel } from '../models/index.js';
 import type { NamedReward } from '../rewards/index.js';
-import type { Tokenizer } from '../tokenizers/index.js';
+import { loadTokenizer, type Tokenizer } from '../tokenizers/index.js';
 import type { Dtype } from '../torch/index.js';
 import type { ProgressStream } from './progress.js';
 import type { RunStart } from './run.js';
 import {
+  deviceOf,
   namedRewards,
   readRunData,
   requiredColumns,
@@ -80,7 +81,7 @@ export interface OnPolicyInputs {
  *
  * @throws RewardError, ConfigError, DataError, CheckpointError or IoError with what was expected and received
  */
-export async function readOnPolicyInputs<ConfigInput, Row>(
+async function readOnPolicyInputs<ConfigInput, Row>(
   options: OnPolicyRunOptions<ConfigInput, Row>,
   config: OnPolicyInputConfig,
   { start, tokenizer }: { start: RunStart; tokenizer: Tokenizer },
@@ -210,12 +211,57 @@ export function heldOutEvaluation(
   };
 }
 
+/** What every on-policy trainer acts on, its optimizer and value model aside. */
+export interface OnPolicyModels {
+  readonly policy: Decoder;
+  readonly reference: Decoder | null;
+  readonly tokenizer: Tokenizer;
+  readonly prompts: readonly PromptExample[];
+  readonly rewards: readonly NamedReward[];
+  readonly rewardModels: readonly LoadedRewardModel[];
+  readonly environment: Environment | undefined;
+}
+
+/**
+ * Reads the inputs of a run and then loads its models: policy, frozen reference where it is needed, reward models.
+ *
+ * @throws as `readOnPolicyInputs` and `loadModel`; ConfigError where a reward model has another vocabulary
+ */
+export async function loadOnPolicyModels<ConfigInput, Row>(
+  options: OnPolicyRunOptions<ConfigInput, Row>,
+  config: OnPolicyInputConfig & { dtype: Dtype; device: 'auto' | 'cpu' | 'cuda' },
+  { start, needsReference }: { start: RunStart; needsReference: boolean },
+): Promise<{
+  inputs: OnPolicyInputs;
+  models: OnPolicyModels;
+  placed: { dtype: Dtype; device: string };
+  disposeFrozen: () => void;
+}> {
+  const tokenizer = await loadTokenizer(start.modelFolder);
+  const inputs = await readOnPolicyInputs(options, config, { start, tokenizer });
+  const placed = { dtype: config.dtype, device: deviceOf(config.device) };
+  const rewardModels = await inputs.loadRewardModels(placed);
+  const policy = await loadModel(start.modelFolder, placed);
+  requireSameVocabulary(policy, rewardModels);
+  const reference = needsReference ? (await loadModel(options.model, placed)).freeze() : null;
+  const { prompts, rewards, environment } = inputs;
+  return {
+    inputs,
+    models: { policy, reference, tokenizer, prompts, rewards, rewardModels, environment },
+    placed,
+    disposeFrozen: () => {
+      reference?.dispose();
+      for (const { model } of rewardModels) model.dispose();
+    },
+  };
+}
+
 /**
  * Refuses models that cannot read each other's tokens.
  *
  * @throws ConfigError where a vocabulary has another size
  */
-export function requireSameVocabulary(
+function requireSameVocabulary(
   policy: Decoder,
   models: readonly { readonly name: string; readonly model: Pick<ScalarModel, 'config'> }[],
 ): void {

@@ -11,18 +11,16 @@ import {
   type ScalarParts,
 } from '../models/index.js';
 import { decayGroups } from '../optim/index.js';
-import { loadTokenizer } from '../tokenizers/index.js';
 import { deriveSeed, type Dtype, type Tensor } from '../torch/index.js';
 import { PpoTrainer } from '../trainers/index.js';
 import {
   heldOutEvaluation,
-  readOnPolicyInputs,
-  requireSameVocabulary,
+  loadOnPolicyModels,
   rewardModelFolders,
   type OnPolicyRunOptions,
 } from './onPolicyInputs.js';
 import { buildOptimizer, findStart, openDirectory, Run } from './run.js';
-import { deviceOf, settingsOf } from './runInputs.js';
+import { settingsOf } from './runInputs.js';
 
 /** What `createPpoRun` needs. `Row` is what the rewards know of a row. */
 export type PpoRunOptions<Row = Readonly<Record<string, unknown>>> = OnPolicyRunOptions<
@@ -41,13 +39,9 @@ export async function createPpoRun<Row = Readonly<Record<string, unknown>>>(
 ): Promise<Run<PpoTrainer, PpoConfig>> {
   const start = await findStart('ppo', options);
   const config = parseConfig(PpoConfig, settingsOf(options.config, start.record, 'createPpoRun'));
-  const tokenizer = await loadTokenizer(start.modelFolder);
-  const inputs = await readOnPolicyInputs(options, config, { start, tokenizer });
-  const placed = { dtype: config.dtype, device: deviceOf(config.device) };
-  const rewardModels = await inputs.loadRewardModels(placed);
-  const policy = await loadModel(start.modelFolder, placed);
-  requireSameVocabulary(policy, rewardModels);
-  const reference = config.klCoef > 0 ? (await loadModel(options.model, placed)).freeze() : null;
+  const from = { start, needsReference: config.klCoef > 0 };
+  const { inputs, models, placed, disposeFrozen } = await loadOnPolicyModels(options, config, from);
+  const { policy, tokenizer } = models;
   const folders = rewardModelFolders(options.rewards);
   const valueModel = await buildValueModel(
     config,
@@ -64,12 +58,7 @@ export async function createPpoRun<Row = Readonly<Record<string, unknown>>>(
     config,
     valueGroups.map((group) => ({ ...group, lrScale })),
   );
-  const { prompts, rewards, environment } = inputs;
-  const models = { policy, reference, valueModel, valueParameters, rewardModels };
-  const trainer = new PpoTrainer(
-    { ...models, tokenizer, optimizer, prompts, rewards, environment },
-    config,
-  );
+  const trainer = new PpoTrainer({ ...models, valueModel, valueParameters, optimizer }, config);
   const description = { method: 'ppo', config, inputs: inputs.record };
   const opened = await openDirectory(options.out, start, description, trainer);
   return new Run({
@@ -79,8 +68,7 @@ export async function createPpoRun<Row = Readonly<Record<string, unknown>>>(
     model: policy,
     tokenizer,
     disposeOthers: () => {
-      reference?.dispose();
-      for (const { model } of rewardModels) model.dispose();
+      disposeFrozen();
       if (valueModel instanceof ScalarModel) valueModel.dispose();
       else valueModel.head.dispose();
     },
