@@ -228,12 +228,17 @@ const CASES: Record<string, Case> = {
     shows: (report) => above('gradNorm', 0.06)(report) && above('valueGradNorm', 0.06)(report),
   },
   'no further epoch once the policy has moved far': {
-    config: { updatesPerRollout: 6, minibatchSize: 4, learningRate: 3e-3, targetKl: 0.03 },
+    config: { updatesPerRollout: 6, minibatchSize: 4, learningRate: 3e-3, targetKl: 0.11 },
     shows: ({ metrics: { epochs = NaN } }) => epochs > 1 && epochs < 6,
   },
   'a coefficient that is steered': {
     config: { adaptiveKl: { target: 0.5, horizon: 20 } },
     steps: 3,
+    shows: ({ metrics: { klCoef = NaN } }) => Math.abs(klCoef - 0.1) > 0.01,
+  },
+  'a coefficient that is steered, in the loss': {
+    config: { ...inLoss, adaptiveKl: { target: 0.5, horizon: 20 } },
+    steps: 2,
     shows: ({ metrics: { klCoef = NaN } }) => Math.abs(klCoef - 0.1) > 0.01,
   },
   'several turns: what the environment said is in no term': {
