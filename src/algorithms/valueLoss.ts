@@ -69,6 +69,7 @@ function clippedError(
     throw new ValueRangeError('valueLoss: expected oldValues with clipRange, received none.');
   }
   const center = constantWhere(oldValues, counted);
-  const moved = values.sub(center).clamp(-clipRange, clipRange);
-  return center.add(moved).sub(targets).square();
+  // Not V_old + clip(V − V_old): its rounding would count values that are inside of the range as clipped.
+  const clipped = values.maximum(center.sub(clipRange)).minimum(center.add(clipRange));
+  return clipped.sub(targets).square();
 }

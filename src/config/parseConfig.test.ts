@@ -76,6 +76,13 @@ describe('parseConfig', () => {
     }
   });
 
+  test('a setting of another choice is told apart from one that does not exist', () => {
+    assert.match(
+      refusal({ objective: { kind: 'reinforce', level: 'token' } }),
+      /there is no setting objective\.level with the kind that is chosen\./,
+    );
+  });
+
   test('minibatches hold whole groups and divide the rollout', () => {
     assert.match(refusal({ groupSize: 8, minibatchSize: 12 }), /a multiple of groupSize/);
     assert.match(

@@ -67,6 +67,8 @@ function unknownKey(path: readonly PropertyKey[], settings: SettingSchema): stri
   const refusal = parent?.refused?.[key] ?? settings.properties?.['sampling']?.refused?.[key];
   if (refusal !== undefined) return `${name} is refused: ${refusal}.`;
   const nearest = nearestName(name, settingNames(settings));
+  // A setting of another branch of a choice exists, only not here.
+  if (nearest === name) return `there is no setting ${name} with the kind that is chosen.`;
   return `there is no setting ${name}.${nearest === undefined ? '' : ` Did you mean ${nearest}?`}`;
 }
 
