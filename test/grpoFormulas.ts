@@ -400,7 +400,8 @@ export class WrittenOut {
       const weights = f64(row.drawn.map((flag) => flag * weight));
       total += weight * sum(row.drawn);
       const { logprobs, all } = this.scored(this.policy, row.record, row.allowed);
-      const ratio = logprobs.sub(f64(row.old)).exp();
+      const drawnBy = this.config.ratioAgainst === 'rollout' ? row.rollout : row.old;
+      const ratio = logprobs.sub(f64(drawnBy)).exp();
       const toRef = f64(row.ref).sub(logprobs);
       const k3 = toRef.exp().sub(1).sub(toRef);
       const kl = { k1: toRef.neg(), k2: toRef.square().div(2), k3, k3Unbiased: ratio.mul(k3) };
@@ -509,7 +510,8 @@ export class WrittenOut {
       const ranked = [...group.keys()].sort(
         (a, b) => (group[b]?.reward ?? NaN) - (group[a]?.reward ?? NaN) || a - b,
       );
-      const good = ranked.slice(0, objective.goodCompletions);
+      const highest = group.filter((row) => row.reward === group[ranked[0] ?? NaN]?.reward).length;
+      const good = ranked.slice(0, objective.goodCompletions ?? highest);
       const total = shares.reduce((all, share) => all.add(share));
       const ofGood = good
         .map((at) => shares[at] ?? assert.fail())

@@ -45,15 +45,16 @@ const objective = z
       high: z.number().min(1).default(5).meta({
         description: 'Largest importance weight. A bound of the ratio itself, not a distance.',
         origin:
-          'Ours. A bound below 1 would make every weight the same (TRL’s default does); ART takes 5.',
+          'Ours, in the range that ScaleRL (arXiv:2510.13786, A.17) found all the same. A bound below 1 would make every weight the same, as TRL’s default does.',
       }),
     }),
     z.strictObject({ kind: z.literal('reinforce') }),
     z.strictObject({
       kind: z.literal('groupPreference'),
-      goodCompletions: z.int().min(1).default(1).meta({
-        description: 'k: how many of a group, by score, are the good ones.',
-        origin: 'Ours: with groups of two it is then the loss of online DPO.',
+      goodCompletions: z.int().min(1).nullable().default(null).meta({
+        description:
+          'k: how many of a group, by score, are the good ones, ties by index; null takes all with the highest score.',
+        origin: 'Ours: with rewards of 0 and 1 no right completion is then called bad.',
       }),
       beta: z.number().positive().default(0.1).meta({
         description: 'β of the implicit reward β·log(π/π_ref).',
@@ -80,7 +81,7 @@ const importanceWeights = z
     }),
     mode: z.enum(['truncate', 'mask']).default('truncate').meta({
       description: 'What happens above the cap: the weight becomes the cap, or 0.',
-      origin: 'The same.',
+      origin: 'The same for truncate; mask is IcePop’s (arXiv:2510.18855).',
     }),
   })
   .nullable()
@@ -179,7 +180,7 @@ const settings = z
       .default('k3')
       .meta({
         description:
-          'Estimator of the KL. In the loss: k2 has the right gradient only on-policy, k3Unbiased always; k3 is the published form and pulls towards the forward KL. In the reward: k1.',
+          'Estimator of the KL. In the loss: k2 has the right gradient only on-policy, k3Unbiased always (with a rolloutLag: ratioAgainst rollout); k3 is the published form and pulls towards the forward KL. In the reward: k1.',
         origin: `${DEEPSEEK_MATH}, Eq. 4.`,
       }),
     referenceEvery: z.int().min(1).nullable().default(null).meta({
@@ -279,7 +280,13 @@ const settings = z
  * DeepSeekMath's (§4.2) where it names one; groups and completions are smaller, so that a first run fits one small
  * machine. Presets (`GRPO_PRESETS`) are settings too.
  */
-export const GrpoConfig = withRules(settings, GRPO_RULES).meta({ title: 'GRPO' });
+export const GrpoConfig = withRules(settings, GRPO_RULES).meta({
+  title: 'GRPO',
+  refused: {
+    keepRouting:
+      'it replays which experts of a mixture a token was routed to (DeepSeek-V3.2, §3.1), and no model here is a mixture of experts',
+  },
+});
 
 /** Resolved settings of a GRPO run. `reduction.kind` promptMean takes its group size from `groupSize`. */
 export type GrpoConfig = z.output<typeof settings>;

@@ -58,8 +58,8 @@ const BROKEN: [claim: string, values: GrpoConfigInput, fault: RegExp][] = [
   ],
   [
     'dropping groups of one',
-    { ...off, groupSize: 1, baseline: 'greedy', dropGroupsWithoutVariance: true },
-    /groupSize: .*a group of one has no variance/,
+    { ...off, groupSize: 2, baseline: 'greedy', dropGroupsWithoutVariance: true },
+    /dropGroupsWithoutVariance: expected false unless/,
   ],
   [
     'normalising within groups of one',
@@ -101,7 +101,7 @@ const BROKEN: [claim: string, values: GrpoConfigInput, fault: RegExp][] = [
   [
     'gspo with PPO’s clip range',
     { objective: { kind: 'gspo' } },
-    /clip\.high: expected a number of at most 0\.1 with gspo/,
+    /clip: expected low and high of at most 0\.1 with gspo/,
   ],
   [
     'cispo with a bound below 1 (T21)',
@@ -147,6 +147,46 @@ const BROKEN: [claim: string, values: GrpoConfigInput, fault: RegExp][] = [
     'normalised rewards against a greedy one that is not',
     { ...off, baseline: 'greedy', normalizeRewards: true },
     /normalizeRewards: expected false with baseline greedy/,
+  ],
+  [
+    'dropping groups that a KL in the reward would tell apart',
+    { klPlacement: 'reward', klEstimator: 'k1', dropGroupsWithoutVariance: true },
+    /dropGroupsWithoutVariance: expected false unless/,
+  ],
+  [
+    'one wide bound of gspo',
+    { objective: { kind: 'gspo' }, clip: { high: 4e-4 } },
+    /clip: expected low and high of at most 0\.1 with gspo/,
+  ],
+  [
+    'bounds of PPO for cispo',
+    { objective: { kind: 'cispo' }, clip: { high: 0.28 } },
+    /clip: expected nothing with an objective that does not read it: cispo has objective\.low/,
+  ],
+  [
+    'minibatches of REINFORCE',
+    { objective: { kind: 'reinforce' }, minibatchSize: 8 },
+    /minibatchSize: expected null with objective reinforce/,
+  ],
+  [
+    'stale rollouts of REINFORCE',
+    { objective: { kind: 'reinforce' }, rolloutLag: 2 },
+    /importanceWeights: expected weights with objective reinforce and a rolloutLag/,
+  ],
+  [
+    'stale group preferences',
+    { objective: { kind: 'groupPreference' }, klCoef: 0, rolloutLag: 1 },
+    /rolloutLag: expected 0 with objective groupPreference/,
+  ],
+  [
+    'k2 on stale rollouts',
+    { klEstimator: 'k2', rolloutLag: 1 },
+    /klEstimator: expected k3Unbiased or k3 with a rolloutLag/,
+  ],
+  [
+    'filtered completions in a softmax',
+    { objective: { kind: 'groupPreference' }, klCoef: 0, overlongFiltering: true },
+    /overlongFiltering: expected false with objective groupPreference/,
   ],
   [
     'a penalty that begins before the first token',

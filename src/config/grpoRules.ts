@@ -47,11 +47,67 @@ export const GRPO_RULES: readonly Rule<GrpoConfig>[] = [
   },
   ...KL_RULES,
   {
-    path: ['clip', 'high'],
-    reads: ['clip', 'objective'],
-    holds: ({ clip, objective }) => objective.kind !== 'gspo' || clip.high <= 0.1,
+    path: ['dropGroupsWithoutVariance'],
+    reads: ['dropGroupsWithoutVariance', 'baseline', 'klCoef', 'klPlacement', 'normalizeRewards'],
+    holds: ({ dropGroupsWithoutVariance, baseline, klCoef, klPlacement, normalizeRewards }) =>
+      !dropGroupsWithoutVariance ||
+      (NEEDS_A_GROUP.includes(baseline) &&
+        (klCoef === 0 || klPlacement === 'loss') &&
+        !normalizeRewards),
     expected:
-      'a number of at most 0.1 with gspo: its ratio is a geometric mean over the completion, on which PPO’s 0.2 never binds. The paper takes 0.0003 and 0.0004',
+      'false unless the advantage is the difference of the reward to others of its group: with another baseline, a KL in the reward or normalizeRewards a group of equal rewards teaches something',
+  },
+  {
+    path: ['clip'],
+    reads: ['clip', 'objective'],
+    holds: ({ clip, objective }) =>
+      ['ppoClip', 'gspo'].includes(objective.kind) || (clip.low === 0.2 && clip.high === 0.2),
+    expected:
+      'nothing with an objective that does not read it: cispo has objective.low and objective.high, bounds of the ratio itself; reinforce and groupPreference have none',
+  },
+  {
+    path: ['minibatchSize'],
+    reads: ['minibatchSize', 'objective'],
+    holds: ({ minibatchSize, objective }) =>
+      minibatchSize === null || objective.kind !== 'reinforce',
+    expected:
+      'null with objective reinforce: it has no ratio, so that every update but the first would be biased',
+  },
+  {
+    path: ['importanceWeights'],
+    reads: ['importanceWeights', 'objective', 'rolloutLag'],
+    holds: ({ importanceWeights, objective, rolloutLag }) =>
+      importanceWeights !== null || rolloutLag === 0 || objective.kind !== 'reinforce',
+    expected: 'weights with objective reinforce and a rolloutLag: nothing else corrects for it',
+  },
+  {
+    path: ['rolloutLag'],
+    reads: ['rolloutLag', 'objective'],
+    holds: ({ rolloutLag, objective }) => rolloutLag === 0 || objective.kind !== 'groupPreference',
+    expected: '0 with objective groupPreference, which has no ratio',
+  },
+  {
+    path: ['klEstimator'],
+    reads: ['klEstimator', 'klPlacement', 'klCoef', 'rolloutLag'],
+    holds: ({ klEstimator, klPlacement, klCoef, rolloutLag }) =>
+      klCoef === 0 || klPlacement !== 'loss' || klEstimator !== 'k2' || rolloutLag === 0,
+    expected: 'k3Unbiased or k3 with a rolloutLag: the gradient of k2 is right on-policy only',
+  },
+  {
+    path: ['overlongFiltering'],
+    reads: ['overlongFiltering', 'objective'],
+    holds: ({ overlongFiltering, objective }) =>
+      !overlongFiltering || objective.kind !== 'groupPreference',
+    expected:
+      'false with objective groupPreference: a completion that is left out would still be in the softmax of its group',
+  },
+  {
+    path: ['clip'],
+    reads: ['clip', 'objective'],
+    holds: ({ clip, objective }) =>
+      objective.kind !== 'gspo' || (clip.low <= 0.1 && clip.high <= 0.1),
+    expected:
+      'low and high of at most 0.1 with gspo: its ratio is a geometric mean over the completion, on which PPO’s 0.2 never binds. The paper takes 0.0003 and 0.0004',
   },
   {
     path: ['importanceWeights'],
@@ -87,7 +143,7 @@ export const GRPO_RULES: readonly Rule<GrpoConfig>[] = [
     path: ['objective', 'goodCompletions'],
     reads: ['groupSize', 'objective'],
     holds: ({ groupSize, objective }) =>
-      objective.kind !== 'groupPreference' || objective.goodCompletions < groupSize,
+      objective.kind !== 'groupPreference' || (objective.goodCompletions ?? 0) < groupSize,
     expected: 'less than groupSize: where all completions are good there is nothing to learn',
   },
   {

@@ -76,6 +76,13 @@ describe('parseConfig', () => {
     }
   });
 
+  test('keep routing is refused with the reason', () => {
+    assert.match(
+      refusal({ keepRouting: true }),
+      /keepRouting is refused: .*no model here is a mixture/,
+    );
+  });
+
   test('a setting of another choice is told apart from one that does not exist', () => {
     assert.match(
       refusal({ objective: { kind: 'reinforce', level: 'token' } }),

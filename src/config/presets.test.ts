@@ -93,7 +93,10 @@ describe('overPreset', () => {
     assert.deepEqual(config.reduction, { kind: 'tokenMean' });
   });
   test('a choice is replaced as a whole', () => {
-    const source = overPreset(grpoPreset('cispo'), given({ objective: { kind: 'reinforce' } }));
+    const source = overPreset(
+      grpoPreset('cispo'),
+      given({ objective: { kind: 'reinforce' }, minibatchSize: null }),
+    );
     assert.deepEqual(parseConfig(GrpoConfig, source).objective, { kind: 'reinforce' });
   });
   test('null switches off what the preset switches on', () => {
@@ -103,7 +106,7 @@ describe('overPreset', () => {
   test('a fault is told where it is: in the file, or in the preset against which the file speaks', () => {
     assert.throws(
       () => parseConfig(GrpoConfig, overPreset(grpoPreset('gspo'), given({ clip: { high: 0.2 } }))),
-      /own\.yaml: clip\.high: expected a number of at most 0\.1 with gspo/,
+      /own\.yaml: clip: expected low and high of at most 0\.1 with gspo/,
     );
     assert.throws(
       () => parseConfig(GrpoConfig, overPreset(grpoPreset('gspo'), given({ promptsPerStep: 3 }))),

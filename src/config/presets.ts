@@ -88,7 +88,11 @@ const GROUP_PRESETS: readonly GrpoPreset[] = [
       'sampling.temperature': '§3.2.1: "the sampling temperature to 1".',
       learningRate: '§2.1: "we set the learning rate to 3e-6".',
     },
-    departures: [FEWER_UPDATES, 'The paper has 512 prompts in a rollout.'],
+    departures: [
+      FEWER_UPDATES,
+      'The paper has 512 prompts in a rollout.',
+      'The reference is replaced after as many rollouts; with four updates each these are 100 optimizer steps.',
+    ],
   },
   {
     name: 'dr-grpo',
@@ -168,7 +172,7 @@ const GROUP_PRESETS: readonly GrpoPreset[] = [
     departures: [
       FEWER_UPDATES,
       'Eq. 12 read literally averages over the tokens of one prompt; the token mean over the optimizer step is that of the code.',
-      'The reward of the paper is 1 or −1. Yours decides; a group has the same advantages either way.',
+      'The reward of the paper is 1 or −1. With 0 and 1 the overlong penalty weighs twice as much: overlongPenalty.weight 0.5 restores its proportion.',
       'Where the rounds are spent the batch is filled with groups without variance; the code stops with an error.',
     ],
   },
@@ -197,7 +201,7 @@ const GROUP_PRESETS: readonly GrpoPreset[] = [
     },
     departures: [
       'Group size, learning rate and batch are not in the paper: the defaults are taken.',
-      'With short completions the ratio moves further: ScaleRL (arXiv:2510.13786, A.17) needed ranges ten times as wide.',
+      'ScaleRL (arXiv:2510.13786, A.17) found this range too narrow in its setting. On completions of a few tokens it is, too: the fewer tokens, the further their mean moves.',
     ],
   },
   {
@@ -251,6 +255,7 @@ const GROUP_PRESETS: readonly GrpoPreset[] = [
       klCoef: 0.001,
       klPlacement: 'loss',
       klEstimator: 'k3Unbiased',
+      ratioAgainst: 'rollout',
       offPolicyMask: { threshold: 0.5 },
       sampling: { topP: 0.95, keepSamplingMask: true },
     },
@@ -264,6 +269,8 @@ const GROUP_PRESETS: readonly GrpoPreset[] = [
       klPlacement: 'Eq. 8.',
       klEstimator:
         '§3.1, Eq. 7: "using the importance-sampling ratio between the current policy π_θ and the old policy π_old".',
+      ratioAgainst:
+        '§3.1: "π_old here denotes the sampling probability directly returned by the inference framework".',
       'offPolicyMask.threshold':
         'Not published: "δ is a hyper-parameter that controls the threshold of policy divergence". 0.5 is TRL’s example.',
       'sampling.topP': 'Not published; ours.',

@@ -49,7 +49,8 @@ export const PRESETS_BEYOND_GROUPS: readonly GrpoPreset[] = [
       adamEpsilon: 'A.3, as for learningRate.',
     },
     departures: [
-      'The lag is exactly 8 steps; in the paper 8 is its bound.',
+      'The lag is exactly 8 steps; in the paper 8 is its bound. Nine rollouts are drawn before the first step, and those that wait are part of every checkpoint.',
+      'The std of the advantages is that of the whole rollout, dropped groups included.',
       'No-positive-resampling (prompts with a pass rate of 0.9 leave the data) and forced interruptions of the thinking are not there.',
       'The output layer is computed in float32 because the whole model is, unless dtype says otherwise.',
     ],
@@ -78,10 +79,11 @@ export const PRESETS_BEYOND_GROUPS: readonly GrpoPreset[] = [
       klCoef: 'Appendix C: 0.03 for summaries, 0.10 for dialogue.',
       klPlacement: 'Eq. 3: R(x, y) = r(x, y) − β·log(π/π_ref).',
       klEstimator: 'Eq. 3.',
-      learningRate: 'Appendix C: 1e-6, constant.',
+      learningRate: 'Appendix C: 1e-6, constant after a warm-up.',
     },
     departures: [
       'One update per rollout; the paper takes two without a ratio between them.',
+      'No warm-up; the paper warms up over 3 % of its steps.',
       'TRL’s RLOO clips a ratio of whole completions: objective gspo is the nearest thing to it here.',
     ],
   },
@@ -178,7 +180,9 @@ export const PRESETS_BEYOND_GROUPS: readonly GrpoPreset[] = [
         '§3.2: "this variant employs a separate KL loss term for regularization. We adopt the k2 estimator."',
       klEstimator: '§3.2, the same sentence.',
     },
-    departures: ['The batch statistics are over tokens, as in the other variant.'],
+    departures: [
+      'The batch statistics are over tokens, as in the other variant; their mean is not quite 0, so that a group of equal rewards gets an advantage too.',
+    ],
   },
   {
     name: 'remax',
@@ -255,13 +259,13 @@ export const PRESETS_BEYOND_GROUPS: readonly GrpoPreset[] = [
     paper:
       'The simplified GRPO of the source notes; for pairs, Rafailov et al. 2023 (DPO), arXiv:2305.18290',
     settings: {
-      objective: { kind: 'groupPreference', goodCompletions: 1, beta: 0.1 },
+      objective: { kind: 'groupPreference', goodCompletions: null, beta: 0.1 },
       groupSize: 8,
       klCoef: 0,
     },
     sources: {
       objective:
-        'L = −mean log(Σ_good eˢ / Σ_all eˢ), s = β·log(π/π_ref); k = 1 and β = 0.1 are ours.',
+        'L = −mean log(Σ_good eˢ / Σ_all eˢ), s = β·log(π/π_ref); all with the highest score and β = 0.1 are ours.',
       groupSize: 'Ours.',
       klCoef: 'The reference is in the objective.',
     },

@@ -39,8 +39,13 @@ export async function createGrpoRun<Row = Readonly<Record<string, unknown>>>(
     model: policy,
     tokenizer,
     beforeTraining: async () =>
-      config.groupSize >= 2 ? nullGroupWarning(await trainer.forecast()) : undefined,
+      comparesGroups(config) ? nullGroupWarning(await trainer.forecast()) : undefined,
     disposeOthers: disposeFrozen,
     evaluate: heldOutEvaluation(inputs, config, { policy, tokenizer }),
   });
+}
+
+/** Whether rewards that are all equal in a group mean that it teaches nothing. */
+function comparesGroups({ baseline, groupSize }: GrpoConfig): boolean {
+  return groupSize >= 2 && baseline !== 'greedy' && baseline !== 'none';
 }

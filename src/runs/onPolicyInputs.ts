@@ -89,6 +89,14 @@ async function readOnPolicyInputs<ConfigInput, Row>(
   const { progress = process.stderr } = options;
   const { functions, models } = splitRewards(options.rewards);
   const weights = Object.entries(config.rewardWeights);
+  const unknown = weights.find(
+    ([name]) => functions.length === 0 && !models.some((model) => model.name === name),
+  );
+  if (unknown) {
+    throw new ConfigError(
+      `rewardWeights: expected the name of a reward (${models.map(({ name }) => name).join(', ')}), received ${JSON.stringify(unknown[0])}.`,
+    );
+  }
   const ofFunctions = weights.filter(([name]) => !models.some((model) => model.name === name));
   const named =
     functions.length > 0 || models.length === 0

@@ -53,6 +53,14 @@ export function checkGrpoParts(parts: GrpoParts, config: GrpoConfig): void {
       { hint: 'Load the starting model a second time, or set klCoef to 0.' },
     );
   }
+  if (parts.environment && config.overlongPenalty) {
+    throw new ConfigError(
+      'GrpoTrainer: expected overlongPenalty to be null with an environment, received a penalty.',
+      {
+        hint: 'sampling.maxNewTokens limits one turn, and the penalty would count the tokens of all of them.',
+      },
+    );
+  }
   const accuracy = dynamicSampling?.accuracyReward ?? null;
   if (accuracy !== null && !rewards.some(({ name }) => name === accuracy)) {
     throw new ConfigError(
@@ -69,17 +77,21 @@ export function checkGrpoParts(parts: GrpoParts, config: GrpoConfig): void {
  */
 export function checkRoom(
   where: string,
-  { policy, prompts }: Pick<RolloutParts, 'policy' | 'prompts'>,
+  { policy, prompts, environment }: Pick<RolloutParts, 'policy' | 'prompts' | 'environment'>,
   maxNewTokens: number,
   readers: readonly (Pick<Decoder, 'config'> | null)[] = [],
 ): void {
   const models = [policy, ...readers].filter((model) => model !== null);
   const positions = Math.min(...models.map(({ config }) => config.maxPositionEmbeddings));
-  const tooLong = prompts.find(({ inputIds }) => inputIds.length + maxNewTokens > positions);
+  // With an environment a second turn must be able to follow, or it would never be heard.
+  const turns = environment ? 2 : 1;
+  const tooLong = prompts.find(
+    ({ inputIds }) => inputIds.length + turns * maxNewTokens > positions,
+  );
   if (tooLong) {
     const { row, inputIds } = tooLong;
     throw new DataError(
-      `${where}: expected prompt and completion to fit the model's ${positions} positions, but the prompt of ` +
+      `${where}: expected prompt and ${environment ? 'two turns' : 'completion'} to fit the model's ${positions} positions, but the prompt of ` +
         `${row.file}:${row.line} has ${inputIds.length} tokens and sampling.maxNewTokens is ${maxNewTokens}.`,
       { hint: 'Lower maxPromptLength, which leaves longer prompts out, or sampling.maxNewTokens.' },
     );

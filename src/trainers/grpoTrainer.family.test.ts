@@ -75,6 +75,22 @@ async function train({ trainer }: Run, count: number): Promise<StepReport[]> {
 const series = (reports: readonly StepReport[], name: string): (number | undefined)[] =>
   reports.map(({ metrics }) => metrics[name]);
 
+test('a penalty for length is refused with an environment, whose turns have the limit', () => {
+  assert.throws(
+    () => run({ overlongPenalty: { cacheTokens: 2 } }, { environment: talks }),
+    /expected overlongPenalty to be null with an environment/,
+  );
+});
+
+test('with an environment two turns must fit the positions', () => {
+  const settings = { sampling: { maxNewTokens: 20 } };
+  run(settings);
+  assert.throws(
+    () => run(settings, { environment: talks }),
+    /expected prompt and two turns to fit/,
+  );
+});
+
 describe('the ratio to the sampler is 1 within 1e-5 before the first update', () => {
   const small = {
     promptsPerStep: 8,
@@ -85,7 +101,9 @@ describe('the ratio to the sampler is 1 within 1e-5 before the first update', ()
     for (const environment of [undefined, talks]) {
       test(`${name}${environment ? ', several turns' : ''}`, async () => {
         const settings = mergedSettings({ klCoef: 0.04, ...preset.settings }, small);
-        const given = run({ ...settings, maxTurns: 3 }, { environment });
+        // The penalty for nearing the limit is one of a single turn.
+        const penalty = environment ? { overlongPenalty: null } : {};
+        const given = run({ ...settings, ...penalty, maxTurns: 3 }, { environment });
         const [report] = await train(given, 1);
         const { metrics, samples, warnings } = report ?? assert.fail();
         assert.ok((metrics['rolloutRatioDeviation'] ?? NaN) < 1e-5);

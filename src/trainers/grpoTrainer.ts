@@ -164,9 +164,9 @@ export class GrpoTrainer implements Trainer {
 
   /** Whether the oldLogprobs of all rows come from a pass before the updates. */
   private knowsOldLogprobs(rows: readonly RolloutRow[]): boolean {
-    const { klCoef, klPlacement } = this.config;
-    const readsThem = klCoef > 0 && klPlacement === 'reward';
-    return updatesPerStep(this.config) > 1 || this.isStale(rows) || readsThem;
+    const { klCoef, klPlacement, ratioAgainst, importanceWeights } = this.config;
+    if (updatesPerStep(this.config) > 1 || (klCoef > 0 && klPlacement === 'reward')) return true;
+    return this.isStale(rows) && (ratioAgainst === 'old' || importanceWeights !== null);
   }
 
   private isStale(rows: readonly RolloutRow[]): boolean {

@@ -29,7 +29,7 @@ export interface UpdateRow extends TokenRow {
   readonly refLogprobs: readonly number[] | undefined;
 }
 
-/** The settings that the loss depends on. `entropyCoef` is PPO's. */
+/** The settings that the loss depends on. */
 export type ObjectiveSettings = Pick<
   GrpoConfig,
   'objective' | 'clip' | 'klCoef' | 'klEstimator' | 'klPlacement' | 'ratioAgainst'
@@ -71,7 +71,10 @@ export function policyObjective(
   };
   if (!rows[0]?.refLogprobs) return { ...stats, loss: policy.loss };
   const refLogprobs = stream((row) => row.refLogprobs ?? []);
-  const shared = { logprobs, oldLogprobs, refLogprobs, tokenWeights };
+  // ρ in k3Unbiased must be taken against the weights that drew the sample, or the estimate is not one of π's KL.
+  const drawnBy =
+    config.ratioAgainst === 'rollout' ? stream((row) => row.rolloutLogprobs) : oldLogprobs;
+  const shared = { logprobs, oldLogprobs: drawnBy, refLogprobs, tokenWeights };
   const k1 = noGrad(() => klLoss({ ...shared, estimator: 'k1' }).loss);
   if (config.klPlacement === 'reward' || config.klCoef === 0) {
     return { ...stats, klPolicyReference: k1, loss: policy.loss };
@@ -164,7 +167,7 @@ function correctionOf(
 function groupPreferenceTerm(
   rows: readonly UpdateRow[],
   { logprobs, tokenWeights }: PolicyInputs,
-  options: { groupSize: number; goodCompletions: number; beta: number },
+  options: { groupSize: number; goodCompletions: number | null; beta: number },
 ): { loss: Tensor; stats: Record<string, Tensor> } {
   const { groupSize, goodCompletions, beta } = options;
   const groups = groupsOf(rows, groupSize);
@@ -175,7 +178,9 @@ function groupPreferenceTerm(
     groups.map((group) => group.map(({ reward }) => reward)),
     { dtype: 'float64' },
   );
-  const goodMask = topKGoodMask(scores, goodCompletions).to({ device: logprobs.device });
+  const best = scores.eq(scores.amax(1, { keepDim: true })).to('float64');
+  const good = goodCompletions === null ? best : topKGoodMask(scores, goodCompletions);
+  const goodMask = good.to({ device: logprobs.device });
   const teaches = groups.map(isPreference);
   const refLogprobs = sums(perToken(rows, logprobs, (row) => row.refLogprobs ?? []));
   return groupPreferenceLoss({

@@ -6,7 +6,7 @@ import { sample } from '../generation/index.js';
 import { createModel } from '../models/index.js';
 import type { RewardFunction, RewardInput } from '../rewards/index.js';
 import { memory } from '../torch/index.js';
-import { describeFailures, rollout, type RolloutOptions } from './rollout.js';
+import { describeFailures, requireScores, rollout, type RolloutOptions } from './rollout.js';
 
 const one: RewardFunction = () => 1;
 
@@ -121,8 +121,9 @@ describe('rollout', () => {
 
   test('rejects a batch without any score, and says what the first reward did', async () => {
     const fn: RewardFunction = () => Infinity;
-    await assert.rejects(
-      rollout(options({ rewards: [{ name: 'r', weight: 1, fn }] })),
+    const { rows, failures } = await rollout(options({ rewards: [{ name: 'r', weight: 1, fn }] }));
+    assert.throws(
+      () => requireScores(rows, failures),
       (error: Error) => {
         assert.ok(error instanceof RewardError);
         assert.match(

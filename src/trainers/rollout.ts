@@ -84,22 +84,12 @@ export interface RolloutOptions {
   readonly microBatchTokens: number;
 }
 
-/**
- * Samples and scores. Nothing is updated.
- *
- * @throws RewardError when no completion at all could be scored: then there is nothing to learn from
- */
+/** Samples and scores. Nothing is updated. */
 export async function rollout(
   options: RolloutOptions,
 ): Promise<{ rows: RolloutRow[]; failures: readonly string[] }> {
   const { prompts, groupSize, penaltyOf } = options;
   const drawn = await sampleScored(options, { numCompletions: groupSize, greedy: false });
-  if (drawn.outcomes.every(Number.isNaN)) {
-    throw new RewardError(
-      `rollout: expected at least one scored completion, but all ${drawn.outcomes.length} are unscored; the first: ${drawn.failures[0] ?? 'a reward gave no score'}.`,
-      { hint: 'Try the reward on one completion by hand; it must return a finite number.' },
-    );
-  }
   const greedy = options.withGreedy
     ? await sampleScored(options, { numCompletions: 1, greedy: true })
     : undefined;
@@ -251,6 +241,19 @@ export function checkRewardParts(
       `${where}: expected reward ${JSON.stringify(wrong.name)} to have a finite weight, received ${wrong.weight}.`,
     );
   }
+}
+
+/**
+ * Refuses what nothing can be learnt from.
+ *
+ * @throws RewardError when no completion at all could be scored
+ */
+export function requireScores(rows: readonly RolloutRow[], failures: readonly string[]): void {
+  if (!rows.every(({ reward }) => Number.isNaN(reward))) return;
+  throw new RewardError(
+    `rollout: expected at least one scored completion, but all ${rows.length} are unscored; the first: ${failures[0] ?? 'a reward gave no score'}.`,
+    { hint: 'Try the reward on one completion by hand; it must return a finite number.' },
+  );
 }
 
 /** The first of these sentences, and how many more there are. */

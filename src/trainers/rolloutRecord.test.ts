@@ -51,7 +51,7 @@ describe('rolloutMetrics', () => {
       unscored: 1,
       completionLength: 2,
       completionLengthMax: 3,
-      eosRate: 0.5,
+      eosRate: 0.75, // a stop text ends a completion too
       truncatedRate: 0.25,
     });
   });

@@ -25,7 +25,7 @@ export function rolloutMetrics(rows: readonly RolloutRow[]): Record<string, numb
     completionLength: mean(lengths),
     completionLengthMax: Math.max(...lengths),
     ...(hasTurns && { turns: mean(rows.map(modelTurns)) }),
-    eosRate: share((row) => row.finishReason === 'eos'),
+    eosRate: share((row) => row.finishReason !== 'length'),
     truncatedRate: share((row) => row.finishReason === 'length'),
   };
 }

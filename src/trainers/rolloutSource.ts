@@ -11,6 +11,7 @@ import type { Tokenizer } from '../tokenizers/index.js';
 import { deriveSeed } from '../torch/index.js';
 import {
   checkRewardParts,
+  requireScores,
   rollout,
   type RewardModel,
   type RolloutRow,
@@ -123,6 +124,7 @@ export class RolloutSource {
       }
     }
     const groups = [...kept, ...discarded].slice(0, promptsPerStep);
+    requireScores(groups.flat(), failures);
     return {
       // A group's place in the batch is not its place in the round that drew it.
       rows: groups.flatMap((group, promptIndex) => group.map((row) => ({ ...row, promptIndex }))),

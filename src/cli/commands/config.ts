@@ -34,6 +34,11 @@ export function registerConfig(program: Command, { io }: CommandContext): void {
         `config: expected a method (${[...new Set(names)].join(', ')}), received ${JSON.stringify(method)}.${nearest === undefined ? '' : ` Did you mean ${nearest}?`}`,
       );
     }
+    if (isPreset && options.preset !== undefined) {
+      throw new UsageError(
+        `config: expected one preset, received ${method} and --preset ${options.preset}.`,
+      );
+    }
     const presetName = isPreset ? method : options.preset;
     if (presetName !== undefined && !isPreset && method !== 'grpo') {
       throw new UsageError(`config: expected grpo with --preset, received ${method}.`);

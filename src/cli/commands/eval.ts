@@ -48,7 +48,7 @@ export function registerEval(program: Command, context: CommandContext): void {
     .requiredOption('--data <file>', 'rows to measure on: JSONL, JSON or CSV; repeatable', collect)
     .option(
       '--reward <spec>',
-      'what makes a completion correct, as for train grpo; repeatable',
+      'what makes a completion correct: a file or a built-in reward, as for train grpo; repeatable',
       collect,
     )
     .option('--reward-weight <name=number>', 'weight of a reward in the sum; repeatable', collect)
@@ -123,6 +123,7 @@ async function measureAccuracy(
   const { loadEnvironment } = await import('../../environments/index.js');
   const environment =
     options.environment === undefined ? undefined : await loadEnvironment(options.environment);
+  const { maxTurns = 4 } = options;
   const { defaultMaxNewTokens } = await import('../placement.js');
   const room = Math.max(1, model.config.maxPositionEmbeddings - (options.maxNewTokens ?? 1));
   const { prompts, report } = tokenizePrompts(rows, tokenizer, { maxPromptLength: room });
@@ -138,8 +139,11 @@ async function measureAccuracy(
     rewards,
     threshold: options.threshold,
     environment,
-    maxTurns: options.maxTurns,
-    maxNewTokens: options.maxNewTokens ?? defaultMaxNewTokens(model, longest),
+    maxTurns,
+    // With an environment every turn needs room.
+    maxNewTokens:
+      options.maxNewTokens ??
+      Math.max(1, Math.floor(defaultMaxNewTokens(model, longest) / (environment ? maxTurns : 1))),
     samples: options.samples,
     k: options.k,
     temperature: options.temperature,

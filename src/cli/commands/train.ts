@@ -96,7 +96,9 @@ async function readOnPolicyInputs(
   const given = await withRewardWeights(config, options.rewardWeight ?? []);
   return {
     ...inputs,
-    config: preset === undefined ? given : overPreset(grpoPreset(preset), given),
+    // A resumed run goes on with what it recorded, which the preset was part of.
+    config:
+      preset === undefined || record !== undefined ? given : overPreset(grpoPreset(preset), given),
     rewards: options.reward ?? recordedRewards(record),
     environment: options.environment ?? recordedEnvironment(record),
     progress: io.stderr,
