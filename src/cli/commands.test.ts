@@ -179,6 +179,15 @@ describe('train, generate and eval', () => {
     assert.deepEqual(config['clip'], { low: 0.2, high: 0.3 });
     assert.deepEqual(config['reduction'], { kind: 'tokenMean' });
     assert.equal(config['klCoef'], 0);
+
+    const resumed = await capture().run([
+      ...['train', 'dapo', '--out', out, '--resume', '--set', 'steps=2'],
+    ]);
+    assert.equal(resumed.code, 0, resumed.err);
+    const after = JSON.parse(readFileSync(join(out, 'config.json'), 'utf8')) as {
+      config: Record<string, unknown>;
+    };
+    assert.deepEqual(after.config, { ...config, steps: 2 }, 'the preset is not laid over it again');
   });
 
   test('ppo trains with a shared trunk', async () => {
