@@ -212,6 +212,23 @@ describe('policyObjective', () => {
       ]);
     });
 
+    test('unless told how many, all with the highest score are good: no right answer is called bad', () => {
+      const tied = [1, 0, 1, 1].map((reward) => row({ ...reference, reward }));
+      const four = [...logprobs, ...logprobs];
+      const of = (goodCompletions: number | null) =>
+        loss(
+          tied,
+          { ...preference, groupSize: 4, objective: { ...preference.objective, goodCompletions } },
+          four,
+        );
+      expectClose(of(null).loss, of(3).loss);
+      expectClose(of(null).gradient, of(3).gradient);
+      assert.ok(
+        Math.abs(of(null).loss.item() - of(1).loss.item()) > 0.1,
+        'one alone is another loss',
+      );
+    });
+
     test('the weight of a prompt is what its tokens weigh together', () => {
       const weights = [
         [0.1, 0.2],
