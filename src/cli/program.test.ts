@@ -131,7 +131,12 @@ describe('reproduce', () => {
         /expected some of ppo,.*received "sarsa"/,
       ],
       [['reproduce', 'scst', '--methods', 'ppo'], /--methods: expected the claim methods/],
-      [['reproduce', 'scst', '--seeds', '1,x'], /--seeds: expected integers of at least 0/],
+      [
+        ['reproduce', 'scst', '--seeds', '1,x'],
+        /--seeds: expected different integers of at least 0/,
+      ],
+      [['reproduce', 'scst', '--seeds', ''], /--seeds: expected .*, received ""/],
+      [['reproduce', 'scst', '--seeds', '1,1'], /--seeds: expected .*, received "1,1"/],
     ] as const) {
       const { code, err } = await capture().run([...argv]);
       assert.match(err, message);

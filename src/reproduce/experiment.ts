@@ -60,7 +60,7 @@ export interface ExperimentContext<Sizes> {
 }
 
 /** Thrown through an experiment that a signal stopped, and caught by `runExperiment`. */
-class Stopped extends IoError {
+export class Stopped extends IoError {
   readonly signal: NodeJS.Signals;
   constructor(signal: NodeJS.Signals) {
     super(`reproduce: stopped by ${signal}.`);

@@ -7,7 +7,7 @@ import { reproduceCalculator } from './calculator.js';
 import { LADDER, reproduceDapoLadder } from './dapoLadder.js';
 import type { Reproduction } from './experiment.js';
 import { reproduceMajPass } from './majPass.js';
-import { reproduceMethods } from './methods.js';
+import { reproduceMethods, type MethodRun } from './methods.js';
 import { reproduceScst } from './scst.js';
 import { tinyDecoder } from './settings.js';
 import { reproduceStaleness } from './staleness.js';
@@ -92,22 +92,53 @@ describe('every experiment runs from its first file to its last', () => {
 describe('the longer ones', () => {
   test('methods, in processes of their own', async () => {
     const out = join(base, 'methods');
-    const runs = await reproduceMethods(
-      { out, seeds: [0], methods: ['ppo', 'dapo'], progress: null },
+    const heard: string[] = [];
+    const progress = {
+      isTTY: false,
+      write: (text: string) => heard.push(text) > 0,
+    };
+    const result = await reproduceMethods(
+      { out, seeds: [0], methods: ['ppo', 'grpo', 'dapo'], progress },
       {
         ...{ model: tinyDecoder(64), trainCount: 16, heldOutCount: 4, sft: SFT },
         train: ['steps=2', 'promptsPerStep=4', 'groupSize=2', 'minibatchSize=4', 'evalEvery=1'],
       },
     );
+    const runs = requireWritten(result, 'methods') as MethodRun[];
     assert.deepEqual(
       runs.map(({ method, models, steps, curve }) => [method, models, steps, curve.length]),
       [
         ['ppo', 3, 2, 3],
+        ['grpo', 2, 2, 3],
         ['dapo', 1, 2, 3],
       ],
     );
     assert.ok(runs.every(({ peakMegabytes, kl }) => peakMegabytes > 10 && Number.isFinite(kl)));
+    assert.match(heard.join(''), /Seed 0: ppo[\s\S]*ppo step 2\/2[\s\S]*Seed 0: dapo/);
     assert.match(readFileSync(join(out, 'report.md'), 'utf8'), /\| dapo \| never \| never \|/);
+  });
+
+  test('methods: a signal ends the process of the run too, and is told', async () => {
+    const out = join(base, 'methods-stopped');
+    const heard: string[] = [];
+    const progress = {
+      write: (text: string) => {
+        heard.push(text);
+        if (/ppo step \d{2}/.test(text)) process.emit('SIGTERM', 'SIGTERM');
+      },
+    };
+    const result = await reproduceMethods(
+      { out, seeds: [0], methods: ['ppo', 'grpo', 'dapo'], progress },
+      {
+        ...{ model: tinyDecoder(64), trainCount: 16, heldOutCount: 4, sft: SFT },
+        train: ['steps=100000', 'promptsPerStep=4', 'groupSize=2', 'minibatchSize=4'],
+      },
+    );
+    assert.equal(result, 'SIGTERM');
+    assert.doesNotMatch(heard.join(''), /Seed 0: dapo/);
+    const manifest = readFileSync(join(out, 'seed-0', 'ppo', 'status.json'), 'utf8');
+    assert.match(manifest, /"state":\s*"stopped"/, 'the run must have ended by itself');
+    assert.ok(!existsSync(join(out, 'report.md')), 'there is nothing to report');
   });
 
   test('maj-pass', async () => {

@@ -1,11 +1,5 @@
 /** Experiments that check what papers claim, on models made on the spot. */
-export {
-  METHODS,
-  methodsReport,
-  reproduceMethods,
-  type MethodRun,
-  type MethodsOptions,
-} from './methods.js';
+export { METHODS, reproduceMethods } from './methods.js';
 export { reproduceCalculator } from './calculator.js';
 export { reproduceDapoLadder } from './dapoLadder.js';
 export { reproduceMajPass } from './majPass.js';

@@ -1,7 +1,6 @@
 /** Every on-policy method from the same SFT checkpoint on the same task, each run in a process of its own. */
 import { spawn } from 'node:child_process';
-import { existsSync } from 'node:fs';
-import { mkdir, readFile } from 'node:fs/promises';
+import { readFile } from 'node:fs/promises';
 import { extname, join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { IoError } from '../errors/index.js';
@@ -15,14 +14,26 @@ import type { ProgressStream } from '../runs/index.js';
 import { additionTask } from '../tasks/index.js';
 import { loadTokenizer } from '../tokenizers/index.js';
 import { deriveSeed } from '../torch/index.js';
-import { prepareStart, readMetrics, seriesOf, type Start } from './experiment.js';
+import {
+  prepareStart,
+  readMetrics,
+  runExperiment,
+  seriesOf,
+  Stopped,
+  type Experiment,
+  type ReproduceOptions,
+  type Reproduction,
+  type Start,
+} from './experiment.js';
 import { examplePath } from './packageFiles.js';
 import { curvePoints } from './plot.js';
-import { markdownTable, writeReproduction, type Findings, type Table } from './report.js';
+import type { Findings, Table } from './report.js';
 import { mean, overSeeds, spread, type Verdict } from './verdict.js';
 
 /** Greedy accuracy on held-out problems that a method is to reach. */
 const TARGET = 0.9;
+
+const SIGNALS = ['SIGINT', 'SIGTERM'] as const;
 
 /** The methods, by the command that trains them; their settings are `examples/methods/<name>.yaml`. */
 export const METHODS = [
@@ -37,16 +48,6 @@ export const METHODS = [
   'reinforce++',
 ] as const;
 
-/** What `reproduceMethods` may be told. */
-export interface MethodsOptions {
-  /** A new folder. */
-  readonly out: string;
-  readonly seeds: readonly number[];
-  /** Which of `METHODS`; all unless set. */
-  readonly methods?: readonly string[] | undefined;
-  readonly progress?: ProgressStream | null | undefined;
-}
-
 /** What a test makes small. */
 export interface MethodsSizes {
   readonly model: Omit<DecoderOptions, 'vocabSize'>;
@@ -56,14 +57,6 @@ export interface MethodsSizes {
   readonly sft: readonly string[];
   readonly train: readonly string[];
 }
-
-const SIZES: MethodsSizes = {
-  model: MODEL,
-  trainCount: 20_000,
-  heldOutCount: 500,
-  sft: [],
-  train: [],
-};
 
 /** One run of one method. */
 export interface MethodRun {
@@ -90,47 +83,49 @@ export interface MethodRun {
 }
 
 /**
- * Runs the methods and writes results.json, report.md and plot.svg into `out`.
+ * `posttrain reproduce methods`.
  *
- * @param sizes smaller ones for tests
- * @returns one entry per method and seed
- * @throws IoError where `out` exists, or a run fails; what was measured before is in runs.json
+ * @param options `methods`: which of `METHODS`; all unless set
+ * @throws as `runExperiment`; IoError where a run fails: what was measured before is in runs.json
  */
-export async function reproduceMethods(
-  options: MethodsOptions,
-  sizes: MethodsSizes = SIZES,
-): Promise<MethodRun[]> {
-  const { out, seeds, methods = METHODS, progress = process.stderr } = options;
-  if (existsSync(out)) {
-    throw new IoError(`reproduce: expected a new folder, but ${out} exists.`, {
-      hint: 'Name another folder with --out.',
-    });
-  }
-  await mkdir(out, { recursive: true });
-  const started = performance.now();
-  const runs: MethodRun[] = [];
-  for (const seed of seeds) {
-    const { trainCount, heldOutCount } = sizes;
-    const task = additionTask({
-      ...{ seed, trainCount, heldOutCount },
-      carryFailureShare: CARRY_FAILURE_SHARE,
-    });
-    const start = await prepareStart(
-      { out, progress },
-      { seed, task, model: sizes.model, example: 'addition-sft.yaml', overrides: sizes.sft },
-    );
-    const before = await accuracyOf(start);
-    for (const method of methods) {
-      progress?.write(`${method}, seed ${seed}\n`);
-      runs.push(await runMethod(method, start, { before, overrides: sizes.train }));
-      replaceFile(join(out, 'runs.json'), `${JSON.stringify(runs, null, 2)}\n`);
-    }
-  }
-  const seconds = (performance.now() - started) / 1000;
-  const title = 'Methods from the same SFT checkpoint';
-  await writeReproduction(out, findings(runs), { name: 'methods', title, seeds, seconds, sizes });
-  return runs;
+export function reproduceMethods(
+  {
+    methods = METHODS,
+    ...options
+  }: ReproduceOptions & { readonly methods?: readonly string[] | undefined },
+  sizes?: MethodsSizes,
+): Promise<Reproduction | NodeJS.Signals> {
+  return runExperiment(experimentOf(methods), options, sizes);
 }
+
+const experimentOf = (methods: readonly string[]): Experiment<MethodsSizes> => ({
+  name: 'methods',
+  title: 'Methods from the same SFT checkpoint',
+  sizes: { model: MODEL, trainCount: 20_000, heldOutCount: 500, sft: [], train: [] },
+  async run(context) {
+    const { sizes, out, progress } = context;
+    const runs: MethodRun[] = [];
+    for (const seed of context.seeds) {
+      const { trainCount, heldOutCount } = sizes;
+      const task = additionTask({
+        ...{ seed, trainCount, heldOutCount },
+        carryFailureShare: CARRY_FAILURE_SHARE,
+      });
+      const start = await prepareStart(context, {
+        ...{ seed, task, model: sizes.model },
+        ...{ example: 'addition-sft.yaml', overrides: sizes.sft },
+      });
+      const before = await accuracyOf(start);
+      for (const method of methods) {
+        progress?.write(`Seed ${seed}: ${method}\n`);
+        const given = { before, overrides: sizes.train, progress };
+        runs.push(await runMethod(method, start, given));
+        replaceFile(join(out, 'runs.json'), `${JSON.stringify(runs, null, 2)}\n`);
+      }
+    }
+    return findings(runs);
+  },
+});
 
 async function accuracyOf(start: Start): Promise<number> {
   const model = await loadModel(start.model);
@@ -149,16 +144,17 @@ async function accuracyOf(start: Start): Promise<number> {
 async function runMethod(
   method: string,
   start: Start,
-  given: { before: number; overrides: readonly string[] },
+  given: { before: number; overrides: readonly string[]; progress: ProgressStream | null },
 ): Promise<MethodRun> {
   const { seed } = start;
   const out = join(start.folder, method);
-  await trainInProcess([
+  const args = [
     ...['train', method, '--model', start.model, '--data', start.paths.problems],
     ...['--eval-data', start.paths.heldOut, '--reward', 'exact-match', '--out', out],
     ...['--config', examplePath(`methods/${method}.yaml`), '--json'],
     ...[`seed=${seed}`, ...given.overrides].flatMap((setting) => ['--set', setting]),
-  ]);
+  ];
+  await trainInProcess(args, given.progress);
   const metrics = await readMetrics(out);
   const { config } = JSON.parse(await readFile(join(out, 'config.json'), 'utf8')) as {
     config: RunConfig;
@@ -215,22 +211,38 @@ async function measureKl(folder: string, { model, heldOut, seed }: Start): Promi
   }
 }
 
-/** Our own command line in a process of its own: its peak memory is that of one run. */
-function trainInProcess(args: readonly string[]): Promise<void> {
+/** Our own command line in a process of its own: its peak memory is that of one run. A signal to this one ends both. */
+async function trainInProcess(
+  args: readonly string[],
+  progress: ProgressStream | null,
+): Promise<void> {
   const main = fileURLToPath(new URL(`../cli/main${extname(import.meta.url)}`, import.meta.url));
   const child = spawn(process.execPath, [...process.execArgv, main, ...args], {
     stdio: ['ignore', 'ignore', 'pipe'],
   });
   let said = '';
-  child.stderr.on('data', (part: Buffer) => (said = `${said}${part.toString()}`.slice(-2000)));
-  return new Promise((resolve, reject) => {
-    child.on('error', reject);
-    child.on('close', (code) => {
-      if (code === 0) resolve();
-      else
-        reject(new IoError(`reproduce: ${args.slice(0, 2).join(' ')} ended with ${code}: ${said}`));
-    });
+  child.stderr.on('data', (part: Buffer) => {
+    progress?.write(part.toString());
+    said = `${said}${part.toString()}`.slice(-2000);
   });
+  let stoppedBy: NodeJS.Signals | undefined;
+  const stop = (signal: NodeJS.Signals): void => {
+    stoppedBy = signal;
+    child.kill(signal);
+  };
+  for (const signal of SIGNALS) process.on(signal, stop);
+  try {
+    const code = await new Promise<number | null>((resolve, reject) => {
+      child.on('error', reject);
+      child.on('close', resolve);
+    });
+    if (stoppedBy) throw new Stopped(stoppedBy);
+    if (code !== 0) {
+      throw new IoError(`reproduce: ${args.slice(0, 2).join(' ')} ended with ${code}: ${said}`);
+    }
+  } finally {
+    for (const signal of SIGNALS) process.off(signal, stop);
+  }
 }
 
 /** Judges the claims by the runs. A claim about methods that were not run is left out. */
@@ -356,13 +368,4 @@ function tableOf(runs: readonly MethodRun[]): Table {
       ];
     }),
   };
-}
-
-/** The table over seeds, and what was claimed, for a terminal. */
-export function methodsReport(runs: readonly MethodRun[]): string {
-  const claims = methodsVerdicts(runs).map(
-    ({ claim, paper, seen, because }) =>
-      `The paper claims that ${claim} (${paper}). Seen here: ${seen}, because ${because}.`,
-  );
-  return [reachSentence(runs), ...claims, markdownTable(tableOf(runs)), ''].join('\n\n');
 }

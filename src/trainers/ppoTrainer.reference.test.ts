@@ -111,8 +111,6 @@ function check(given: Case, { reports, after }: Found): void {
 }
 
 function expectMetric(name: string, found: number, expected: number): void {
-  // valueLoss takes V_old + (V − V_old) for V, which is off in the last digit where the two differ in magnitude, and
-  // counts some of such tokens as clipped. Loss and gradient do not notice.
   const isClose = Math.abs(found - expected) <= 1e-9 * Math.max(1, Math.abs(expected));
   assert.ok(isClose, `${name} is ${found} and not ${expected}`);
 }

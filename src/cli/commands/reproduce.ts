@@ -34,39 +34,46 @@ async function reproduce(
   claim: string,
   options: ReproduceOptions,
 ): Promise<void> {
-  const { EXPERIMENTS, METHODS, methodsReport, reproduceMethods } =
-    await import('../../reproduce/index.js');
-  const seeds = options.seeds.split(',').map(Number);
-  if (!seeds.every((seed) => Number.isInteger(seed) && seed >= 0)) {
-    throw new UsageError(`--seeds: expected integers of at least 0, received ${options.seeds}.`);
-  }
-  const given = { out: options.out ?? `runs/reproduce-${claim}`, seeds, progress: io.stderr };
+  const { EXPERIMENTS, METHODS, reproduceMethods } = await import('../../reproduce/index.js');
+  const given = {
+    ...{ out: options.out ?? `runs/reproduce-${claim}`, seeds: seedsOf(options.seeds) },
+    progress: io.stderr,
+  };
   const methods = options.methods?.split(',');
   if (methods !== undefined && claim !== 'methods') {
     throw new UsageError(`--methods: expected the claim methods, received ${claim}.`);
   }
-  if (claim === 'methods') {
-    const unknown = methods?.find((name) => !METHODS.some((known) => known === name));
-    if (unknown !== undefined) {
-      throw new UsageError(
-        `--methods: expected some of ${METHODS.join(',')}, received ${JSON.stringify(unknown)}.`,
-      );
-    }
-    const runs = await reproduceMethods({ ...given, methods });
-    io.out(options.json === true ? JSON.stringify(runs) : methodsReport(runs));
-    return;
+  const unknown = methods?.find((name) => !METHODS.some((known) => known === name));
+  if (unknown !== undefined) {
+    throw new UsageError(
+      `--methods: expected some of ${METHODS.join(',')}, received ${JSON.stringify(unknown)}.`,
+    );
   }
   const experiment = EXPERIMENTS.find(({ name }) => name === claim);
-  if (experiment === undefined) {
+  if (experiment === undefined && claim !== 'methods') {
     const names = ['methods', ...EXPERIMENTS.map(({ name }) => name)];
     throw new UsageError(
       `reproduce: expected one of ${names.join(', ')}, received ${JSON.stringify(claim)}.`,
     );
   }
-  const found = await experiment.run(given);
+  const found = await (experiment?.run(given) ?? reproduceMethods({ ...given, methods }));
   if (typeof found === 'string') {
     setExitCode(EXIT_CODES[found === 'SIGTERM' ? 'SIGTERM' : 'SIGINT']);
     return;
   }
   io.out(options.json === true ? JSON.stringify(found) : found.report);
+}
+
+/** A list such as "0,1,2". */
+function seedsOf(text: string): number[] {
+  const parts = text.split(',').map((part) => part.trim());
+  if (
+    !parts.every((part) => /^\d+$/.test(part)) ||
+    new Set(parts.map(Number)).size < parts.length
+  ) {
+    throw new UsageError(
+      `--seeds: expected different integers of at least 0, received ${JSON.stringify(text)}.`,
+    );
+  }
+  return parts.map(Number);
 }
