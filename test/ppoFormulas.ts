@@ -423,7 +423,7 @@ export class WrittenOut {
       case 'tokenMean':
         return 1 / tokens(minibatch);
       case 'constant':
-        return 1 / (minibatch.length * reduction.budget);
+        return 1 / (minibatch.length * (reduction.budget ?? this.config.sampling.maxNewTokens));
       case 'sequenceSum':
         return 1 / minibatch.length;
       case 'promptMean': {

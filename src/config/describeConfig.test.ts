@@ -40,7 +40,7 @@ describe('describeConfig', () => {
     assert.equal(types.get('klEstimator'), 'k1 | k2 | k3 | k3Unbiased');
     assert.equal(types.get('minibatchSize'), 'integer ≥ 1 | null');
     assert.equal(types.get('rewardWeights'), '{ name: number }');
-    assert.equal(types.get('reduction.budget'), 'integer ≥ 1');
+    assert.equal(types.get('reduction.budget'), 'integer ≥ 1 | null');
     assert.equal(types.get('objective.high'), 'number ≥ 1');
     assert.equal(types.get('importanceWeights.cap'), 'number > 0');
   });

@@ -11,7 +11,7 @@ export function reductionSetting(
 ): z.ZodDefault<typeof reduction> {
   return reduction.default({ kind }).meta({
     description:
-      'How token losses become one number: sequenceMean (each completion counts the same), tokenMean (each token), constant with a budget (sum over budget), sequenceSum, promptMean (each prompt).',
+      'How token losses become one number: sequenceMean (each completion counts the same), tokenMean (each token), constant (sum over budget), sequenceSum, promptMean (each prompt).',
     origin,
   });
 }
@@ -21,9 +21,10 @@ const reduction = z.discriminatedUnion('kind', [
   z.strictObject({ kind: z.literal('tokenMean') }),
   z.strictObject({
     kind: z.literal('constant'),
-    budget: z.int().min(1).meta({
-      description: 'Tokens that every completion is divided by, whatever its length.',
-      origin: 'No default. Dr. GRPO (arXiv:2503.20783) takes the longest completion allowed.',
+    budget: z.int().min(1).nullable().default(null).meta({
+      description:
+        'Tokens that every completion is divided by, whatever its length; null: sampling.maxNewTokens.',
+      origin: 'Dr. GRPO (arXiv:2503.20783), §3.2: "a constant value (e.g., generation budget)".',
     }),
   }),
   z.strictObject({ kind: z.literal('sequenceSum') }),

@@ -106,11 +106,12 @@ describe('parseConfig', () => {
     assert.match(message, /a multiple of groupSize/);
   });
 
-  test('all five reductions are accepted; a branch lacking its setting, or none, is told', () => {
+  test('all five reductions are accepted; a branch with a wrong setting, or none, is told', () => {
     const kinds = [
       { kind: 'sequenceMean' },
       { kind: 'tokenMean' },
       { kind: 'constant', budget: 64 },
+      { kind: 'constant', budget: null },
       { kind: 'sequenceSum' },
       { kind: 'promptMean' },
     ];
@@ -118,8 +119,8 @@ describe('parseConfig', () => {
       assert.deepEqual(parseConfig(GrpoConfig, { reduction }).reduction, reduction);
     }
     assert.match(
-      refusal({ reduction: { kind: 'constant' } }),
-      /reduction\.budget: expected an integer of at least 1, received nothing\./,
+      refusal({ reduction: { kind: 'constant', budget: 0 } }),
+      /reduction\.budget: expected an integer of at least 1 or null, received 0\./,
     );
     assert.match(
       refusal({ reduction: { kind: 'mean' } }),

@@ -287,7 +287,10 @@ describe('a value out of range is refused with what was expected and received', 
   test('initFrom belongs to a network of its own', () => {
     const found = faults({ valueModel: { kind: 'sharedTrunk', initFrom: 'policy' } });
     assert.equal(found.length, 1, found.join('\n'));
-    assert.match(found[0] ?? '', /there is no setting valueModel\.initFrom with the kind that is chosen\./);
+    assert.match(
+      found[0] ?? '',
+      /there is no setting valueModel\.initFrom with the kind that is chosen\./,
+    );
   });
 
   test('what belongs to a group is no setting of PPO', () => {

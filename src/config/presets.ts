@@ -103,7 +103,7 @@ const GROUP_PRESETS: readonly GrpoPreset[] = [
       updatesPerRollout: 1,
       clip: { low: 0.2, high: 0.2 },
       advantageScale: 'none',
-      reduction: { kind: 'constant', budget: 256 },
+      reduction: { kind: 'constant', budget: null },
       klCoef: 0,
       sampling: { maxNewTokens: 256, temperature: 1 },
       learningRate: 1e-6,
@@ -117,7 +117,7 @@ const GROUP_PRESETS: readonly GrpoPreset[] = [
       advantageScale:
         '§3.2: "we propose to simply remove the 1/|o_i| and std({R(q,o_1),…,R(q,o_G)}) normalization terms".',
       reduction:
-        '§3.2: "we could replace the mask.sum(axis=dim) with a constant value (e.g., generation budget)". Change it with sampling.maxNewTokens.',
+        '§3.2: "we could replace the mask.sum(axis=dim) with a constant value (e.g., generation budget)". It follows sampling.maxNewTokens.',
       klCoef: '§3: "We will assume β = 0 throughout this paper."',
       'sampling.maxNewTokens':
         'Table 6 has 3000; the default of this program, so that it is the budget.',

@@ -1,5 +1,5 @@
 /** What on-policy runs are built from, whatever the method: rewards, an environment, prompts, a way to measure. */
-import { basename, resolve } from 'node:path';
+import { basename, dirname, resolve } from 'node:path';
 import type { ConfigSource } from '../config/index.js';
 import { tokenizePrompts, validateRows, type PromptExample } from '../data/index.js';
 import { loadEnvironment, type Environment } from '../environments/index.js';
@@ -161,7 +161,7 @@ async function readOnPolicyInputs<ConfigInput, Row>(
   };
 }
 
-/** `model:folder` names a reward model; its name is the folder's, or `model` for a run's own `model` folder. */
+/** `model:folder` names a reward model; its name is the folder's, or that of the run whose `model` folder it is. */
 function splitRewards<Row>(rewards: readonly RewardLike<Row>[]): {
   functions: RewardLike<Row>[];
   models: { name: string; folder: string }[];
@@ -170,7 +170,8 @@ function splitRewards<Row>(rewards: readonly RewardLike<Row>[]): {
     typeof reward === 'string' && reward.startsWith('model:');
   const models = rewards.filter(isModel).map((spec) => {
     const folder = spec.slice('model:'.length);
-    return { name: basename(resolve(folder)), folder };
+    const path = resolve(folder);
+    return { name: basename(basename(path) === 'model' ? dirname(path) : path), folder };
   });
   const twice = models.find(({ name }, at) => models.findIndex((m) => m.name === name) !== at);
   if (twice) {

@@ -1,6 +1,6 @@
 import assert from 'node:assert/strict';
 import { createHash } from 'node:crypto';
-import { mkdtempSync, readFileSync, rmSync } from 'node:fs';
+import { cpSync, mkdtempSync, readFileSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { after, before, describe, test } from 'node:test';
@@ -56,6 +56,23 @@ describe('a PPO run', () => {
     { kind: 'separate', initFrom: 'reward' },
     { kind: 'sharedTrunk' },
   ];
+  test('two runs are told apart, though the model folder of each is called model', async () => {
+    const [first, second] = ['first', 'second'].map((run) => {
+      const folder = join(root, run, 'model');
+      cpSync(rewardModel, folder, { recursive: true });
+      return `model:${folder}`;
+    });
+    const rewards = [first ?? '', second ?? ''];
+    const run = await createPpoRun(options({ steps: 1 }, { rewards }));
+    try {
+      await run.train({ progress: null });
+    } finally {
+      run.dispose();
+    }
+    const metrics = readFileSync(join(run.directory, 'metrics.jsonl'), 'utf8');
+    assert.match(metrics, /"reward\/first":[^}]*"reward\/second":/);
+  });
+
   for (const valueModel of kinds) {
     test(`stopped and resumed ends with the same bits (${JSON.stringify(valueModel)})`, async () => {
       const whole = options({ valueModel });

@@ -212,7 +212,8 @@ export class GrpoTrainer implements Trainer {
     const { optimizer, policy } = this.parts;
     const reduction = objectiveReduction(this.config);
     const { device } = policy;
-    const weights = lossWeights(minibatch, { reduction, groupSize, device, counts: this.counts });
+    const settings = { ...this.config, reduction };
+    const weights = lossWeights(minibatch, settings, { device, counts: this.counts });
     const unitSize = this.config.objective.kind === 'groupPreference' ? groupSize : 1;
     const canMove = (row: TrainingRow): boolean => rowMoves(row, this.config);
     try {

@@ -11,7 +11,6 @@ import {
   sequenceLogprob,
   topKGoodMask,
   truncatedImportanceWeights,
-  type LossReduction,
 } from '../algorithms/index.js';
 import type { GrpoConfig } from '../config/index.js';
 import { noGrad, tensor, type Tensor } from '../torch/index.js';
@@ -245,7 +244,6 @@ function promptWeights(tokenWeights: Tensor, prompts: number): Tensor {
 export function objectiveReduction({
   objective,
   reduction,
-}: Pick<GrpoConfig, 'objective' | 'reduction'>):
-  Exclude<LossReduction, { kind: 'promptMean' }> | { kind: 'promptMean' } {
+}: Pick<GrpoConfig, 'objective' | 'reduction'>): GrpoConfig['reduction'] {
   return objective.kind === 'groupPreference' ? { kind: 'promptMean' } : reduction;
 }

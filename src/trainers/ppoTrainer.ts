@@ -164,12 +164,12 @@ export class PpoTrainer implements Trainer {
    * @returns metrics; none where no row is scored, and then nothing was updated
    */
   private update(minibatch: readonly ExperienceRow[], place: number): Record<string, number> {
-    const { learningRate: base, warmupSteps, schedule, reduction, groupSize } = this.config;
+    const { learningRate: base, warmupSteps, schedule } = this.config;
     const { optimizer, policy, valueParameters } = this.parts;
     const counts = ({ reward }: ExperienceRow): boolean => !Number.isNaN(reward);
     if (!minibatch.some(counts)) return {};
     const { device } = policy;
-    const weights = lossWeights(minibatch, { reduction, groupSize, device, counts });
+    const weights = lossWeights(minibatch, this.config, { device, counts });
     try {
       const totalWeight = tidy(() => weights.sum().item());
       const sums = new StatSums();

@@ -2,7 +2,7 @@ import assert from 'node:assert/strict';
 import { describe, test } from 'node:test';
 import { expectClose } from '../../test/expect.js';
 import { tinyModel } from '../../test/tinyRun.js';
-import { noGrad, tensor, tidy, zeros } from '../torch/index.js';
+import { noGrad, tensor, tidy, zeros, type Tensor } from '../torch/index.js';
 import {
   collate,
   completionMask,
@@ -15,6 +15,7 @@ import {
   rememberOldLogprobs,
   rowsOf,
   weightsOfRows,
+  type ReductionSettings,
   type TokenRow,
 } from './tokenRows.js';
 
@@ -78,12 +79,15 @@ describe('perToken', () => {
 });
 
 describe('lossWeights', () => {
-  const options = { groupSize: 3, device: 'cpu', counts: () => true };
+  const options = { device: 'cpu', counts: () => true };
+  const settings = { groupSize: 3, sampling: { maxNewTokens: 5 } };
+  const weightsBy = (reduction: ReductionSettings['reduction'], groupSize = 3): Tensor =>
+    lossWeights(ROWS, { ...settings, groupSize, reduction }, options);
 
   test('by hand: 1/(B·L) of every row, 1/ΣL of all, 1/(P·ΣL of the prompt)', () => {
     tidy(() => {
       const third = 1 / 3;
-      expectClose(lossWeights(ROWS, { ...options, reduction: { kind: 'sequenceMean' } }), [
+      expectClose(weightsBy({ kind: 'sequenceMean' }), [
         [third / 3, third / 3, third / 3],
         [third, 0, 0],
         [third / 2, third / 2, 0],
@@ -93,21 +97,33 @@ describe('lossWeights', () => {
         [1 / 6, 0, 0],
         [1 / 6, 1 / 6, 0],
       ];
-      expectClose(lossWeights(ROWS, { ...options, reduction: { kind: 'tokenMean' } }), sixth);
-      expectClose(lossWeights(ROWS, { ...options, reduction: { kind: 'promptMean' } }), sixth);
-      const ofOne = { ...options, groupSize: 1, reduction: { kind: 'promptMean' } } as const;
-      expectClose(lossWeights(ROWS, ofOne).sum(1), [third, third, third]);
+      expectClose(weightsBy({ kind: 'tokenMean' }), sixth);
+      expectClose(weightsBy({ kind: 'promptMean' }), sixth);
+      expectClose(weightsBy({ kind: 'promptMean' }, 1).sum(1), [third, third, third]);
+    });
+  });
+
+  test('a constant divisor is the one set, or else the most that may be drawn', () => {
+    tidy(() => {
+      for (const [budget, divisor] of [
+        [null, 5],
+        [4, 4],
+      ] as const) {
+        const weight = 1 / (3 * divisor);
+        expectClose(weightsBy({ kind: 'constant', budget }), [
+          [weight, weight, weight],
+          [weight, 0, 0],
+          [weight, weight, 0],
+        ]);
+      }
     });
   });
 
   test('a row that does not count weighs nothing and still counts as a row', () => {
     tidy(() => {
       const counts = (row: TokenRow): boolean => row !== ROWS[0];
-      const weights = lossWeights(ROWS, {
-        ...options,
-        counts,
-        reduction: { kind: 'sequenceMean' },
-      });
+      const sequenceMean = { ...settings, reduction: { kind: 'sequenceMean' } } as const;
+      const weights = lossWeights(ROWS, sequenceMean, { ...options, counts });
       expectClose(weights, [
         [0, 0, 0],
         [1 / 3, 0, 0],
@@ -144,8 +160,11 @@ describe('what the model drew', () => {
 
   test('alone has a weight', () => {
     tidy(() => {
-      const options = { groupSize: 1, device: 'cpu', counts: () => true };
-      const weights = lossWeights(talked, { ...options, reduction: { kind: 'tokenMean' } });
+      const weights = lossWeights(
+        talked,
+        { groupSize: 1, sampling: { maxNewTokens: 5 }, reduction: { kind: 'tokenMean' } },
+        { device: 'cpu', counts: () => true },
+      );
       expectClose(weights, [
         [1 / 3, 0, 1 / 3],
         [1 / 3, 0, 0],

@@ -2,7 +2,7 @@
  * Rows of tokens between the sampler and the losses. They are plain numbers: a row can be scored, sorted, logged and put
  * into any micro-batch, and becomes tensors only for the pass that needs it.
  */
-import { tokenWeights } from '../algorithms/index.js';
+import { tokenWeights, type LossReduction } from '../algorithms/index.js';
 import type { GrpoConfig } from '../config/index.js';
 import { tokenBudgetBatches } from '../data/index.js';
 import {
@@ -149,21 +149,26 @@ export function rowsOf(values: Tensor, rows: readonly TokenRow[]): number[][] {
  */
 export function lossWeights<Row extends TokenRow>(
   rows: readonly Row[],
-  options: {
-    reduction: GrpoConfig['reduction'];
-    groupSize: number;
-    device: string;
-    counts: (row: Row) => boolean;
-  },
+  settings: ReductionSettings,
+  { device, counts }: { device: string; counts: (row: Row) => boolean },
 ): Tensor {
-  const { reduction, groupSize, device, counts } = options;
   const columns = Math.max(...rows.map((row) => row.completionIds.length));
   return tidy(() =>
-    tokenWeights(
-      completionMask(rows, columns, counts, device),
-      reduction.kind === 'promptMean' ? { ...reduction, groupSize } : reduction,
-    ),
+    tokenWeights(completionMask(rows, columns, counts, device), lossReduction(settings)),
   );
+}
+
+/** Settings that say how token losses become one number. */
+export interface ReductionSettings extends Pick<GrpoConfig, 'reduction' | 'groupSize'> {
+  readonly sampling: { readonly maxNewTokens: number };
+}
+
+function lossReduction({ reduction, groupSize, sampling }: ReductionSettings): LossReduction {
+  if (reduction.kind === 'promptMean') return { ...reduction, groupSize };
+  if (reduction.kind === 'constant') {
+    return { ...reduction, budget: reduction.budget ?? sampling.maxNewTokens };
+  }
+  return reduction;
 }
 
 /**
