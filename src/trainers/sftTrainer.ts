@@ -1,8 +1,8 @@
 /** Supervised fine-tuning: imitate the completions of a data set, token by token. */
 import { tokenWeights } from '../algorithms/index.js';
 import type { SftConfig } from '../config/index.js';
-import { BatchOrder, type BatchPosition, type SftExample } from '../data/index.js';
-import { CheckpointError, DataError, ValueRangeError } from '../errors/index.js';
+import type { SftExample } from '../data/index.js';
+import { DataError, ValueRangeError } from '../errors/index.js';
 import {
   backwardTokenLogprobs,
   tokenLogprobs,
@@ -10,9 +10,10 @@ import {
   type TokenLogprobs,
 } from '../models/index.js';
 import type { AdamW } from '../optim/index.js';
-import { deriveSeed, noGrad, tensor, tidy, type Tensor } from '../torch/index.js';
+import { noGrad, tensor, tidy, type Tensor } from '../torch/index.js';
+import { DataEpochs } from './dataEpochs.js';
 import { StatSums, takeOptimizerStep } from './optimizerStep.js';
-import { savedCount, savedOrder, type SavedState } from './savedState.js';
+import type { SavedState } from './savedState.js';
 import { collate, microBatches, type TokenRow, type TokenTensors } from './tokenRows.js';
 import type { StepReport, Trainer } from './trainer.js';
 
@@ -40,14 +41,12 @@ interface SftRow extends TokenRow {
  */
 export class SftTrainer implements Trainer {
   readonly method = 'sft';
-  readonly totalSteps: number;
   private readonly parts: SftParts;
   private readonly config: SftConfig;
   private readonly rows: readonly SftRow[];
   private readonly evalRows: readonly SftRow[];
   private readonly parameters: readonly Tensor[];
-  private order: BatchOrder;
-  private stepsDone = 0;
+  private readonly data: DataEpochs;
 
   /** @throws DataError for an example without a trained token, or one that is longer than the model's positions */
   constructor(parts: SftParts, config: SftConfig) {
@@ -57,22 +56,15 @@ export class SftTrainer implements Trainer {
     this.rows = parts.examples.map((example) => toRow(example, maxPositionEmbeddings));
     this.evalRows = (parts.evalExamples ?? []).map((row) => toRow(row, maxPositionEmbeddings));
     this.parameters = parts.model.parameters();
-    this.totalSteps =
-      config.maxSteps ??
-      Math.max(1, Math.ceil((config.epochs * this.rows.length) / config.batchSize));
-    this.order = this.orderFrom();
+    this.data = new DataEpochs('SftTrainer', this.method, this.rows.length, config);
   }
 
   get step(): number {
-    return this.stepsDone;
+    return this.data.step;
   }
 
-  private orderFrom(position?: BatchPosition): BatchOrder {
-    const seed = deriveSeed(this.config.seed, 'sft order');
-    return new BatchOrder(
-      { rowCount: this.rows.length, batchSize: this.config.batchSize, seed },
-      position,
-    );
+  get totalSteps(): number {
+    return this.data.totalSteps;
   }
 
   /** One optimizer step on the next batch of examples. */
@@ -81,9 +73,9 @@ export class SftTrainer implements Trainer {
   }
 
   private trainNext(): StepReport {
-    const batch = this.order.next().map((index) => this.rows[index] as SftRow);
+    const batch = this.data.next().map((index) => this.rows[index] as SftRow);
     const { loss, gradNorm, learningRate } = this.update(batch);
-    this.stepsDone++;
+    this.data.advance();
     const metrics = {
       loss,
       perplexity: Math.exp(loss),
@@ -91,7 +83,7 @@ export class SftTrainer implements Trainer {
       learningRate,
       trainedTokens: countTrained(batch),
       tokens: batch.reduce((sum, row) => sum + row.promptIds.length + row.completionIds.length, 0),
-      epoch: this.order.state().epoch + this.order.state().position / this.rows.length,
+      epoch: this.data.epoch,
     };
     return { metrics, samples: [], warnings: [] };
   }
@@ -105,10 +97,10 @@ export class SftTrainer implements Trainer {
     const { learningRate: base, warmupSteps, schedule, maxGradNorm } = this.config;
     try {
       const loss = this.accumulate(batch).get('loss');
-      const where = `SftTrainer: step ${this.stepsDone}`;
+      const where = `SftTrainer: step ${this.step}`;
       const taken = takeOptimizerStep(where, optimizer, this.parameters, {
         loss,
-        update: this.stepsDone,
+        update: this.step,
         maxGradNorm,
         schedule: { ...schedule, base, warmupSteps, totalSteps: this.totalSteps },
       });
@@ -167,12 +159,7 @@ export class SftTrainer implements Trainer {
   }
 
   state(): Record<string, unknown> {
-    return {
-      method: this.method,
-      step: this.stepsDone,
-      rows: this.rows.length,
-      order: this.order.state(),
-    };
+    return this.data.state();
   }
 
   tensors(): Map<string, Tensor> {
@@ -180,19 +167,10 @@ export class SftTrainer implements Trainer {
   }
 
   restore(state: SavedState, tensors: ReadonlyMap<string, Tensor>): void {
-    if (state['method'] !== this.method || state['rows'] !== this.rows.length) {
-      throw new CheckpointError(
-        `SftTrainer: expected the state of an sft run over ${this.rows.length} examples, received one of ` +
-          `${String(state['method'])} over ${String(state['rows'])}.`,
-        { hint: 'Resume with the data and settings that the run was started with.' },
-      );
-    }
     // Everything is read before anything is changed.
-    const step = savedCount('SftTrainer', state, 'step');
-    const order = savedOrder('SftTrainer', state, this.rows.length);
+    const restoreData = this.data.restorer(state);
     this.parts.optimizer.loadState(tensors);
-    this.stepsDone = step;
-    this.order = this.orderFrom(order);
+    restoreData();
   }
 }
 

@@ -1,16 +1,9 @@
 import type { Command } from 'commander';
-import { GRPO_PRESETS, grpoPreset, overPreset } from '../../config/presets.js';
-import type { RunResult } from '../../runs/index.js';
-import { collect, withExample, withJson, EXIT_CODES } from '../options.js';
+import { GRPO_PRESETS } from '../../config/presets.js';
+import { withExample } from '../options.js';
 import type { CommandContext } from '../program.js';
-import {
-  readInputs,
-  recordedEnvironment,
-  recordedRewards,
-  withRewardWeights,
-  type OnPolicyOptions,
-  type TrainOptions,
-} from '../trainInputs.js';
+import { readInputs, type OnPolicyOptions, type TrainOptions } from '../trainInputs.js';
+import { methodCommand, onPolicyCommand, readOnPolicyInputs, report } from './trainCommand.js';
 
 /** Adds `train` with a command per method. */
 export function registerTrain(program: Command, context: CommandContext): void {
@@ -85,73 +78,4 @@ async function trainGrpo(
   const { createGrpoRun } = await import('../../runs/index.js');
   const run = await createGrpoRun(await readOnPolicyInputs(context, options, preset));
   report(context, options, await run.train({ progress: context.io.stderr }));
-}
-
-async function readOnPolicyInputs(
-  { io }: CommandContext,
-  options: OnPolicyOptions,
-  preset?: string,
-) {
-  const { inputs, config, record } = await readInputs(options);
-  const given = await withRewardWeights(config, options.rewardWeight ?? []);
-  return {
-    ...inputs,
-    // A resumed run goes on with what it recorded, which the preset was part of.
-    config:
-      preset === undefined || record !== undefined ? given : overPreset(grpoPreset(preset), given),
-    rewards: options.reward ?? recordedRewards(record),
-    environment: options.environment ?? recordedEnvironment(record),
-    progress: io.stderr,
-  };
-}
-
-function onPolicyCommand(train: Command, name: string, description: string): Command {
-  return methodCommand(train, name, description)
-    .option(
-      '--reward <spec>',
-      'a file (./reward.ts), a reward model (model:folder) or a built-in reward: exact-match[:column], numeric-match[:column], format:/regex/, length:N, bleu, rouge-l, cider-d; repeatable',
-      collect,
-    )
-    .option(
-      '--reward-weight <name=number>',
-      'weight of a reward in the sum, 1 unless set; repeatable',
-      collect,
-    )
-    .option(
-      '--environment <spec>',
-      'what answers the model between its turns: calculator, or a file (./environment.ts)',
-    );
-}
-
-function methodCommand(train: Command, name: string, description: string): Command {
-  return withJson(
-    train
-      .command(name)
-      .description(description)
-      .option('--model <folder>', 'model to start from, with its tokenizer')
-      .option('--data <file>', 'training rows: JSONL, JSON or CSV; repeatable', collect)
-      .option('--eval-data <file>', 'held-out rows to measure on; repeatable', collect)
-      .option('--out <folder>', 'run directory, new or (with --resume) of an earlier run')
-      .option('--config <file>', `settings as YAML or JSON; see \`posttrain config ${name}\``)
-      .option('--set <key=value>', 'one setting, stronger than the file; repeatable', collect)
-      .option('--resume', 'go on with the run in --out; what is not given is as it was'),
-  );
-}
-
-function report(
-  { io, setExitCode }: CommandContext,
-  { json }: TrainOptions,
-  result: RunResult,
-): void {
-  if (json === true) io.out(JSON.stringify(result));
-  else io.out(describeResult(result));
-  if (result.state === 'stopped')
-    setExitCode(result.stoppedBy === 'SIGTERM' ? EXIT_CODES.SIGTERM : EXIT_CODES.SIGINT);
-}
-
-function describeResult({ state, step, totalSteps, directory, model, seconds }: RunResult): string {
-  const time = `${seconds.toFixed(1)} s`;
-  return state === 'finished'
-    ? `Finished ${totalSteps} steps in ${time}.\nRun:   ${directory}\nModel: ${model}\nTry it: posttrain generate --model ${model} --prompt "…"`
-    : `Stopped after step ${step} of ${totalSteps}; everything is saved.\nRun:   ${directory}\nModel: ${model}\nGo on: add --resume to the same command.`;
 }

@@ -1,0 +1,87 @@
+/** What every `train` command has in common: its options, what a resumed run recorded, what is said at the end. */
+import type { Command } from 'commander';
+import { grpoPreset, overPreset } from '../../config/presets.js';
+import type { RunResult } from '../../runs/index.js';
+import { collect, EXIT_CODES, withJson } from '../options.js';
+import type { CommandContext } from '../program.js';
+import {
+  readInputs,
+  recordedEnvironment,
+  recordedRewards,
+  withRewardWeights,
+  type OnPolicyOptions,
+  type TrainOptions,
+} from '../trainInputs.js';
+
+/** Inputs of a method that samples and scores; for a resumed run what it recorded where it is not given. */
+export async function readOnPolicyInputs(
+  { io }: CommandContext,
+  options: OnPolicyOptions,
+  preset?: string,
+) {
+  const { inputs, config, record } = await readInputs(options);
+  const given = await withRewardWeights(config, options.rewardWeight ?? []);
+  return {
+    ...inputs,
+    // A resumed run goes on with what it recorded, which the preset was part of.
+    config:
+      preset === undefined || record !== undefined ? given : overPreset(grpoPreset(preset), given),
+    rewards: options.reward ?? recordedRewards(record),
+    environment: options.environment ?? recordedEnvironment(record),
+    progress: io.stderr,
+  };
+}
+
+/** Adds the command of a method that samples and scores. */
+export function onPolicyCommand(train: Command, name: string, description: string): Command {
+  return methodCommand(train, name, description)
+    .option(
+      '--reward <spec>',
+      'a file (./reward.ts), a reward model (model:folder) or a built-in reward: exact-match[:column], numeric-match[:column], format:/regex/, length:N, bleu, rouge-l, cider-d; repeatable',
+      collect,
+    )
+    .option(
+      '--reward-weight <name=number>',
+      'weight of a reward in the sum, 1 unless set; repeatable',
+      collect,
+    )
+    .option(
+      '--environment <spec>',
+      'what answers the model between its turns: calculator, or a file (./environment.ts)',
+    );
+}
+
+/** Adds the command of a method. */
+export function methodCommand(train: Command, name: string, description: string): Command {
+  return withJson(
+    train
+      .command(name)
+      .description(description)
+      .option('--model <folder>', 'model to start from, with its tokenizer')
+      .option('--data <file>', 'training rows: JSONL, JSON or CSV; repeatable', collect)
+      .option('--eval-data <file>', 'held-out rows to measure on; repeatable', collect)
+      .option('--out <folder>', 'run directory, new or (with --resume) of an earlier run')
+      .option('--config <file>', `settings as YAML or JSON; see \`posttrain config ${name}\``)
+      .option('--set <key=value>', 'one setting, stronger than the file; repeatable', collect)
+      .option('--resume', 'go on with the run in --out; what is not given is as it was'),
+  );
+}
+
+/** Says how a run ended, and sets the exit code of one that was stopped. */
+export function report(
+  { io, setExitCode }: CommandContext,
+  { json }: TrainOptions,
+  result: RunResult,
+): void {
+  if (json === true) io.out(JSON.stringify(result));
+  else io.out(describeResult(result));
+  if (result.state === 'stopped')
+    setExitCode(result.stoppedBy === 'SIGTERM' ? EXIT_CODES.SIGTERM : EXIT_CODES.SIGINT);
+}
+
+function describeResult({ state, step, totalSteps, directory, model, seconds }: RunResult): string {
+  const time = `${seconds.toFixed(1)} s`;
+  return state === 'finished'
+    ? `Finished ${totalSteps} steps in ${time}.\nRun:   ${directory}\nModel: ${model}\nTry it: posttrain generate --model ${model} --prompt "…"`
+    : `Stopped after step ${step} of ${totalSteps}; everything is saved.\nRun:   ${directory}\nModel: ${model}\nGo on: add --resume to the same command.`;
+}
