@@ -79,6 +79,11 @@ export {
   type TopEntropyMaskInputs,
 } from './entropy.js';
 export { valueLoss, type ValueLossInputs, type ValueLossStats } from './valueLoss.js';
+export {
+  bradleyTerryLoss,
+  type BradleyTerryInputs,
+  type BradleyTerryStats,
+} from './bradleyTerry.js';
 export { sequenceLogprob, type SequenceLogprobInputs } from './sequenceLogprob.js';
 export {
   majorityAtK,
