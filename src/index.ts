@@ -68,9 +68,13 @@ export {
 } from './eval/index.js';
 export {
   tokenizeForSft,
+  tokenizePreferences,
   tokenizePrompts,
+  tokenizeUnpaired,
+  type PreferenceExample,
   type PromptExample,
   type SftExample,
+  type UnpairedExample,
 } from './data/index.js';
 export { createScalarModel, loadScalarModel, type ScalarModel } from './models/index.js';
 export {

@@ -112,7 +112,9 @@ export function validateRows(
     }
     for (const [column, kind] of Object.entries(shape?.optional ?? {})) {
       if (isPresent(row.values[column])) {
-        checkColumn(row, column, kind, format.conversational);
+        // A prompt beside conversations may be a string: they hold it then, as in published data sets.
+        const isText = typeof row.values[column] === 'string';
+        checkColumn(row, column, kind, format.conversational && !isText);
       }
     }
     for (const column of requiredColumns) {

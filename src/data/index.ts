@@ -13,6 +13,16 @@ export {
   type SftReport,
   type SftTokenizeOptions,
 } from './tokenizeRows.js';
+export {
+  tokenizePreferences,
+  tokenizeUnpaired,
+  type PreferenceExample,
+  type PreferenceFault,
+  type PreferenceReport,
+  type PreferenceTokenizeOptions,
+  type UnpairedExample,
+  type UnpairedReport,
+} from './tokenizePreferences.js';
 export { BatchOrder, type BatchOrderOptions, type BatchPosition } from './batchOrder.js';
 export {
   padRight,

@@ -17,4 +17,6 @@ export interface TextTokenizer {
     },
   ): string;
   readonly eosTokenId: number | undefined;
+  /** Begins a text that has no prompt. */
+  readonly bosTokenId?: number | undefined;
 }

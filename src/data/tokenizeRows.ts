@@ -1,8 +1,22 @@
 /** Turns rows into token ids with masks. Knows formats and chat templates, not tensors or losses. */
-import { ConfigError, DataError, ValueRangeError } from '../errors/index.js';
+import { DataError } from '../errors/index.js';
 import { detectFormat, type DataFormat } from './format.js';
-import { describeValue, placeOf, type Row } from './row.js';
-import type { Message, TextTokenizer } from './textTokenizer.js';
+import { placeOf, type Row } from './row.js';
+import type { TextTokenizer } from './textTokenizer.js';
+import {
+  conversationParts,
+  encodePrompt,
+  encodeRendered,
+  joinAtBorder,
+  messagesOf,
+  requireEos,
+  requireLength,
+  textOf,
+  textParts,
+  toolsOf,
+  withEos,
+  type Joined,
+} from './tokenizeText.js';
 
 /** One sequence to imitate. */
 export interface SftExample {
@@ -45,13 +59,6 @@ export interface SftTokenizeOptions {
   readonly overlong?: 'truncate' | 'drop' | undefined;
 }
 
-/** Token ids of one row before lengths are enforced. */
-interface Tokenized {
-  readonly ids: number[];
-  readonly start: number;
-  readonly boundaryMerge: boolean;
-}
-
 /**
  * Examples for supervised fine-tuning. Of language-modelling rows (`text`, `messages`) every token is trained, of
  * prompt–completion rows only the completion and its EOS.
@@ -79,12 +86,7 @@ export function tokenizeForSft(
       { hint: 'Use {text}, {messages} or {prompt, completion}.' },
     );
   }
-  if (appendEos && !format.conversational && tokenizer.eosTokenId === undefined) {
-    throw new ConfigError(
-      'tokenizeForSft: expected a tokenizer with an EOS token, because appendEos is on, but it has none.',
-      { hint: 'Add eos_token to tokenizer_config.json, or set appendEos to false.' },
-    );
-  }
+  if (appendEos && !format.conversational) requireEos('tokenizeForSft', tokenizer);
 
   const examples: SftExample[] = [];
   const counts = { tokens: 0, trainedTokens: 0, truncated: 0, boundaryMerges: 0, withoutEos: 0 };
@@ -119,83 +121,23 @@ function tokenizeRow(
   format: DataFormat,
   tokenizer: TextTokenizer,
   appendEos: boolean,
-): Tokenized {
+): Joined {
   if (format.name === 'language-modeling') {
     const ids = format.conversational
-      ? encodeRendered(tokenizer, render(row, 'messages', tokenizer))
+      ? encodeRendered(tokenizer, renderMessages(row, tokenizer))
       : withEos(tokenizer.encode(textOf(row, 'text')), tokenizer, appendEos);
     return { ids, start: 1, boundaryMerge: false };
   }
-  return format.conversational
-    ? tokenizeConversation(row, tokenizer)
-    : tokenizePair(textOf(row, 'prompt'), textOf(row, 'completion'), tokenizer, appendEos);
+  const parts = format.conversational
+    ? conversationParts(row, messagesOf(row, 'prompt'), messagesOf(row, 'completion'), tokenizer)
+    : textParts(textOf(row, 'prompt'), textOf(row, 'completion'), tokenizer, appendEos);
+  const joined = joinAtBorder(parts);
+  // Nothing predicts the first token of a sequence.
+  return { ...joined, start: Math.max(1, joined.start) };
 }
 
-function tokenizePair(
-  prompt: string,
-  completion: string,
-  tokenizer: TextTokenizer,
-  appendEos: boolean,
-): Tokenized {
-  const promptIds = encodePrompt(tokenizer, prompt);
-  const joined = joinAtBorder(promptIds, tokenizer.encode(prompt + completion), () =>
-    tokenizer.encode(completion, { addSpecialTokens: false }),
-  );
-  return { ...joined, ids: withEos(joined.ids, tokenizer, appendEos) };
-}
-
-function tokenizeConversation(row: Row, tokenizer: TextTokenizer): Tokenized {
-  const prompt = messagesOf(row, 'prompt');
-  const tools = toolsOf(row);
-  const promptText = tokenizer.applyChatTemplate(prompt, { addGenerationPrompt: true, tools });
-  const wholeText = tokenizer.applyChatTemplate([...prompt, ...messagesOf(row, 'completion')], {
-    tools,
-  });
-  if (!wholeText.startsWith(promptText)) {
-    throw new DataError(
-      `${placeOf(row)}: expected the chat template to write the prompt the same way alone and before its completion, but it does not.`,
-      {
-        hint: 'End the prompt with a user or tool message and start the completion with an assistant message; or render the texts yourself as plain {prompt, completion}.',
-      },
-    );
-  }
-  return joinAtBorder(
-    encodeRendered(tokenizer, promptText),
-    encodeRendered(tokenizer, wholeText),
-    () => encodeRendered(tokenizer, wholeText.slice(promptText.length)),
-  );
-}
-
-/** Uses the whole text's tokens if they begin with the prompt's; else the two parts' tokens. */
-function joinAtBorder(
-  promptIds: readonly number[],
-  wholeIds: number[],
-  completionIds: () => number[],
-): Tokenized {
-  const start = Math.max(1, promptIds.length);
-  if (promptIds.every((id, index) => id === wholeIds[index])) {
-    return { ids: wholeIds, start, boundaryMerge: false };
-  }
-  return { ids: [...promptIds, ...completionIds()], start, boundaryMerge: true };
-}
-
-/** A prompt to be continued: with BOS where the tokenizer adds it, without an EOS that it may add. */
-function encodePrompt(tokenizer: TextTokenizer, prompt: string): number[] {
-  const ids = tokenizer.encode(prompt);
-  const eos = tokenizer.eosTokenId;
-  if (eos === undefined || ids.at(-1) !== eos) return ids;
-  const endsWithEos = tokenizer.encode(prompt, { addSpecialTokens: false }).at(-1) === eos;
-  return endsWithEos ? ids : ids.slice(0, -1);
-}
-
-/** Ids of text that a template rendered, which holds its special tokens already. */
-function encodeRendered(tokenizer: TextTokenizer, text: string): number[] {
-  return tokenizer.encode(text, { addSpecialTokens: false });
-}
-
-function withEos(ids: number[], tokenizer: TextTokenizer, appendEos: boolean): number[] {
-  const eos = tokenizer.eosTokenId;
-  return !appendEos || eos === undefined || ids.at(-1) === eos ? ids : [...ids, eos];
+function renderMessages(row: Row, tokenizer: TextTokenizer): string {
+  return tokenizer.applyChatTemplate(messagesOf(row, 'messages'), { tools: toolsOf(row) });
 }
 
 /** One prompt to sample from. */
@@ -272,43 +214,4 @@ function tokenizePrompt(row: Row, tokenizer: TextTokenizer): { text: string; inp
     tools: toolsOf(row),
   });
   return { text, inputIds: encodeRendered(tokenizer, text) };
-}
-
-function render(row: Row, column: string, tokenizer: TextTokenizer): string {
-  return tokenizer.applyChatTemplate(messagesOf(row, column), { tools: toolsOf(row) });
-}
-
-function textOf(row: Row, column: string): string {
-  const value = row.values[column];
-  if (typeof value === 'string') return value;
-  throw new DataError(
-    `${placeOf(row)}: expected column ${JSON.stringify(column)} to be a string, received ${describeValue(value)}.`,
-  );
-}
-
-function messagesOf(row: Row, column: string): readonly Message[] {
-  const value = row.values[column];
-  if (Array.isArray(value) && value.every(isMessage)) return value;
-  throw new DataError(
-    `${placeOf(row)}: expected column ${JSON.stringify(column)} to be a list of messages [{"role", "content"}, …], received ${describeValue(value)}.`,
-  );
-}
-
-/** The optional `tools` column of conversational rows, as in TRL. */
-function toolsOf(row: Row): readonly unknown[] | undefined {
-  const { tools } = row.values;
-  return Array.isArray(tools) && tools.length > 0 ? tools : undefined;
-}
-
-function isMessage(value: unknown): value is Message {
-  return (
-    typeof value === 'object' && value !== null && 'role' in value && typeof value.role === 'string'
-  );
-}
-
-function requireLength(caller: string, name: string, value: number, least: number): void {
-  if (Number.isInteger(value) && value >= least) return;
-  throw new ValueRangeError(
-    `${caller}: expected ${name} to be an integer of at least ${least}, received ${value}.`,
-  );
 }
