@@ -4,6 +4,7 @@ import { CheckpointError, UsageError } from '../errors/index.js';
 import type { Decoder } from '../models/index.js';
 import { AdamW, decayGroups, type ParameterGroup } from '../optim/index.js';
 import type { Tokenizer } from '../tokenizers/index.js';
+import type { Tensor } from '../torch/index.js';
 import type { Trainer } from '../trainers/index.js';
 import { listCheckpoints, type Checkpoint } from './checkpoints.js';
 import { type ProgressStream } from './progress.js';
@@ -63,7 +64,7 @@ export interface OptimizerConfig {
 
 /** AdamW over a model's parameters, without decay of norms and biases. */
 export function buildOptimizer(
-  model: Decoder,
+  model: { namedParameters(): ReadonlyMap<string, Tensor> },
   config: OptimizerConfig,
   further: readonly ParameterGroup[] = [],
 ): AdamW {
@@ -92,12 +93,19 @@ interface LoopConfig {
   readonly evalEvery: number | null;
 }
 
+/** What a run asks of the model that it trains and saves. */
+export interface TrainedModel {
+  readonly device: string;
+  save(folder: string): Promise<void>;
+  dispose(): void;
+}
+
 /** What a run is built from. */
-export interface RunParts<Method extends Trainer, Config> {
+export interface RunParts<Method extends Trainer, Config, Model extends TrainedModel = Decoder> {
   readonly directory: RunDirectory;
   readonly trainer: Method;
   readonly config: Config;
-  readonly model: Decoder;
+  readonly model: Model;
   readonly tokenizer: Tokenizer;
   readonly resumedFrom: Checkpoint | undefined;
   readonly evaluate?: (() => Promise<Record<string, number>>) | undefined;
@@ -108,20 +116,24 @@ export interface RunParts<Method extends Trainer, Config> {
 }
 
 /** A run: its directory, trainer, model and tokenizer. `train` does the work. */
-export class Run<Method extends Trainer, Config extends LoopConfig> {
+export class Run<
+  Method extends Trainer,
+  Config extends LoopConfig,
+  Model extends TrainedModel = Decoder,
+> {
   /** Path of the run directory. */
   readonly directory: string;
   readonly trainer: Method;
   /** Resolved settings. */
   readonly config: Config;
   /** The model that is trained. */
-  readonly model: Decoder;
+  readonly model: Model;
   readonly tokenizer: Tokenizer;
-  private readonly parts: RunParts<Method, Config>;
+  private readonly parts: RunParts<Method, Config, Model>;
   private hasStarted = false;
 
   /** @internal Use `createSftRun`, `createGrpoRun`. */
-  constructor(parts: RunParts<Method, Config>) {
+  constructor(parts: RunParts<Method, Config, Model>) {
     this.parts = parts;
     this.directory = parts.directory.path;
     this.trainer = parts.trainer;
