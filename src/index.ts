@@ -28,6 +28,18 @@ export {
   type GenerateOptions,
   type SamplingSettings,
 } from './generation/index.js';
+export {
+  bestOfN,
+  bestOfNKlBound,
+  selectCompletions,
+  type BestOfNOptions,
+  type BestOfNPrompt,
+  type BestOfNResult,
+  type Candidate,
+  type KeepRule,
+  type ScoredCompletion,
+  type SelectOptions,
+} from './selection/index.js';
 export { readRows, splitRows, type Row } from './data/index.js';
 export {
   describeConfig,
@@ -56,7 +68,13 @@ export {
   type StepListener,
   type TrainOptions,
 } from './runs/index.js';
-export type { SampleRecord, StepReport, TokenStreams, Trainer } from './trainers/index.js';
+export type {
+  RewardModel,
+  SampleRecord,
+  StepReport,
+  TokenStreams,
+  Trainer,
+} from './trainers/index.js';
 export {
   evaluate,
   perplexity,

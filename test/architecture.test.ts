@@ -27,11 +27,12 @@ const LAYERS: Readonly<Record<string, string>> = {
   trainers:
     'torch nn optim models generation algorithms userCode rewards environments data config(types) tokenizers(types)',
   eval: 'torch models generation algorithms rewards data environments(types) tokenizers(types)',
-  runs: 'config torch nn optim tokenizers models generation algorithms rewards environments data trainers eval',
+  selection: 'models(types) generation tokenizers(types) rewards trainers',
+  runs: 'config torch nn optim tokenizers models generation algorithms rewards environments data trainers eval selection',
   quickstart: 'config torch tokenizers models generation rewards data tasks eval runs',
   reproduce:
     'config torch tokenizers models generation algorithms rewards environments data tasks eval runs quickstart',
-  cli: 'config torch tokenizers models generation rewards environments data tasks eval runs quickstart reproduce',
+  cli: 'config torch tokenizers models generation rewards environments data tasks eval selection runs quickstart reproduce',
 };
 
 interface Import {

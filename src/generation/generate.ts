@@ -58,7 +58,11 @@ export function endTokenIds(model: Decoder, tokenizer: Tokenizer): number[] {
   return [...new Set([...eosTokenIds, ...(eosTokenId === undefined ? [] : [eosTokenId])])];
 }
 
-function encodePrompt(tokenizer: Tokenizer, prompt: string | readonly ChatMessage[]): number[] {
+/** The tokens of a prompt: text as it is, a conversation by the chat template with the header of the answer. */
+export function encodePrompt(
+  tokenizer: Tokenizer,
+  prompt: string | readonly ChatMessage[],
+): number[] {
   return typeof prompt === 'string'
     ? tokenizer.encode(prompt)
     : tokenizer.encodeChat(prompt, { addGenerationPrompt: true });

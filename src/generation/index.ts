@@ -1,6 +1,12 @@
 /** Sampling from decoders: tokens with their log-probabilities, and text. */
 export { sample, type SampledCompletion, type SampleOptions } from './sample.js';
-export { endTokenIds, generate, type Completion, type GenerateOptions } from './generate.js';
+export {
+  encodePrompt,
+  endTokenIds,
+  generate,
+  type Completion,
+  type GenerateOptions,
+} from './generate.js';
 export {
   sampleEpisodes,
   type Episode,

@@ -6,7 +6,21 @@ export type { PpoParts } from './ppoParts.js';
 export { needsReference, type GrpoParts } from './grpoParts.js';
 export { forecastNullGroups, nullGroupWarning, type NullGroupForecast } from './nullGroups.js';
 export type { SampleRecord, StepReport, TokenStreams, Trainer } from './trainer.js';
-export type { RewardModel, RolloutOptions, RolloutRow, RolloutSampling } from './rollout.js';
+export {
+  checkRewardParts,
+  describeFailures,
+  requireScores,
+  rollout,
+  type RolloutOptions,
+  type RolloutRow,
+  type RolloutSampling,
+} from './rollout.js';
+export {
+  scoreRows,
+  type RewardModel,
+  type ScoredRows,
+  type ScoreRowsOptions,
+} from './scoreRows.js';
 export type { RolloutParts } from './rolloutSource.js';
 export type { RatioDeviation } from './ratioInvariant.js';
 export type { TokenRow, TokenTensors } from './tokenRows.js';

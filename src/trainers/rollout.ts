@@ -3,18 +3,12 @@ import type { PromptExample } from '../data/index.js';
 import type { Environment } from '../environments/index.js';
 import { RewardError } from '../errors/index.js';
 import { sampleEpisodes, type Episode, type FinishReason } from '../generation/index.js';
-import type { Decoder, ScalarModel } from '../models/index.js';
-import {
-  scoreCompletions,
-  type NamedReward,
-  type RewardFailure,
-  type RewardInput,
-  type RewardScores,
-  type Turn,
-} from '../rewards/index.js';
+import type { Decoder } from '../models/index.js';
+import type { NamedReward, RewardInput, Turn } from '../rewards/index.js';
 import type { Tokenizer } from '../tokenizers/index.js';
 import { deriveSeed } from '../torch/index.js';
-import { drawnTokens, scorePass, type TokenRow } from './tokenRows.js';
+import { scoreRows, type RewardModel, type ScoredRows } from './scoreRows.js';
+import { drawnTokens, type TokenRow } from './tokenRows.js';
 
 /** One completion of a rollout. The rows of a prompt are contiguous. */
 export interface RolloutRow extends TokenRow {
@@ -38,15 +32,6 @@ export interface RolloutRow extends TokenRow {
   readonly greedyReward?: number | undefined;
   /** How many updates the weights that drew it had seen. */
   readonly weightVersion: number;
-}
-
-/** A reward that reads the tokens as they were drawn. */
-export interface RewardModel {
-  /** What it is logged under. */
-  readonly name: string;
-  readonly weight: number;
-  /** Frozen; of the policy's tokenizer. */
-  readonly model: ScalarModel;
 }
 
 /** How completions are drawn. */
@@ -129,12 +114,9 @@ export async function rollout(
   return { rows, failures: [...drawn.failures, ...(greedy?.failures ?? [])] };
 }
 
-interface Scored {
+/** Outcomes are NaN where the environment failed, too. */
+interface Scored extends ScoredRows {
   readonly episodes: readonly Episode[];
-  /** Weighted sums; NaN where a reward gave no score, or the environment failed. */
-  readonly outcomes: readonly number[];
-  readonly failures: readonly string[];
-  rewardsOf(index: number): Record<string, number>;
 }
 
 async function sampleScored(
@@ -169,49 +151,18 @@ async function sampleScored(
       source: { file: row.file, line: row.line },
     };
   });
-  const { rewards, rewardModels = [] } = options;
-  const calls = { timeoutSeconds, concurrency };
-  const called = rewards.length > 0 ? await scoreCompletions(rewards, inputs, calls) : NO_FUNCTIONS;
   const rows = episodes.map(({ promptIndex, tokenIds }) => ({
     promptIds: (prompts[promptIndex] as PromptExample).inputIds,
     completionIds: tokenIds,
   }));
-  const read = rewardModels.map((reward) => ({
-    ...reward,
-    scores: scorePass(reward.model, rows, options.microBatchTokens).map((score) =>
-      Number.isFinite(score) ? score : NaN,
-    ),
-  }));
-  const unread = read.flatMap(({ name, scores }) =>
-    scores.flatMap((score, index) => {
-      if (!Number.isNaN(score)) return [];
-      const { file, line } = (prompts[episodes[index]?.promptIndex ?? 0] as PromptExample).row;
-      return [`reward model ${name} for ${file}:${line} gave no finite score`];
-    }),
-  );
-  const byReward: Record<string, readonly number[]> = {
-    ...called.byReward,
-    ...Object.fromEntries(read.map(({ name, scores }) => [name, scores])),
-  };
+  const { outcomes, failures, rewardsOf } = await scoreRows({ ...options, inputs, rows });
   return {
     episodes,
-    outcomes: episodes.map(({ failed }, index) =>
-      failed
-        ? NaN
-        : read.reduce(
-            (sum, { weight, scores }) => sum + weight * (scores[index] ?? NaN),
-            rewards.length > 0 ? (called.scores[index] ?? NaN) : 0,
-          ),
-    ),
-    failures: [...broken, ...called.failures.map(describeFailure), ...unread],
-    rewardsOf: (index) =>
-      Object.fromEntries(
-        Object.entries(byReward).map(([name, values]) => [name, values[index] ?? NaN]),
-      ),
+    outcomes: episodes.map(({ failed }, index) => (failed ? NaN : (outcomes[index] ?? NaN))),
+    failures: [...broken, ...failures],
+    rewardsOf,
   };
 }
-
-const NO_FUNCTIONS: RewardScores = { scores: new Float64Array(), byReward: {}, failures: [] };
 
 /**
  * Finds rewards that cannot be told apart or added up.
@@ -261,9 +212,4 @@ export function describeFailures(failures: readonly string[]): string[] {
   const shown = failures.slice(0, 3);
   const rest = failures.length - shown.length;
   return rest > 0 ? [...shown, `${rest} more scores are missing`] : shown;
-}
-
-function describeFailure(failure: RewardFailure): string {
-  const place = failure.file === undefined ? '' : ` for ${failure.file}:${failure.line ?? '?'}`;
-  return `reward ${failure.reward}${place} ${failure.reason}`;
 }

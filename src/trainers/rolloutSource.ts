@@ -13,10 +13,10 @@ import {
   checkRewardParts,
   requireScores,
   rollout,
-  type RewardModel,
   type RolloutRow,
   type RolloutSampling,
 } from './rollout.js';
+import type { RewardModel } from './scoreRows.js';
 import { groupsOf, lacksVariance } from './rolloutRecord.js';
 import { savedOrder, type SavedState } from './savedState.js';
 
