@@ -84,6 +84,14 @@ export {
   type BradleyTerryInputs,
   type BradleyTerryStats,
 } from './bradleyTerry.js';
+export {
+  aggregateStepScores,
+  processRewardLoss,
+  type ProcessRewardInputs,
+  type ProcessRewardStats,
+  type StepAggregation,
+  type StepScoreInputs,
+} from './processReward.js';
 export { sequenceLogprob, type SequenceLogprobInputs } from './sequenceLogprob.js';
 export {
   majorityAtK,
