@@ -26,6 +26,15 @@ export {
   type RunningSumTaskOptions,
 } from './runningSum.js';
 export {
+  sentimentReward,
+  sentimentScore,
+  sentimentTask,
+  type SentimentDemonstration,
+  type SentimentPrompt,
+  type SentimentTask,
+  type SentimentTaskOptions,
+} from './sentiment.js';
+export {
   translationTask,
   type TranslationDemonstration,
   type TranslationProblem,
