@@ -99,7 +99,9 @@ export function spreadScores(
     logprobs: spread(scored.logprobs),
     mask,
     ...(scored.entropy && { entropy: spread(scored.entropy) }),
-    ...(valueHead && { values: spread(readScalars('tokenLogprobs', valueHead, states, dtype)) }),
+    ...(valueHead && {
+      values: spread(readScalars('tokenLogprobs', { head: valueHead }, states, dtype)),
+    }),
   };
 }
 

@@ -14,8 +14,13 @@ export {
 } from './decoderConfig.js';
 export { readGenerationConfig, type GenerationConfig } from './generationConfig.js';
 export { loadModel, type LoadModelOptions } from './loadModel.js';
-export { loadScalarModel } from './loadScalarModel.js';
-export { createScalarHead, type ScalarHeadOptions } from './scalarHead.js';
+export { isScalarModelFolder, loadScalarModel } from './loadScalarModel.js';
+export {
+  createScalarHead,
+  type ScalarHeadOptions,
+  type ScalarModelOptions,
+  type ShiftedHead,
+} from './scalarHead.js';
 export { createScalarModel, ScalarModel } from './scalarModel.js';
 export {
   sequenceScores,

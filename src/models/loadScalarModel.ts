@@ -5,10 +5,10 @@ import { assertModelFolder, openWeights } from './checkpoint.js';
 import { SCORE, takeTensors } from './checkpointTensors.js';
 import { Decoder } from './decoder.js';
 import { parseDecoderConfig } from './decoderConfig.js';
-import { readJsonObject } from './jsonFields.js';
+import { Fields, readJsonObject } from './jsonFields.js';
 import type { LoadModelOptions } from './loadModel.js';
 import { parameterShapes } from './parameterShapes.js';
-import { ScalarModel } from './scalarModel.js';
+import { SCORE_SHIFT, ScalarModel } from './scalarModel.js';
 
 /**
  * Loads a reward or value model: a folder that `ScalarModel.save` wrote, or transformers' AutoModelForSequenceClassification
@@ -26,6 +26,7 @@ export async function loadScalarModel(
   const raw = readJsonObject(configPath) ?? {};
   const generation = readJsonObject(join(folder, 'generation_config.json'));
   const parsed = parseDecoderConfig(raw, configPath, generation);
+  const scoreShift = new Fields(raw, configPath).numberOrNull(SCORE_SHIFT) ?? 0;
   // Whatever config.json says of an output layer, this model has none.
   const config = { ...parsed, tieWordEmbeddings: true };
   const file = openWeights(folder, where);
@@ -42,7 +43,24 @@ export async function loadScalarModel(
     const weights = takeTensors({ where, folder, file, shapes, ...options });
     const head = weights.get(SCORE);
     if (head === undefined) throw new CheckpointError(`internal: ${SCORE} was not taken.`);
-    return new ScalarModel(new Decoder(config, weights, generation), new Linear(head));
+    return new ScalarModel(new Decoder(config, weights, generation), new Linear(head), scoreShift);
+  } finally {
+    file.dispose();
+  }
+}
+
+/**
+ * Whether a model folder holds a reward or value model.
+ *
+ * @throws CheckpointError and IoError as `loadModel`, where it is no model folder
+ */
+export function isScalarModelFolder(folder: string): boolean {
+  const where = 'isScalarModelFolder';
+  assertModelFolder(folder, where);
+  const file = openWeights(folder, where);
+  try {
+    // A classifier with several labels, a model of steps among them, has a head of the same name and more rows.
+    return file.has(SCORE) && file.shapeOf(SCORE)[0] === 1;
   } finally {
     file.dispose();
   }

@@ -14,12 +14,18 @@ import {
 } from '../torch/index.js';
 import type { CausalLm } from './causalLm.js';
 
-/** Options of `createScalarHead` and `createScalarModel`. */
+/** Options of `createScalarHead`. */
 export interface ScalarHeadOptions {
   /** A non-negative integer, 0 unless said. The same one gives the same weights in every dtype and on every device. */
   readonly seed?: number | undefined;
   /** Standard deviation of the weights, which are zero unless it is given; see `createScalarHead`. */
   readonly std?: number | undefined;
+}
+
+/** Options of `createScalarModel`. */
+export interface ScalarModelOptions extends ScalarHeadOptions {
+  /** The padding token that config.json names, where the trunk's names none. */
+  readonly padTokenId?: number | undefined;
 }
 
 /**
@@ -43,6 +49,14 @@ export function createScalarHead(
   return new Linear(tidy(() => randn(shape, { generator }).mul(std).to({ dtype, device })));
 }
 
+/** A head and the constant that is added to what it reads. */
+export interface ShiftedHead {
+  /** [1, D] */
+  readonly head: Linear;
+  /** 0 where omitted. */
+  readonly scoreShift?: number | undefined;
+}
+
 /**
  * What a head reads from states, in `dtype` whatever the dtype of states and weights is: 16 bits would round values of
  * different states to the same number.
@@ -51,17 +65,23 @@ export function createScalarHead(
  * @returns [...]
  * @throws ShapeError unless the head is [1, D]
  */
-export function readScalars(where: string, head: Linear, states: Tensor, dtype: Dtype): Tensor {
+export function readScalars(
+  where: string,
+  { head, scoreShift = 0 }: ShiftedHead,
+  states: Tensor,
+  dtype: Dtype,
+): Tensor {
   const { weight, bias } = head;
   const width = states.size(-1);
   if (weight.size(0) !== 1 || weight.size(1) !== width)
     throw new ShapeError(
       `${where}: expected a head with weight [1, ${width}], received ${showShape(weight.shape)}.`,
     );
-  return tidy(() =>
-    states
+  return tidy(() => {
+    const read = states
       .to(dtype)
       .linear(weight.to(dtype), bias?.to(dtype) ?? null)
-      .squeeze(-1),
-  );
+      .squeeze(-1);
+    return scoreShift === 0 ? read : read.add(scoreShift);
+  });
 }

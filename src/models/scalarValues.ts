@@ -1,16 +1,13 @@
 /** What a scalar head reads from sequences: a value before every completion token, a score of the whole. */
 import { ShapeError, ValueRangeError } from '../errors/index.js';
-import type { Linear } from '../nn/index.js';
 import { assertRank, tensor, tidy, type Tensor } from '../torch/index.js';
 import type { CausalLm } from './causalLm.js';
 import { completionStates, scoreDtype, type CompletionRows } from './completionStates.js';
-import { readScalars } from './scalarHead.js';
+import { readScalars, type ShiftedHead } from './scalarHead.js';
 
 /** A trunk and a head on its states: a `ScalarModel`, or a policy beside its value head. */
-export interface ScalarParts {
+export interface ScalarParts extends ShiftedHead {
   readonly trunk: CausalLm;
-  /** [1, D] */
-  readonly head: Linear;
 }
 
 /** What `tokenValues` returns. T is the longest completion. */
@@ -24,7 +21,7 @@ export interface TokenValues {
 /**
  * The value of the state before every completion token.
  *
- *     values[i][t] = head(h[i][p − 1]),  p = promptLengths[i] + t
+ *     values[i][t] = head(h[i][p − 1]) + scoreShift,  p = promptLengths[i] + t
  *
  * The action is the token at p, so its state is everything before it: reading V at p would let it see what it is to
  * judge. The value of the state after the last token, which bootstrapping a truncated completion needs, is what
@@ -33,10 +30,11 @@ export interface TokenValues {
  * @returns gradients flow to trunk and head
  * @throws ShapeError unless the inputs fit together; ValueRangeError for a length out of range
  */
-export function tokenValues({ trunk, head }: ScalarParts, input: CompletionRows): TokenValues {
+export function tokenValues(parts: ScalarParts, input: CompletionRows): TokenValues {
+  const { trunk } = parts;
   return tidy(() => {
     const { states, dtype, spread, mask } = completionStates('tokenValues', trunk, input);
-    return { values: spread(readScalars('tokenValues', head, states, dtype)), mask };
+    return { values: spread(readScalars('tokenValues', parts, states, dtype)), mask };
   });
 }
 
@@ -52,17 +50,15 @@ export interface SequenceRows {
  * What the head reads at the last token of every row: the score of a reward model, and equally V of the state after the
  * last token.
  *
- *     scores[i] = head(h[i][lengths[i] − 1])
+ *     scores[i] = head(h[i][lengths[i] − 1]) + scoreShift
  *
  * The last token is found by length. A search for the padding token would stop short where it also ends a text.
  *
  * @returns [B] float32, float64 for a float64 model; gradients flow to trunk and head
  * @throws ShapeError unless the inputs fit together; ValueRangeError for a length out of range
  */
-export function sequenceScores(
-  { trunk, head }: ScalarParts,
-  { inputIds, lengths }: SequenceRows,
-): Tensor {
+export function sequenceScores(parts: ScalarParts, { inputIds, lengths }: SequenceRows): Tensor {
+  const { trunk } = parts;
   assertRank('sequenceScores', '[B, L]', { inputIds });
   const [rows, columns] = [inputIds.size(0), inputIds.size(1)];
   if (lengths.length !== rows)
@@ -81,6 +77,6 @@ export function sequenceScores(
     const index = tensor(Float64Array.from(last), { dtype: 'int64', device: trunk.device });
     const states = trunk.hiddenStates({ inputIds: inputIds.narrow(1, 0, longest) });
     const ends = states.flatten(0, 1).indexSelect(0, index);
-    return readScalars('sequenceScores', head, ends, scoreDtype(trunk));
+    return readScalars('sequenceScores', parts, ends, scoreDtype(trunk));
   });
 }

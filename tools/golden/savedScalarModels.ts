@@ -34,7 +34,11 @@ async function write(name: string, model: ScalarModel, maxShardBytes?: number): 
   await model.save(folder, { maxShardBytes });
   const ids = tensor(inputIds, { dtype: 'int64' });
   const scores = noGrad(() => sequenceScores(model, { inputIds: ids, lengths }).toArray());
-  writeFileSync(join(folder, 'ours.json'), JSON.stringify({ inputIds, lengths, scores }));
+  const { scoreShift } = model;
+  writeFileSync(
+    join(folder, 'ours.json'),
+    JSON.stringify({ inputIds, lengths, scores, scoreShift }),
+  );
   model.dispose();
 }
 
@@ -68,4 +72,7 @@ for (const modelType of MODEL_TYPES)
     await write(name, make('float32'));
     await write(`${name}-sharded`, make('float32'), 20_000);
     await write(`${name}-bfloat16`, make('bfloat16'));
+    const shifted = make('float32');
+    shifted.shiftScores(-1.25);
+    await write(`${name}-shifted`, shifted);
   }
