@@ -23,15 +23,16 @@ const LAYERS: Readonly<Record<string, string>> = {
   rewards: 'userCode',
   environments: 'userCode',
   data: '',
+  annotation: 'data',
   tasks: 'data rewards environments',
   trainers:
     'torch nn optim models generation algorithms userCode rewards environments data config(types) tokenizers(types)',
   eval: 'torch models generation algorithms rewards data environments(types) tokenizers(types)',
   selection: 'models(types) generation tokenizers(types) rewards trainers',
-  runs: 'config torch nn optim tokenizers models generation algorithms rewards environments data trainers eval selection',
+  runs: 'config torch nn optim tokenizers models generation algorithms rewards environments data annotation trainers eval selection',
   quickstart: 'config torch tokenizers models generation rewards data tasks eval runs',
   reproduce:
-    'config torch tokenizers models generation algorithms rewards environments data tasks eval runs quickstart',
+    'config torch tokenizers models generation algorithms rewards environments data annotation tasks eval runs quickstart',
   cli: 'config torch tokenizers models generation rewards environments data tasks eval selection runs quickstart reproduce',
 };
 

@@ -1,0 +1,3 @@
+/** Simulated annotators: rankings of completions by a reward, and preference rows made of rankings. */
+export { preferencePairs, type PreferencePair, type RankedCompletions } from './preferencePairs.js';
+export { rankByReward, type RankByRewardOptions } from './rankByReward.js';
