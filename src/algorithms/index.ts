@@ -65,6 +65,25 @@ export {
   type GroupPreferenceInputs,
   type GroupPreferenceStats,
 } from './groupPreference.js';
+export { dpoLoss, type DpoLossInputs, type DpoLossOutput } from './dpo.js';
+export {
+  DPO_VARIANTS,
+  DPO_VARIANT_TRAITS,
+  type DpoVariant,
+  type DpoVariantTraits,
+} from './dpoVariants.js';
+export { F_DIVERGENCES, type FDivergence } from './fDivergences.js';
+export { type PreferenceLossOutput } from './preferencePairs.js';
+export { ktoLoss, type KtoLossInputs, type KtoLossOutput } from './kto.js';
+export {
+  cpoLoss,
+  orpoLoss,
+  simpoLoss,
+  type CpoLossInputs,
+  type OrpoLossInputs,
+  type OrpoLossOutput,
+  type SimpoLossInputs,
+} from './referenceFreePreferences.js';
 export {
   offPolicySequenceMask,
   truncatedImportanceWeights,
