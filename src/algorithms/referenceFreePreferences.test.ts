@@ -70,7 +70,7 @@ interface Tensors {
   weights?: Tensor | undefined;
 }
 const LOSSES: Record<string, (tensors: Tensors) => PreferenceLossOutput> = {
-  simpoLoss: ({ chosenNll: _, ...tensors }) => simpoLoss({ ...tensors, beta: 2, gamma: 0.5 }),
+  simpoLoss: (tensors) => simpoLoss({ ...tensors, beta: 2, gamma: 0.5 }),
   cpoLoss: (tensors) => cpoLoss({ ...tensors, beta: 0.4, nllCoef: 0.5 }),
   orpoLoss: (tensors) => orpoLoss({ ...tensors, beta: 0.4 }),
 };
