@@ -51,15 +51,28 @@ function checkTensors({ where, folder, file, shapes }: TensorRequest): void {
   const found = faults.filter(([, names]) => names.length > 0);
   if (found.length === 0) return;
   const text = found.map(([fault, names]) => `${names.length} ${fault}: ${shorten(names)}`);
-  const isScalar = !shapes.has(SCORE) && file.has(SCORE);
   throw new CheckpointError(
     `${where}: the tensors in ${folder} do not fit: ${text.join('; ')}.`,
-    isScalar ? { hint: 'A reward or value model is opened with loadScalarModel.' } : {},
+    adviceOn(file, shapes),
   );
 }
 
-/** The checkpoint's name of a scalar head. */
+/** Which function opens what was meant, where the head tells. */
+function adviceOn(
+  file: SafetensorsFile,
+  shapes: ReadonlyMap<string, ParameterShape>,
+): { hint?: string } {
+  if (!file.has(SCORE)) return {};
+  const [outputs] = file.shapeOf(SCORE);
+  const [expected] = shapes.get(SCORE)?.shape ?? [0];
+  if (outputs === expected) return {};
+  if (outputs === 1) return { hint: 'A reward or value model is opened with loadScalarModel.' };
+  return outputs === 2 ? { hint: 'A process reward model is opened with loadStepModel.' } : {};
+}
+
+/** The checkpoint's names of a head. */
 export const SCORE = 'score.weight';
+export const SCORE_BIAS = 'score.bias';
 
 /** Old checkpoints carry the rotary frequencies, and some carry the output layer although it is tied. */
 function isHarmless(

@@ -21,6 +21,8 @@ export {
   type ScalarModelOptions,
   type ShiftedHead,
 } from './scalarHead.js';
+export type { HeadOptions } from './head.js';
+export { HeadedModel } from './headedModel.js';
 export { createScalarModel, ScalarModel } from './scalarModel.js';
 export {
   sequenceScores,
@@ -29,6 +31,15 @@ export {
   type SequenceRows,
   type TokenValues,
 } from './scalarValues.js';
+export {
+  createStepModel,
+  loadStepModel,
+  stepLogits,
+  StepModel,
+  type StepModelOptions,
+  type StepParts,
+  type StepRows,
+} from './stepModel.js';
 export { tokenLogprobs, type TokenLogprobs, type TokenLogprobsInput } from './tokenLogprobs.js';
 export type { TokenSupport } from './tokenSupports.js';
 export { parameterShapes, type ParameterKind, type ParameterShape } from './parameterShapes.js';

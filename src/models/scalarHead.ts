@@ -1,26 +1,11 @@
 /** The linear layer that reads one number from a hidden state: a value, a reward. */
-import { ShapeError } from '../errors/index.js';
-import { Linear } from '../nn/index.js';
-import {
-  assertPositive,
-  deriveSeed,
-  Generator,
-  randn,
-  showShape,
-  tidy,
-  zeros,
-  type Dtype,
-  type Tensor,
-} from '../torch/index.js';
+import type { Linear } from '../nn/index.js';
+import { tidy, type Dtype, type Tensor } from '../torch/index.js';
 import type { CausalLm } from './causalLm.js';
+import { createHead, readHead, type HeadOptions } from './head.js';
 
 /** Options of `createScalarHead`. */
-export interface ScalarHeadOptions {
-  /** A non-negative integer, 0 unless said. The same one gives the same weights in every dtype and on every device. */
-  readonly seed?: number | undefined;
-  /** Standard deviation of the weights, which are zero unless it is given; see `createScalarHead`. */
-  readonly std?: number | undefined;
-}
+export type ScalarHeadOptions = HeadOptions;
 
 /** Options of `createScalarModel`. */
 export interface ScalarModelOptions extends ScalarHeadOptions {
@@ -39,14 +24,10 @@ export interface ScalarModelOptions extends ScalarHeadOptions {
  * @throws ValueRangeError unless `std` is positive
  */
 export function createScalarHead(
-  { config, dtype, device }: Pick<CausalLm, 'config' | 'dtype' | 'device'>,
-  { seed = 0, std }: ScalarHeadOptions = {},
+  trunk: Pick<CausalLm, 'config' | 'dtype' | 'device'>,
+  options: ScalarHeadOptions = {},
 ): Linear {
-  const shape = [1, config.hiddenSize];
-  if (std === undefined) return new Linear(zeros(shape, { dtype, device }));
-  assertPositive('createScalarHead', 'std', std);
-  const generator = new Generator(deriveSeed(seed, 'init', 'score.weight'));
-  return new Linear(tidy(() => randn(shape, { generator }).mul(std).to({ dtype, device })));
+  return createHead('createScalarHead', trunk, { ...options, outputs: 1, bias: false });
 }
 
 /** A head and the constant that is added to what it reads. */
@@ -58,8 +39,7 @@ export interface ShiftedHead {
 }
 
 /**
- * What a head reads from states, in `dtype` whatever the dtype of states and weights is: 16 bits would round values of
- * different states to the same number.
+ * What a scalar head reads from states, see `readHead`, and the constant added to it.
  *
  * @param states [..., D]
  * @returns [...]
@@ -71,17 +51,8 @@ export function readScalars(
   states: Tensor,
   dtype: Dtype,
 ): Tensor {
-  const { weight, bias } = head;
-  const width = states.size(-1);
-  if (weight.size(0) !== 1 || weight.size(1) !== width)
-    throw new ShapeError(
-      `${where}: expected a head with weight [1, ${width}], received ${showShape(weight.shape)}.`,
-    );
   return tidy(() => {
-    const read = states
-      .to(dtype)
-      .linear(weight.to(dtype), bias?.to(dtype) ?? null)
-      .squeeze(-1);
+    const read = readHead(where, head, states, { dtype, outputs: 1 }).squeeze(-1);
     return scoreShift === 0 ? read : read.add(scoreShift);
   });
 }

@@ -1,0 +1,94 @@
+/** A decoder with a head in place of its output layer, as transformers lays it out on disk: trunk, then `score`. */
+import { Module, type Linear } from '../nn/index.js';
+import type { Dtype, Tensor } from '../torch/index.js';
+import type { SaveOptions } from './causalLm.js';
+import type { Decoder } from './decoder.js';
+import type { DecoderConfig } from './decoderConfig.js';
+import { saveModel } from './saveModel.js';
+
+/** What models with a head have in common, whatever it reads. */
+export abstract class HeadedModel extends Module {
+  /** The decoder below the head. It has no output layer of its own: its `lmHead` is not meant to be used. */
+  readonly trunk: Decoder;
+  /** Checkpoint key: `score`. */
+  readonly head: Linear;
+
+  constructor(trunk: Decoder, head: Linear) {
+    super();
+    this.trunk = trunk;
+    this.head = this.child('score', head);
+  }
+
+  get config(): DecoderConfig {
+    return this.trunk.config;
+  }
+
+  get dtype(): Dtype {
+    return this.trunk.dtype;
+  }
+
+  get device(): string {
+    return this.trunk.device;
+  }
+
+  /** Parameters by the names of the checkpoint: the trunk's, then those of `score`. */
+  override namedParameters(): Map<string, Tensor> {
+    return new Map([...this.trunk.namedParameters(), ...super.namedParameters()]);
+  }
+
+  /**
+   * Writes a folder that posttrain and transformers open. transformers finds a row's last token by `pad_token_id` and
+   * refuses batches where config.json names none.
+   *
+   * @throws IoError with the path when writing fails
+   */
+  save(folder: string, options: SaveOptions = {}): Promise<void> {
+    const { dtype } = this;
+    const saved = {
+      config: this.savedConfig(),
+      dtype,
+      namedParameters: () => this.namedParameters(),
+    };
+    return saveModel(saved, this.trunk.generationConfig, folder, options);
+  }
+
+  /** The configuration as `save` writes it. */
+  protected savedConfig(): DecoderConfig {
+    return this.config;
+  }
+
+  override dispose(): void {
+    this.trunk.dispose();
+    this.head.dispose();
+  }
+}
+
+/** What config.json tells of a head. */
+export interface HeadDescription {
+  /** How transformers' names of such classes end. */
+  readonly task: 'ForSequenceClassification' | 'ForTokenClassification';
+  /** One per output. */
+  readonly labels: readonly string[];
+  readonly padTokenId?: number | undefined;
+}
+
+const FAMILIES = { llama: 'Llama', qwen2: 'Qwen2', qwen3: 'Qwen3' } as const;
+
+/**
+ * The configuration of a decoder with a head of `labels` outputs: config.json names its class and its labels, and
+ * `padTokenId` where it names no padding token yet.
+ */
+export function headedConfig(
+  config: DecoderConfig,
+  { task, labels, ...options }: HeadDescription,
+): DecoderConfig {
+  const padTokenId = config.padTokenId ?? options.padTokenId ?? null;
+  const raw = {
+    ...config.raw,
+    architectures: [`${FAMILIES[config.modelType]}${task}`],
+    id2label: Object.fromEntries(labels.entries()),
+    label2id: Object.fromEntries(labels.map((label, index) => [label, index])),
+    ...(padTokenId !== null && { pad_token_id: padTokenId }),
+  };
+  return { ...config, padTokenId, raw };
+}

@@ -1,0 +1,61 @@
+/** Opening a folder that holds a decoder and a head. Internal to this folder. */
+import { join } from 'node:path';
+import { CheckpointError } from '../errors/index.js';
+import { Linear } from '../nn/index.js';
+import { assertModelFolder, openWeights } from './checkpoint.js';
+import { SCORE, SCORE_BIAS, takeTensors } from './checkpointTensors.js';
+import { Decoder } from './decoder.js';
+import { parseDecoderConfig } from './decoderConfig.js';
+import { Fields, readJsonObject, type JsonObject } from './jsonFields.js';
+import type { LoadModelOptions } from './loadModel.js';
+import { parameterShapes } from './parameterShapes.js';
+
+/** What kind of head a folder is expected to have. */
+export interface HeadKind {
+  /** The function that was given the folder. */
+  readonly where: string;
+  /** The head in words, for messages: "a scalar head". */
+  readonly what: string;
+  /** How to make such a model of a language model. */
+  readonly hint: string;
+  readonly outputs: number;
+  /** Whether it has a bias, by config.json. */
+  readonly hasBias: (raw: JsonObject) => boolean;
+}
+
+/**
+ * @returns `fields` read config.json
+ * @throws CheckpointError and IoError as `loadModel`; CheckpointError also for a folder without such a head
+ */
+export function loadHeaded(
+  folder: string,
+  { where, what, hint, outputs, hasBias }: HeadKind,
+  options: LoadModelOptions,
+): { trunk: Decoder; head: Linear; fields: Fields } {
+  assertModelFolder(folder, where);
+  const configPath = join(folder, 'config.json');
+  const raw = readJsonObject(configPath) ?? {};
+  const generation = readJsonObject(join(folder, 'generation_config.json'));
+  const parsed = parseDecoderConfig(raw, configPath, generation);
+  // Whatever config.json says of an output layer, this model has none.
+  const config = { ...parsed, tieWordEmbeddings: true };
+  const file = openWeights(folder, where);
+  try {
+    if (!file.has(SCORE))
+      throw new CheckpointError(
+        `${where}: expected ${what} in ${folder}, there is no tensor ${SCORE}.`,
+        { hint },
+      );
+    const shapes = parameterShapes(config);
+    shapes.set(SCORE, { shape: [outputs, config.hiddenSize], kind: 'linear' });
+    if (hasBias(raw)) shapes.set(SCORE_BIAS, { shape: [outputs], kind: 'bias' });
+    const weights = takeTensors({ where, folder, file, shapes, ...options });
+    const weight = weights.get(SCORE);
+    if (weight === undefined) throw new CheckpointError(`internal: ${SCORE} was not taken.`);
+    const head = new Linear(weight, weights.get(SCORE_BIAS) ?? null);
+    const trunk = new Decoder(config, weights, generation);
+    return { trunk, head, fields: new Fields(raw, configPath) };
+  } finally {
+    file.dispose();
+  }
+}
