@@ -37,9 +37,16 @@ describe('rankByReward', () => {
     const drawn = rankings(SCORES);
 
     test('ranks are a permutation, of equal scores too', () => {
-      for (const ranks of drawn.slice(0, 100)) assert.deepEqual([...ranks].sort(), [1, 2, 3, 4]);
+      for (const ranks of drawn.slice(0, 100))
+        assert.deepEqual(
+          [...ranks].sort((a, b) => a - b),
+          [1, 2, 3, 4],
+        );
       const tied = rankByReward({ scores: [1, 1, 1], seed: 4 });
-      assert.deepEqual([...tied].sort(), [1, 2, 3]);
+      assert.deepEqual(
+        [...tied].sort((a, b) => a - b),
+        [1, 2, 3],
+      );
     });
 
     test('any two are in the order of Bradley and Terry', () => {
