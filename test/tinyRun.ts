@@ -2,7 +2,9 @@
 import {
   rowsFromObjects,
   tokenizeForSft,
+  tokenizePreferences,
   tokenizePrompts,
+  type PreferenceExample,
   type PromptExample,
   type SftExample,
 } from '../src/data/index.js';
@@ -60,8 +62,23 @@ export function tinyExamples(): SftExample[] {
   return tokenizeForSft(rowsFromObjects(rows, 'tiny'), tinyTokenizer(), { maxLength: 16 }).examples;
 }
 
+/** Pairs of different lengths; the last three rank three completions of one prompt. */
+export function tinyPairs(): PreferenceExample[] {
+  const rows = [
+    { prompt: 'a:', chosen: 'x', rejected: 'yz', margin: 0.5 },
+    { prompt: 'bc:', chosen: 'yzx', rejected: 'zy' },
+    { prompt: 'cad:', chosen: 'zy', rejected: 'xxyy', margin: -0.25 },
+    { prompt: 'd:', chosen: 'xy', rejected: 'z' },
+    { prompt: 'ab:', chosen: 'z', rejected: 'yyx', comparison: 'k', margin: 1 },
+    { prompt: 'ab:', chosen: 'z', rejected: 'xz', comparison: 'k' },
+    { prompt: 'ab:', chosen: 'yyx', rejected: 'xz', comparison: 'k' },
+  ];
+  return tokenizePreferences(rowsFromObjects(rows, 'tiny'), tinyTokenizer(), { maxLength: 16 })
+    .pairs;
+}
+
 /** All parameters of a model as plain numbers, by name. */
-export function parameterValues(model: Decoder): Map<string, number[]> {
+export function parameterValues(model: Pick<Decoder, 'namedParameters'>): Map<string, number[]> {
   return new Map(
     Array.from(model.namedParameters(), ([name, value]) => [
       name,

@@ -1,5 +1,6 @@
 /** Settings: which exist, what they may hold, their defaults and where those come from. Knows nothing of training. */
 export { SftConfig, type SftConfigInput } from './sft.js';
+export { RewardConfig, type RewardConfigInput } from './reward.js';
 export { GrpoConfig, type GrpoConfigInput } from './grpo.js';
 export { PpoConfig, type PpoConfigInput } from './ppo.js';
 export {

@@ -90,16 +90,23 @@ export function warmupStepsSetting(value: number, origin: string) {
 }
 
 /** Shape of the learning rate after the warm-up. */
-export function scheduleSetting(kind: 'constant' | 'linear' | 'cosine', origin: string) {
+export function scheduleSetting(
+  kind: 'constant' | 'linear' | 'cosine',
+  origin: string,
+  end: { readonly minRatio: number; readonly origin: string } = {
+    minRatio: 0,
+    origin: 'Loshchilov & Hutter 2017, arXiv:1608.03983, Eq. 5 with η_min = 0.',
+  },
+) {
   return z
     .strictObject({
       kind: z.enum(['constant', 'linear', 'cosine']).default(kind).meta({
         description: 'How the learning rate falls from its peak to the end of the run.',
         origin,
       }),
-      minRatio: z.number().min(0).max(1).default(0).meta({
+      minRatio: z.number().min(0).max(1).default(end.minRatio).meta({
         description: 'Learning rate at the end as a fraction of the peak. constant ignores it.',
-        origin: 'Loshchilov & Hutter 2017, arXiv:1608.03983, Eq. 5 with η_min = 0.',
+        origin: end.origin,
       }),
     })
     .prefault({});

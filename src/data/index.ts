@@ -23,6 +23,12 @@ export {
   type UnpairedExample,
   type UnpairedReport,
 } from './tokenizePreferences.js';
+export {
+  groupComparisons,
+  type ComparedCompletion,
+  type ComparedPair,
+  type Comparison,
+} from './comparisons.js';
 export { BatchOrder, type BatchOrderOptions, type BatchPosition } from './batchOrder.js';
 export {
   padRight,

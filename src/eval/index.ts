@@ -1,4 +1,4 @@
-/** Evaluation: accuracy, pass@k, maj@k and perplexity, with confidence intervals over problems. */
+/** Evaluation: accuracy, pass@k, maj@k, perplexity and agreement with preferences, with confidence intervals over problems. */
 export {
   evaluate,
   type CompletionStats,
@@ -8,3 +8,11 @@ export {
 } from './evaluate.js';
 export { bootstrapInterval, wilsonInterval, type Estimate } from './intervals.js';
 export { perplexity, type Perplexity, type PerplexityOptions } from './perplexity.js';
+export { calibrationError, type CalibrationInputs } from './calibration.js';
+export {
+  evaluatePreferences,
+  preferenceMetrics,
+  type EvaluatePreferencesOptions,
+  type PreferenceEvaluation,
+} from './evaluatePreferences.js';
+export { scoreSequences } from './scoreSequences.js';

@@ -1,5 +1,6 @@
 /** One trainer per method, and the steps that they share. */
 export { SftTrainer, type SftParts } from './sftTrainer.js';
+export { RewardTrainer, type RewardParts } from './rewardTrainer.js';
 export { GrpoTrainer } from './grpoTrainer.js';
 export { PpoTrainer } from './ppoTrainer.js';
 export type { PpoParts } from './ppoParts.js';
