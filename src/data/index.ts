@@ -29,6 +29,16 @@ export {
   type ComparedPair,
   type Comparison,
 } from './comparisons.js';
+  splitSteps,
+  StepEncoder,
+  tokenizeSteps,
+  type StepExample,
+  type StepFault,
+  type StepReport,
+  type StepTokenizeOptions,
+  type StepTokens,
+  type TextStep,
+} from './tokenizeSteps.js';
 export { BatchOrder, type BatchOrderOptions, type BatchPosition } from './batchOrder.js';
 export {
   padRight,

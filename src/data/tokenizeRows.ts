@@ -5,10 +5,10 @@ import { placeOf, type Row } from './row.js';
 import type { TextTokenizer } from './textTokenizer.js';
 import {
   conversationParts,
-  encodePrompt,
   encodeRendered,
   joinAtBorder,
   messagesOf,
+  promptOf,
   requireEos,
   requireLength,
   textOf,
@@ -179,7 +179,7 @@ export function tokenizePrompts(
   const prompts: PromptExample[] = [];
   let tokens = 0;
   for (const row of rows) {
-    const { text, inputIds } = tokenizePrompt(row, tokenizer);
+    const { text, inputIds } = promptOf(row, tokenizer);
     if (inputIds.length === 0) {
       throw new DataError(
         `${placeOf(row)}: expected a prompt of at least one token, received none.`,
@@ -202,16 +202,4 @@ export function tokenizePrompts(
     prompts,
     report: { prompts: prompts.length, tokens, dropped: rows.length - prompts.length },
   };
-}
-
-function tokenizePrompt(row: Row, tokenizer: TextTokenizer): { text: string; inputIds: number[] } {
-  if (typeof row.values['prompt'] === 'string') {
-    const text = row.values['prompt'];
-    return { text, inputIds: encodePrompt(tokenizer, text) };
-  }
-  const text = tokenizer.applyChatTemplate(messagesOf(row, 'prompt'), {
-    addGenerationPrompt: true,
-    tools: toolsOf(row),
-  });
-  return { text, inputIds: encodeRendered(tokenizer, text) };
 }

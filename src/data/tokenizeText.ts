@@ -90,6 +90,23 @@ export function encodePrompt(tokenizer: TextTokenizer, prompt: string): number[]
   return endsWithEos ? ids : ids.slice(0, -1);
 }
 
+/**
+ * The prompt of a row: a string as it is, a conversation by the chat template with the header of the assistant's answer.
+ *
+ * @throws DataError if the row has no usable `prompt`
+ */
+export function promptOf(row: Row, tokenizer: TextTokenizer): { text: string; inputIds: number[] } {
+  if (typeof row.values['prompt'] === 'string') {
+    const text = row.values['prompt'];
+    return { text, inputIds: encodePrompt(tokenizer, text) };
+  }
+  const text = tokenizer.applyChatTemplate(messagesOf(row, 'prompt'), {
+    addGenerationPrompt: true,
+    tools: toolsOf(row),
+  });
+  return { text, inputIds: encodeRendered(tokenizer, text) };
+}
+
 /** Ids of text that a template rendered, which holds its special tokens already. */
 export function encodeRendered(tokenizer: TextTokenizer, text: string): number[] {
   return tokenizer.encode(text, { addSpecialTokens: false });

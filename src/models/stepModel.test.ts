@@ -329,6 +329,12 @@ describe('stepLogits', () => {
         'stepLogits: expected 1 lengths and stepEnds, one per row of inputIds, received 1 and 2.',
       ),
     );
+    assert.throws(
+      () => stepLogits(model, { ...rows, lengths: [3, 3] }),
+      new ShapeError(
+        'stepLogits: expected 1 lengths and stepEnds, one per row of inputIds, received 2 and 1.',
+      ),
+    );
     for (const length of [0, 4, 1.5])
       assert.throws(
         () => stepLogits(model, { ...rows, lengths: [length] }),

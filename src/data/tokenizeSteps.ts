@@ -1,0 +1,180 @@
+/** Turns prompts and steps into token ids, for training on judged steps and for judging them: one way for both. */
+import { DataError, ValueRangeError } from '../errors/index.js';
+import { validateRows } from './format.js';
+import { placeOf, type Row } from './row.js';
+import type { TextTokenizer } from './textTokenizer.js';
+import { encodeRendered, promptOf, requireLength } from './tokenizeText.js';
+
+/** A prompt and the steps towards its answer as tokens. */
+export interface StepTokens {
+  /** Prompt, then every step with its separator. */
+  readonly inputIds: readonly number[];
+  /** Where the last token of each step's separator stands: there the step is judged. */
+  readonly stepEnds: readonly number[];
+}
+
+/** A worked answer of which each step is known to be right or wrong. */
+export interface StepExample extends StepTokens {
+  /** One per step: whether it is right. */
+  readonly labels: readonly boolean[];
+  readonly row: Row;
+}
+
+/** Why a row cannot be used: a step without text, or more tokens than allowed. */
+export type StepFault = 'empty' | 'tooLong';
+
+/** What happened while rows became examples. */
+export interface StepReport {
+  readonly examples: number;
+  readonly tokens: number;
+  readonly steps: number;
+  readonly rightSteps: number;
+  /** Steps that hold the separator: where a text is cut at separators, they are several. */
+  readonly separatorsInside: number;
+  /** Rows left out, by what is wrong with them. */
+  readonly faults: Readonly<Record<StepFault, number>>;
+}
+
+/** Settings of `tokenizeSteps`. */
+export interface StepTokenizeOptions {
+  /** Most tokens of one row, separators included. */
+  readonly maxLength: number;
+  /** Stands after every step. A line end unless set. */
+  readonly stepSeparator?: string | undefined;
+  /** What happens to a row with a fault: `stop` (unless set) throws, `skip` leaves it out and counts it. */
+  readonly faulty?: 'stop' | 'skip' | undefined;
+}
+
+/** Encodes steps after prompts. Made once per tokenizer and separator. */
+export class StepEncoder {
+  private readonly tokenizer: TextTokenizer;
+  private readonly separatorIds: readonly number[];
+
+  /** @throws ValueRangeError for a separator without tokens */
+  constructor(tokenizer: TextTokenizer, stepSeparator: string) {
+    this.tokenizer = tokenizer;
+    this.separatorIds = encodeRendered(tokenizer, stepSeparator);
+    if (this.separatorIds.length === 0) {
+      throw new ValueRangeError(
+        `StepEncoder: expected a separator of at least one token, received ${JSON.stringify(stepSeparator)}.`,
+      );
+    }
+  }
+
+  /** Every step is tokenized by itself, as is the separator after it: what follows a step cannot change its tokens. */
+  encode(promptIds: readonly number[], steps: readonly string[]): StepTokens {
+    const inputIds = [...promptIds];
+    const stepEnds = steps.map((step) => {
+      inputIds.push(...encodeRendered(this.tokenizer, step), ...this.separatorIds);
+      return inputIds.length - 1;
+    });
+    return { inputIds, stepEnds };
+  }
+}
+
+/** One step of a text. */
+export interface TextStep {
+  readonly text: string;
+  /** Where it ends in the text, its separator included, in UTF-16 units. */
+  readonly end: number;
+}
+
+/** The steps of a text: what stands between separators. A piece of nothing but white space is no step. */
+export function splitSteps(text: string, stepSeparator: string): TextStep[] {
+  let end = 0;
+  return text.split(stepSeparator).flatMap((piece) => {
+    end = Math.min(text.length, end + piece.length + stepSeparator.length);
+    return piece.trim() === '' ? [] : [{ text: piece, end }];
+  });
+}
+
+/**
+ * Examples for a process reward model, of rows `{prompt, completions, labels}` with one completion and label per step.
+ *
+ * Source: TRL 1.13, `PRMTrainer.tokenize_row`: prompt, steps and separators are tokenized apart, and a step's label stands
+ * at the last token of the separator after it. We differ in the prompt, which is encoded as for generation (TRL adds a
+ * BOS token wherever the tokenizer has one, and cannot read conversations), and in refusing longer rows, where TRL cuts
+ * them in the middle of a step.
+ *
+ * @throws DataError for a row with a fault unless `faulty` is `skip`, rows of another format, or no example that remains
+ * @throws ValueRangeError if `maxLength` is not an integer of at least 2, or the separator has no tokens
+ */
+export function tokenizeSteps(
+  rows: readonly Row[],
+  tokenizer: TextTokenizer,
+  options: StepTokenizeOptions,
+): { examples: StepExample[]; report: StepReport } {
+  const { maxLength, stepSeparator = '\n', faulty = 'stop' } = options;
+  requireLength('tokenizeSteps', 'maxLength', maxLength, 2);
+  validateRows(rows, ['stepwise']);
+  const encoder = new StepEncoder(tokenizer, stepSeparator);
+  const faults = { empty: 0, tooLong: 0 };
+  let separatorsInside = 0;
+  const examples: StepExample[] = [];
+  for (const row of rows) {
+    const { completions, labels } = columnsOf(row);
+    const example = {
+      ...encoder.encode(promptOf(row, tokenizer).inputIds, completions),
+      labels,
+      row,
+    };
+    const found = faultOf(completions, example, maxLength);
+    if (found !== undefined) {
+      if (faulty === 'stop') throw found.error;
+      faults[found.fault]++;
+      continue;
+    }
+    separatorsInside += completions.filter((step) => step.includes(stepSeparator)).length;
+    examples.push(example);
+  }
+  if (examples.length === 0) {
+    throw new DataError(
+      `tokenizeSteps: expected at least one example of at most ${maxLength} tokens, but all ${rows.length} rows were left out (empty ${faults.empty}, tooLong ${faults.tooLong}).`,
+      {
+        hint: 'Raise maxLength, or look at the rows: with faulty "stop" the first fault is shown.',
+      },
+    );
+  }
+  const labels = examples.flatMap((example) => example.labels);
+  return {
+    examples,
+    report: {
+      examples: examples.length,
+      tokens: examples.reduce((sum, { inputIds }) => sum + inputIds.length, 0),
+      steps: labels.length,
+      rightSteps: labels.filter((label) => label).length,
+      separatorsInside,
+      faults,
+    },
+  };
+}
+
+/** What `validateRows` has found to be strings and booleans. */
+function columnsOf({ values }: Row): { completions: string[]; labels: boolean[] } {
+  const list = (value: unknown): unknown[] => (Array.isArray(value) ? value : []);
+  return {
+    completions: list(values['completions']).map(String),
+    labels: list(values['labels']).map((label) => label === true),
+  };
+}
+
+function faultOf(
+  steps: readonly string[],
+  { inputIds, row }: StepExample,
+  maxLength: number,
+): { fault: StepFault; error: DataError } | undefined {
+  const empty = steps.findIndex((step) => step.trim() === '');
+  if (empty !== -1) {
+    const error = new DataError(
+      `${placeOf(row)}: expected every step to have text, but completions[${empty}] is ${JSON.stringify(steps[empty])}.`,
+      { hint: 'Leave the step and its label out.' },
+    );
+    return { fault: 'empty', error };
+  }
+  if (inputIds.length <= maxLength) return undefined;
+  const error = new DataError(
+    `${placeOf(row)}: expected prompt and steps of at most ${maxLength} tokens, received ${inputIds.length}.`,
+    { hint: 'Raise maxLength, or leave such rows out with faulty: skip.' },
+  );
+  return { fault: 'tooLong', error };
+}
