@@ -29,6 +29,7 @@ export {
   type ComparedPair,
   type Comparison,
 } from './comparisons.js';
+export {
   splitSteps,
   StepEncoder,
   tokenizeSteps,
