@@ -77,7 +77,8 @@ export async function withRewardWeights(
   return { values: { ...source.values, rewardWeights }, place: (path) => source.place(path) };
 }
 
-function recordedFiles(record: RunRecord | undefined, key: string): string[] | undefined {
+/** Paths of data that a run recorded under `key`; undefined where it has none, or had rows in memory. */
+export function recordedFiles(record: RunRecord | undefined, key: string): string[] | undefined {
   const entry = record?.inputs[key];
   if (typeof entry !== 'object' || entry === null || !('files' in entry)) return undefined;
   return Array.isArray(entry.files) ? entry.files.map(String) : undefined;

@@ -14,8 +14,11 @@ export {
   type SftTokenizeOptions,
 } from './tokenizeRows.js';
 export {
+  tokenizeCompletions,
   tokenizePreferences,
   tokenizeUnpaired,
+  type CompletionExample,
+  type JudgedReport,
   type PreferenceExample,
   type PreferenceFault,
   type PreferenceReport,

@@ -7,6 +7,7 @@ import {
 } from '../tokenizers/index.js';
 import {
   rowsFromObjects,
+  tokenizeCompletions,
   tokenizePreferences,
   tokenizeUnpaired,
   validateRows,
@@ -428,5 +429,30 @@ describe('tokenizeUnpaired', () => {
         message: 'x.jsonl:1: expected column "label" to be true or false, received the number 1.',
       },
     );
+  });
+});
+
+describe('tokenizeCompletions', () => {
+  test('reads demonstrations as a judged completion is read', () => {
+    const rows = rowsFromObjects([{ prompt: '1+1=', completion: '2' }]);
+    const { examples, report } = tokenizeCompletions(rows, digits, { maxLength: 8 });
+    assert.deepEqual(examples, [
+      { promptIds: ids('1+1='), completionIds: [...ids('2'), EOS], row: rows[0] },
+    ]);
+    assert.deepEqual([report.examples, report.tokens], [1, 6]);
+  });
+
+  test('rejects other rows, and rows with faults', () => {
+    const judged = rowsFromObjects([{ prompt: '1', completion: '2', label: true }]);
+    assert.throws(() => tokenizeCompletions(judged, digits, { maxLength: 8 }), {
+      code: 'E_DATA',
+      message:
+        'tokenizeCompletions: expected prompt-completion rows, received unpaired-preference rows.',
+    });
+    const rows = rowsFromObjects([{ prompt: '1', completion: '' }], 'x.jsonl');
+    assert.throws(() => tokenizeCompletions(rows, digits, { maxLength: 8 }), {
+      message:
+        'x.jsonl:1: expected a completion of at least one token in column "completion", received none.',
+    });
   });
 });

@@ -40,14 +40,17 @@ export interface UnpairedExample {
   readonly row: Row;
 }
 
+/** A completion that nobody judged: a demonstration. */
+export type CompletionExample = Omit<UnpairedExample, 'label'>;
+
 /**
  * Why a row cannot be used: both completions are the same tokens; one is empty; prompt and completion are longer than
  * allowed; the margin is not finite; there is no token to begin with; the rows of a comparison have different prompts.
  */
 export type PreferenceFault = 'equal' | 'empty' | 'tooLong' | 'margin' | 'noPrompt' | 'comparison';
 
-/** What is told of rows of judged completions whatever their kind. */
-interface JudgedReport {
+/** What is told of rows of completions whatever their kind. */
+export interface JudgedReport {
   readonly examples: number;
   /** Tokens of all sequences; a prompt counts once for each of its completions. */
   readonly tokens: number;
@@ -154,6 +157,23 @@ export function tokenizeUnpaired(
       undesirable: examples.length - desirable,
     },
   };
+}
+
+/**
+ * Completions as a reward model reads them, of rows `{prompt, completion}`. Tokens as in `tokenizePreferences`.
+ *
+ * @throws as `tokenizePreferences`
+ */
+export function tokenizeCompletions(
+  rows: readonly Row[],
+  tokenizer: TextTokenizer,
+  options: PreferenceTokenizeOptions,
+): { examples: CompletionExample[]; report: JudgedReport } {
+  const reader = new JudgedReader('tokenizeCompletions', rows, tokenizer, options);
+  reader.requireFormat(['prompt-completion']);
+  const examples = rows.flatMap((row) => reader.attempt(row, () => reader.completionOf(row)) ?? []);
+  reader.requireSome(examples.length, 'example');
+  return { examples, report: reader.report(examples.length, examples) };
 }
 
 function singlesOf({ promptIds, chosenIds, rejectedIds, row }: PreferenceExample) {
@@ -297,6 +317,10 @@ class JudgedReader {
         `${placeOf(row)}: expected column "label" to be true or false, received ${describeValue(label)}.`,
       );
     }
+    return { ...this.completionOf(row), label };
+  }
+
+  completionOf(row: Row): CompletionExample {
     const parts = this.format.conversational
       ? this.conversation(
           row,
@@ -307,7 +331,7 @@ class JudgedReader {
       : this.text(row, textOf(row, 'prompt'), 'completion', textOf(row, 'completion'));
     const { promptIds, completions, isMerged } = this.tokensOf(row, { completion: parts });
     if (isMerged) this.boundaryMerges++;
-    return { promptIds, completionIds: completions[0] ?? [], label, row };
+    return { promptIds, completionIds: completions[0] ?? [], row };
   }
 
   private partsOfPair(row: Row): Record<'chosen' | 'rejected', TextParts> {

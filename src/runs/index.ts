@@ -27,6 +27,7 @@ export {
 export { restoreTrainer, saveTrainer } from './trainerState.js';
 export { Run, type TrainOptions } from './run.js';
 export { createSftRun, type SftRunOptions } from './sftRun.js';
+export { createRewardRun, type RewardRunOptions } from './rewardRun.js';
 export { createGrpoRun, type GrpoRunOptions } from './grpoRun.js';
 export { createPpoRun, type PpoRunOptions } from './ppoRun.js';
 export type { OnPolicyRunOptions } from './onPolicyInputs.js';

@@ -111,6 +111,8 @@ export interface RunParts<Method extends Trainer, Config, Model extends TrainedM
   readonly evaluate?: (() => Promise<Record<string, number>>) | undefined;
   /** Called before the first step of a new run. A sentence it returns is shown and logged. */
   readonly beforeTraining?: (() => Promise<string | undefined>) | undefined;
+  /** Called after the last step, before the model is saved for good. A sentence it returns is shown and logged. */
+  readonly afterTraining?: (() => Promise<string | undefined>) | undefined;
   /** Frees what the run loaded beside its model. */
   readonly disposeOthers?: (() => void) | undefined;
 }
@@ -159,7 +161,7 @@ export class Run<
     }
     this.hasStarted = true;
     const { directory, trainer, config, model, tokenizer, evaluate, resumedFrom } = this.parts;
-    const { beforeTraining } = this.parts;
+    const { beforeTraining, afterTraining } = this.parts;
     return await runTraining({
       directory,
       trainer,
@@ -174,6 +176,7 @@ export class Run<
         await tokenizer.save(folder);
       },
       beforeTraining,
+      afterTraining,
       onStep: options.onStep,
     });
   }

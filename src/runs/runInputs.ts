@@ -56,13 +56,19 @@ function objectsOf(data: RunData): Readonly<Record<string, unknown>>[] {
  *
  * @throws CheckpointError
  */
-export function requireSameData(record: RunRecord, data: DataRecord): void {
-  const before = record.inputs['data'];
+export function requireSameData(
+  record: RunRecord,
+  data: DataRecord | undefined,
+  name: 'data' | 'referenceData' = 'data',
+): void {
+  const before = record.inputs[name];
   if (typeof before !== 'object' || before === null || !('sha256' in before)) return;
-  if (before.sha256 === data.sha256) return;
+  if (before.sha256 === data?.sha256) return;
   const rows = 'rows' in before ? `${String(before.rows)} rows` : 'other rows';
+  const what = name === 'data' ? 'data' : 'reference data';
+  const received = data === undefined ? 'none' : `${data.rows} rows with other contents`;
   throw new CheckpointError(
-    `Resuming: expected the data that the run was started with (${rows}), received ${data.rows} rows with other contents.`,
+    `Resuming: expected the ${what} that the run was started with (${rows}), received ${received}.`,
     {
       hint: 'Give the same data, or start a new run from the last checkpoint: --model <run>/checkpoints/step-N/model.',
     },

@@ -40,6 +40,10 @@ export interface RunTrainingOptions {
   readonly resumedFrom?: Checkpoint | undefined;
   /** Called before the first step of a new run. A sentence it returns is shown and logged. */
   readonly beforeTraining?: (() => Promise<string | undefined>) | undefined;
+  /**
+   * Called after the last step, before the model is saved for good. A sentence it returns is shown and logged.
+   */
+  readonly afterTraining?: (() => Promise<string | undefined>) | undefined;
   /** Called after each step with everything that was measured. A sentence it returns is shown and logged. */
   readonly onStep?: StepListener | undefined;
 }
@@ -133,8 +137,14 @@ async function trainToEnd(
     await new Promise((resolve) => setImmediate(resolve));
   }
 
-  if (saved?.step !== trainer.step) saved = await save(options);
   const state = trainer.step >= trainer.totalSteps ? 'finished' : 'stopped';
+  if (saved?.step !== trainer.step) {
+    if (state === 'finished') {
+      const remark = await options.afterTraining?.();
+      if (remark !== undefined) tell(remark, directory, progress);
+    }
+    saved = await save(options);
+  }
   const savedModel = join(saved.path, 'model');
   const model = state === 'finished' ? await directory.publishModel(savedModel) : savedModel;
   tellStatus(directory, trainer, state);

@@ -11,7 +11,7 @@ export function registerConfig(program: Command, { io }: CommandContext): void {
     .description(
       'list every setting of a method: default, meaning, where the default comes from; with a preset, what it sets and from which sentence',
     )
-    .argument('<method>', 'sft, grpo or ppo, or a preset of grpo: dapo, gspo, rloo, …')
+    .argument('<method>', 'sft, reward, grpo or ppo, or a preset of grpo: dapo, gspo, rloo, …')
     .option('--preset <name>', 'a preset of grpo');
   withExample(withJson(command), 'posttrain config grpo', 'posttrain config grpo --preset dapo');
   command.action(async (method: string, options: { json?: boolean; preset?: string }) => {
@@ -22,9 +22,10 @@ export function registerConfig(program: Command, { io }: CommandContext): void {
       GrpoConfig,
       nearestName,
       PpoConfig,
+      RewardConfig,
       SftConfig,
     } = await import('../../config/index.js');
-    const schemas = { sft: SftConfig, grpo: GrpoConfig, ppo: PpoConfig };
+    const schemas = { sft: SftConfig, reward: RewardConfig, grpo: GrpoConfig, ppo: PpoConfig };
     const isPreset = method !== 'grpo' && Object.hasOwn(GRPO_PRESETS, method);
     const schema = Object.entries(schemas).find(([name]) => name === method)?.[1];
     if (schema === undefined && !isPreset) {

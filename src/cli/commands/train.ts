@@ -4,6 +4,7 @@ import { withExample } from '../options.js';
 import type { CommandContext } from '../program.js';
 import { readInputs, type OnPolicyOptions, type TrainOptions } from '../trainInputs.js';
 import { methodCommand, onPolicyCommand, readOnPolicyInputs, report } from './trainCommand.js';
+import { registerTrainReward } from './trainReward.js';
 
 /** Adds `train` with a command per method. */
 export function registerTrain(program: Command, context: CommandContext): void {
@@ -25,6 +26,8 @@ export function registerTrain(program: Command, context: CommandContext): void {
     const run = await createSftRun({ ...inputs, config, progress: context.io.stderr });
     report(context, options, await run.train({ progress: context.io.stderr }));
   });
+
+  registerTrainReward(train, context);
 
   const grpo = onPolicyCommand(
     train,

@@ -67,21 +67,28 @@ export function methodCommand(train: Command, name: string, description: string)
   );
 }
 
-/** Says how a run ended, and sets the exit code of one that was stopped. */
+/**
+ * Says how a run ended, and sets the exit code of one that was stopped.
+ *
+ * @param next what can be done with a model that is finished
+ */
 export function report(
   { io, setExitCode }: CommandContext,
   { json }: TrainOptions,
   result: RunResult,
+  next: (result: RunResult) => string = ({ model }) =>
+    `Try it: posttrain generate --model ${model} --prompt "…"`,
 ): void {
   if (json === true) io.out(JSON.stringify(result));
-  else io.out(describeResult(result));
+  else io.out(describeResult(result, next));
   if (result.state === 'stopped')
     setExitCode(result.stoppedBy === 'SIGTERM' ? EXIT_CODES.SIGTERM : EXIT_CODES.SIGINT);
 }
 
-function describeResult({ state, step, totalSteps, directory, model, seconds }: RunResult): string {
+function describeResult(result: RunResult, next: (result: RunResult) => string): string {
+  const { state, step, totalSteps, directory, model, seconds } = result;
   const time = `${seconds.toFixed(1)} s`;
   return state === 'finished'
-    ? `Finished ${totalSteps} steps in ${time}.\nRun:   ${directory}\nModel: ${model}\nTry it: posttrain generate --model ${model} --prompt "…"`
+    ? `Finished ${totalSteps} steps in ${time}.\nRun:   ${directory}\nModel: ${model}\n${next(result)}`
     : `Stopped after step ${step} of ${totalSteps}; everything is saved.\nRun:   ${directory}\nModel: ${model}\nGo on: add --resume to the same command.`;
 }

@@ -1,0 +1,229 @@
+import { resolve } from 'node:path';
+import {
+  parseConfig,
+  RewardConfig,
+  type ConfigSource,
+  type RewardConfigInput,
+} from '../config/index.js';
+import {
+  groupComparisons,
+  tokenizeCompletions,
+  tokenizePreferences,
+  validateRows,
+  type JudgedReport,
+  type PreferenceExample,
+  type PreferenceReport,
+} from '../data/index.js';
+import { ConfigError } from '../errors/index.js';
+import { evaluatePreferences, preferenceMetrics, scoreSequences } from '../eval/index.js';
+import {
+  createScalarModel,
+  isScalarModelFolder,
+  loadModel,
+  loadScalarModel,
+  type ScalarModel,
+} from '../models/index.js';
+import { loadTokenizer, type Tokenizer } from '../tokenizers/index.js';
+import { RewardTrainer } from '../trainers/index.js';
+import { formatNumber, type ProgressStream } from './progress.js';
+import { buildOptimizer, findStart, openDirectory, Run, type RunStart } from './run.js';
+import {
+  deviceOf,
+  readRunData,
+  requireSameData,
+  settingsOf,
+  type DataRecord,
+  type RunData,
+} from './runInputs.js';
+
+/** What `createRewardRun` needs. */
+export interface RewardRunOptions {
+  /**
+   * Folder of the model to begin with, with its tokenizer: a language model (the SFT model), which gets a new head, or a
+   * reward model, whose training goes on.
+   */
+  readonly model: string;
+  /** Rows `{prompt, chosen, rejected}` or `{chosen, rejected}`: a file, several, or objects. */
+  readonly data: RunData;
+  /** Held-out rows of the same kind, on which agreement is measured (see `evalEvery`). */
+  readonly evalData?: RunData | undefined;
+  /** Rows `{prompt, completion}` whose mean score is 0 after training: demonstrations. */
+  readonly referenceData?: RunData | undefined;
+  /** The run directory; must be new, unless the run is resumed. */
+  readonly out: string;
+  readonly config?: RewardConfigInput | ConfigSource | undefined;
+  /** Goes on with the run in `out`. */
+  readonly resume?: boolean | undefined;
+  /** Where it is told what was read; null tells nothing. Standard error unless set. */
+  readonly progress?: ProgressStream | null | undefined;
+}
+
+/**
+ * A reward model run, ready to `train`. Data and settings are checked before anything is written. The model that it
+ * saves can be a reward at once: `model:<run>/model`.
+ *
+ * @throws ConfigError, DataError, CheckpointError or IoError with what was expected and received
+ */
+export async function createRewardRun(
+  options: RewardRunOptions,
+): Promise<Run<RewardTrainer, RewardConfig, ScalarModel>> {
+  const { out, progress = process.stderr } = options;
+  const start = await findStart('reward', options);
+  const settings = settingsOf(options.config, start.record, 'createRewardRun');
+  const config = parseConfig(RewardConfig, settings);
+  const tokenizer = await loadTokenizer(start.modelFolder);
+  const reading = { tokenizer, config, progress };
+  const data = await readPairs(options.data, { ...reading, word: 'Data' });
+  if (start.record) requireSameData(start.record, data.record);
+  const held =
+    options.evalData === undefined
+      ? undefined
+      : await readPairs(options.evalData, { ...reading, word: 'Evaluation data' });
+  const reference = await readReference(options, { start, ...reading });
+
+  const model = await loadStart(start.modelFolder, { tokenizer, config });
+  const padding = paddingRemark(model);
+  if (padding !== undefined) progress?.write(`${padding}\n`);
+  const optimizer = buildOptimizer(model, config);
+  const trainer = new RewardTrainer({ model, optimizer, pairs: data.pairs }, config);
+  const inputs = {
+    model: resolve(options.model),
+    data: data.record,
+    evalData: held?.record ?? null,
+    referenceData: reference?.record ?? null,
+  };
+  const opened = await openDirectory(out, start, { method: 'reward', config, inputs }, trainer);
+  const { centerCoef, useMargins, microBatchTokens, seed } = config;
+  const measured = { model, centerCoef, useMargins, microBatchTokens, seed };
+  return new Run({
+    ...opened,
+    trainer,
+    config,
+    model,
+    tokenizer,
+    evaluate:
+      held &&
+      (() =>
+        Promise.resolve(
+          preferenceMetrics(evaluatePreferences({ ...measured, pairs: held.pairs })),
+        )),
+    afterTraining: () => {
+      const sequences =
+        reference?.sequences ??
+        (config.normalizeOn === 'chosen' ? chosenSequences(data.pairs) : undefined);
+      return Promise.resolve(sequences && centerOn(model, sequences, microBatchTokens));
+    },
+  });
+}
+
+interface Reading {
+  readonly tokenizer: Tokenizer;
+  readonly config: RewardConfig;
+  readonly progress: ProgressStream | null;
+}
+
+async function readPairs(
+  from: RunData,
+  { word, tokenizer, config, progress }: Reading & { word: string },
+): Promise<{ pairs: PreferenceExample[]; record: DataRecord }> {
+  const { rows, record } = await readRunData(from);
+  validateRows(rows, ['preference']);
+  const { pairs, report } = tokenizePreferences(rows, tokenizer, config);
+  progress?.write(`${word}: ${rows.length} preference rows; ${describePairs(report)}\n`);
+  return { pairs, record };
+}
+
+/** Completions whose mean score is to be 0, where they are given; read before anything is written. */
+async function readReference(
+  { referenceData }: RewardRunOptions,
+  { start, tokenizer, config, progress }: Reading & { start: RunStart },
+): Promise<{ sequences: number[][]; record: DataRecord } | undefined> {
+  if (referenceData === undefined) {
+    if (start.record) requireSameData(start.record, undefined, 'referenceData');
+    return undefined;
+  }
+  if (config.normalizeOn === 'none') {
+    throw new ConfigError(
+      'normalizeOn: expected another value than none beside reference data, received none.',
+      { hint: 'Leave normalizeOn out, or the reference data.' },
+    );
+  }
+  const { rows, record } = await readRunData(referenceData);
+  if (start.record) requireSameData(start.record, record, 'referenceData');
+  validateRows(rows, ['prompt-completion']);
+  const { examples, report } = tokenizeCompletions(rows, tokenizer, config);
+  progress?.write(`Reference data: ${describe(report, 'completions')}\n`);
+  const sequences = examples.map(({ promptIds, completionIds }) => [
+    ...promptIds,
+    ...completionIds,
+  ]);
+  return { sequences, record };
+}
+
+/** The model that the run goes on with: a reward model as it is, a language model with a new head. */
+async function loadStart(
+  folder: string,
+  { tokenizer, config }: Pick<Reading, 'tokenizer' | 'config'>,
+): Promise<ScalarModel> {
+  const placed = { dtype: config.dtype, device: deviceOf(config.device) };
+  if (isScalarModelFolder(folder)) return loadScalarModel(folder, placed);
+  const trunk = await loadModel(folder, placed);
+  const { padTokenId, eosTokenId } = tokenizer;
+  return createScalarModel(trunk, {
+    seed: config.seed,
+    // Stiennon et al. 2020, arXiv:2009.01325, Appendix B.1, from where InstructGPT has its reward models.
+    std: 1 / Math.sqrt(trunk.config.hiddenSize + 1),
+    padTokenId: padTokenId === eosTokenId ? undefined : padTokenId,
+  });
+}
+
+/** What transformers would read elsewhere: it takes the last token that is not padding for the end of a text. */
+function paddingRemark({ config }: ScalarModel): string | undefined {
+  const { padTokenId, eosTokenIds } = config;
+  if (padTokenId === null)
+    return 'config.json names no padding token: transformers will read scores one text at a time only.';
+  if (!eosTokenIds.includes(padTokenId)) return undefined;
+  return 'The padding token is an end token: transformers will read scores one token before the end, where this model was not trained to give them.';
+}
+
+/** The completions that were preferred to another one, each once per comparison. */
+function chosenSequences(pairs: readonly PreferenceExample[]): number[][] {
+  return groupComparisons(pairs).flatMap(({ completions, pairs: judged }) => {
+    const chosen = new Set(judged.map((pair) => pair.chosen));
+    return completions
+      .filter((_, index) => chosen.has(index))
+      .map(({ promptIds, completionIds }) => [...promptIds, ...completionIds]);
+  });
+}
+
+/** Moves all scores so that those of the sequences have a mean of 0. */
+function centerOn(
+  model: ScalarModel,
+  sequences: readonly (readonly number[])[],
+  microBatchTokens: number,
+): string {
+  const scores = scoreSequences(model, sequences, microBatchTokens);
+  const mean = scores.reduce((sum, score) => sum + score, 0) / scores.length;
+  model.shiftScores(-mean);
+  return `Scores are shifted by ${formatNumber(-mean)}, so that those of ${scores.length} reference completions have a mean of 0.`;
+}
+
+function describePairs(report: PreferenceReport): string {
+  const { examples, comparisons, margins } = report;
+  const counts = [
+    ...(comparisons < examples ? [`of ${comparisons} comparisons`] : []),
+    ...(margins > 0 ? [`${margins} with a margin`] : []),
+  ];
+  return [describe(report, 'pairs'), ...counts].join(', ');
+}
+
+function describe(report: JudgedReport, noun: string): string {
+  const { examples, tokens, boundaryMerges, withoutEos, faults } = report;
+  const remarks = [
+    [boundaryMerges, 'tokenized apart at the end of the prompt'],
+    [withoutEos, 'completions without an end token'],
+    ...Object.entries(faults).map(([fault, count]) => [count, `left out (${fault})`] as const),
+  ] as const;
+  const found = remarks.filter(([count]) => count > 0).map(([count, what]) => `${count} ${what}`);
+  return [`${examples} ${noun}, ${tokens} tokens`, ...found].join(', ');
+}
