@@ -46,16 +46,19 @@ export {
   GRPO_PRESETS,
   GrpoConfig,
   PpoConfig,
+  RewardConfig,
   SftConfig,
   type GrpoConfigInput,
   type GrpoPreset,
   type PpoConfigInput,
+  type RewardConfigInput,
   type SettingRow,
   type SftConfigInput,
 } from './config/index.js';
 export {
   createGrpoRun,
   createPpoRun,
+  createRewardRun,
   createSftRun,
   type GrpoRunOptions,
   type OnPolicyRunOptions,
@@ -64,6 +67,7 @@ export {
   type Run,
   type RunData,
   type RunResult,
+  type RewardRunOptions,
   type SftRunOptions,
   type StepListener,
   type TrainOptions,
@@ -76,13 +80,19 @@ export type {
   Trainer,
 } from './trainers/index.js';
 export {
+  calibrationError,
   evaluate,
+  evaluatePreferences,
   perplexity,
+  scoreSequences,
   type Estimate,
+  type CalibrationInputs,
   type EvaluateOptions,
+  type EvaluatePreferencesOptions,
   type Evaluation,
   type Perplexity,
   type PerplexityOptions,
+  type PreferenceEvaluation,
 } from './eval/index.js';
 export {
   tokenizeForSft,
@@ -94,7 +104,12 @@ export {
   type SftExample,
   type UnpairedExample,
 } from './data/index.js';
-export { createScalarModel, loadScalarModel, type ScalarModel } from './models/index.js';
+export {
+  createScalarModel,
+  loadScalarModel,
+  type ScalarModel,
+  type ScalarModelOptions,
+} from './models/index.js';
 export {
   calculatorEnvironment,
   loadEnvironment,
