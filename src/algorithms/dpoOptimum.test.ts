@@ -279,3 +279,39 @@ describe('with labels flipped at a rate of 0.2', () => {
     expectClose(smoothed, fixedPoint({ flipRate }), { rtol: 1e-6 });
   });
 });
+
+describe('one step on one pair, where completions share a parameter', () => {
+  // Logits θ·φ of a chosen, a rejected and a third completion. At θ = 0 all are equally likely, and
+  // d log π/dθ = φ − mean φ = 2/15, 14/15 and −16/15: what lowers the rejected one lowers the chosen one too.
+  const features = f64([1.2, 2, 0]);
+  const reference = f64([0, 0, 0]).logSoftmax(0);
+
+  /** How the log-probabilities of chosen, rejected and third completion move. */
+  function moves(nllCoef: number): number[] {
+    const theta = leaf([0]);
+    const logprobsAt = (parameter: Tensor) => features.mul(parameter).logSoftmax(0);
+    const logprobs = logprobsAt(theta);
+    const { loss } = dpoLoss({
+      policyChosenLogprobs: logprobs.narrow(0, 0, 1),
+      policyRejectedLogprobs: logprobs.narrow(0, 1, 1),
+      refChosenLogprobs: reference.narrow(0, 0, 1),
+      refRejectedLogprobs: reference.narrow(0, 1, 1),
+      beta: 0.1,
+      variant: 'sigmoid',
+      chosenNll: logprobs.narrow(0, 0, 1).neg(),
+      nllCoef,
+    });
+    loss.sum().backward();
+    const stepped = theta.detach().sub(gradientOf(theta));
+    return logprobsAt(stepped).sub(reference).toArray() as number[];
+  }
+
+  test('both rewards fall and the margin rises: the probability goes to a third completion (T24)', () => {
+    const [chosen = NaN, rejected = NaN, third = NaN] = moves(0);
+    assert.ok(chosen < 0 && rejected < chosen && third > 0, `${chosen}, ${rejected}, ${third}`);
+  });
+  test('with the NLL term the chosen one rises', () => {
+    const [chosen = NaN] = moves(1);
+    assert.ok(chosen > 0, `${chosen}`);
+  });
+});

@@ -101,7 +101,7 @@ describe('dpoLoss', () => {
         at({ fDivergence: 'alpha_divergence', alphaDivergenceCoef });
       assert.deepEqual(alpha(1).toArray(), at({}).toArray());
       expectClose(alpha(0), at({ fDivergence: 'forward_kl' }), EXACT);
-      for (const near of [1e-9, -1e-9]) {
+      for (const near of [1e-12, -1e-12]) {
         expectClose(alpha(1 + near), at({}), { rtol: 1e-7 });
         expectClose(alpha(near), at({ fDivergence: 'forward_kl' }), { rtol: 1e-7 });
       }
