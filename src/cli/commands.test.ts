@@ -33,6 +33,14 @@ before(async () => {
     at('problems.jsonl'),
     jsonl(sums.map(({ a, b }) => ({ prompt: `${a}+${b}=`, answer: String(a + b) }))),
   );
+  writeFileSync(
+    at('preferences.jsonl'),
+    jsonl(
+      sums.map(({ a, b }) => ({
+        ...{ prompt: `${a}+${b}=`, chosen: String(a + b), rejected: String(a + b + 1) },
+      })),
+    ),
+  );
   writeFileSync(at('reward.ts'), 'export default ({ completion }) => completion.length / 4;\n');
   const made = await json([
     ...['init', '--out', model, '--characters', '0123456789+=', '--hidden-size', '16'],
@@ -201,6 +209,28 @@ describe('train, generate and eval', () => {
     const line = readFileSync(join(out, 'metrics.jsonl'), 'utf8');
     assert.match(line, /"valueLoss":\d/);
     assert.match(line, /"epochs":4/);
+  });
+
+  for (const method of ['dpo', 'kto', 'orpo', 'simpo', 'cpo']) {
+    test(`${method} trains on preferences, and measures held-out ones`, async () => {
+      const out = at(method);
+      const { metrics } = (await json([
+        ...['train', method, '--model', model, '--data', at('preferences.jsonl'), '--out', out],
+        ...['--eval-data', at('preferences.jsonl'), ...TINY, '--set', 'maxSteps=2'],
+      ])) as { metrics: Record<string, number> };
+      assert.ok(Number.isFinite(metrics['rewards/margins']), 'rewards/margins');
+      assert.ok(Number.isFinite(metrics['eval/loss']), 'eval/loss');
+      assert.ok(existsSync(join(out, 'model', 'model.safetensors')), 'the model is saved');
+    });
+  }
+
+  test('online-dpo samples its pairs', async () => {
+    const { metrics } = (await json([
+      ...['train', 'online-dpo', '--model', model, '--data', at('problems.jsonl')],
+      ...['--out', at('online'), '--set', 'steps=2', '--set', 'promptsPerStep=4'],
+      ...['--set', 'sampling.maxNewTokens=4', '--reward', at('reward.ts')],
+    ])) as { metrics: Record<string, number> };
+    assert.ok(Number.isFinite(metrics['pairsWithoutPreference']), 'pairs are judged');
   });
 
   test('an episode with an environment is trained and recorded, and evaluated alike', async () => {

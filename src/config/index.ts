@@ -1,8 +1,21 @@
 /** Settings: which exist, what they may hold, their defaults and where those come from. Knows nothing of training. */
+export { METHOD_CONFIGS } from './methods.js';
 export { SftConfig, type SftConfigInput } from './sft.js';
 export { RewardConfig, type RewardConfigInput } from './reward.js';
 export { GrpoConfig, type GrpoConfigInput } from './grpo.js';
 export { PpoConfig, type PpoConfigInput } from './ppo.js';
+export {
+  CpoConfig,
+  DpoConfig,
+  OrpoConfig,
+  SimpoConfig,
+  type CpoConfigInput,
+  type DpoConfigInput,
+  type OrpoConfigInput,
+  type SimpoConfigInput,
+} from './preferences.js';
+export { KtoConfig, type KtoConfigInput } from './kto.js';
+export { OnlineDpoConfig, type OnlineDpoConfigInput } from './onlineDpo.js';
 export {
   GRPO_PRESETS,
   grpoPreset,

@@ -30,5 +30,14 @@ export { createSftRun, type SftRunOptions } from './sftRun.js';
 export { createRewardRun, type RewardRunOptions } from './rewardRun.js';
 export { createGrpoRun, type GrpoRunOptions } from './grpoRun.js';
 export { createPpoRun, type PpoRunOptions } from './ppoRun.js';
+export {
+  createCpoRun,
+  createDpoRun,
+  createOrpoRun,
+  createSimpoRun,
+  type PreferenceRunOptions,
+} from './pairRuns.js';
+export { createKtoRun } from './ktoRun.js';
+export { createOnlineDpoRun, type OnlineDpoRunOptions } from './onlineDpoRun.js';
 export type { OnPolicyRunOptions } from './onPolicyInputs.js';
 export type { RewardLike, RunData } from './runInputs.js';

@@ -23,7 +23,10 @@ describe('batches', () => {
     const [first, other, seeded] = [epochs(), epochs({}, 'dpo'), epochs({ seed: 6 })].map((data) =>
       [data.next(), data.next(), data.next()].flat(),
     );
-    assert.deepEqual([...(first?.slice(0, 7) ?? [])].sort(), [0, 1, 2, 3, 4, 5, 6]);
+    assert.deepEqual(
+      [...(first?.slice(0, 7) ?? [])].sort((a, b) => a - b),
+      [0, 1, 2, 3, 4, 5, 6],
+    );
     assert.notDeepEqual(first, other);
     assert.notDeepEqual(first, seeded);
   });

@@ -2,6 +2,10 @@
 export { SftTrainer, type SftParts } from './sftTrainer.js';
 export { RewardTrainer, type RewardParts } from './rewardTrainer.js';
 export { GrpoTrainer } from './grpoTrainer.js';
+export { DpoTrainer, needsReferenceModel, type DpoParts } from './dpoTrainer.js';
+export type { PairMethod } from './pairObjective.js';
+export { KtoTrainer, type KtoParts } from './ktoTrainer.js';
+export { OnlineDpoTrainer, type OnlineDpoParts } from './onlineDpoTrainer.js';
 export { PpoTrainer } from './ppoTrainer.js';
 export type { PpoParts } from './ppoParts.js';
 export { needsReference, type GrpoParts } from './grpoParts.js';

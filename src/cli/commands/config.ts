@@ -11,25 +11,16 @@ export function registerConfig(program: Command, { io }: CommandContext): void {
     .description(
       'list every setting of a method: default, meaning, where the default comes from; with a preset, what it sets and from which sentence',
     )
-    .argument('<method>', 'sft, reward, grpo or ppo, or a preset of grpo: dapo, gspo, rloo, …')
+    .argument('<method>', 'sft, reward, dpo, kto, ppo, grpo, … or a preset of grpo: dapo, gspo, rloo, …')
     .option('--preset <name>', 'a preset of grpo');
   withExample(withJson(command), 'posttrain config grpo', 'posttrain config grpo --preset dapo');
   command.action(async (method: string, options: { json?: boolean; preset?: string }) => {
-    const {
-      describeConfig,
-      GRPO_PRESETS,
-      grpoPreset,
-      GrpoConfig,
-      nearestName,
-      PpoConfig,
-      RewardConfig,
-      SftConfig,
-    } = await import('../../config/index.js');
-    const schemas = { sft: SftConfig, reward: RewardConfig, grpo: GrpoConfig, ppo: PpoConfig };
+    const { describeConfig, GRPO_PRESETS, grpoPreset, METHOD_CONFIGS, nearestName } =
+      await import('../../config/index.js');
     const isPreset = method !== 'grpo' && Object.hasOwn(GRPO_PRESETS, method);
-    const schema = Object.entries(schemas).find(([name]) => name === method)?.[1];
+    const schema = Object.entries(METHOD_CONFIGS).find(([name]) => name === method)?.[1];
     if (schema === undefined && !isPreset) {
-      const names = [...Object.keys(schemas), ...Object.keys(GRPO_PRESETS)];
+      const names = [...Object.keys(METHOD_CONFIGS), ...Object.keys(GRPO_PRESETS)];
       const nearest = nearestName(method, names);
       throw new UsageError(
         `config: expected a method (${[...new Set(names)].join(', ')}), received ${JSON.stringify(method)}.${nearest === undefined ? '' : ` Did you mean ${nearest}?`}`,
@@ -44,7 +35,7 @@ export function registerConfig(program: Command, { io }: CommandContext): void {
     if (presetName !== undefined && !isPreset && method !== 'grpo') {
       throw new UsageError(`config: expected grpo with --preset, received ${method}.`);
     }
-    const rows = describeConfig(schema ?? GrpoConfig);
+    const rows = describeConfig(schema ?? METHOD_CONFIGS.grpo);
     if (presetName === undefined) {
       io.out(
         options.json === true

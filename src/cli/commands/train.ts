@@ -3,6 +3,7 @@ import { GRPO_PRESETS } from '../../config/presets.js';
 import { withExample } from '../options.js';
 import type { CommandContext } from '../program.js';
 import { readInputs, type OnPolicyOptions, type TrainOptions } from '../trainInputs.js';
+import { registerPreferences } from './trainPreferences.js';
 import { methodCommand, onPolicyCommand, readOnPolicyInputs, report } from './trainCommand.js';
 import { registerTrainReward } from './trainReward.js';
 
@@ -71,6 +72,7 @@ export function registerTrain(program: Command, context: CommandContext): void {
     const run = await createPpoRun(await readOnPolicyInputs(context, options));
     report(context, options, await run.train({ progress: context.io.stderr }));
   });
+  registerPreferences(train, context);
 }
 
 async function trainGrpo(

@@ -1,0 +1,22 @@
+/** The settings of every method by the name of its command. */
+import { GrpoConfig } from './grpo.js';
+import { KtoConfig } from './kto.js';
+import { OnlineDpoConfig } from './onlineDpo.js';
+import { PpoConfig } from './ppo.js';
+import { CpoConfig, DpoConfig, OrpoConfig, SimpoConfig } from './preferences.js';
+import { RewardConfig } from './reward.js';
+import { SftConfig } from './sft.js';
+
+/** What `posttrain config <method>` lists. */
+export const METHOD_CONFIGS = {
+  sft: SftConfig,
+  reward: RewardConfig,
+  dpo: DpoConfig,
+  kto: KtoConfig,
+  orpo: OrpoConfig,
+  simpo: SimpoConfig,
+  cpo: CpoConfig,
+  'online-dpo': OnlineDpoConfig,
+  ppo: PpoConfig,
+  grpo: GrpoConfig,
+} as const;

@@ -1,0 +1,59 @@
+import { resolve } from 'node:path';
+import { KtoConfig, parseConfig, type KtoConfigInput } from '../config/index.js';
+import { tokenizeUnpaired, validateRows } from '../data/index.js';
+import { loadModel } from '../models/index.js';
+import { loadTokenizer } from '../tokenizers/index.js';
+import { KtoTrainer } from '../trainers/index.js';
+import type { PreferenceRunOptions } from './pairRuns.js';
+import { describePreferences } from './preferenceReport.js';
+import { buildOptimizer, findStart, openDirectory, Run } from './run.js';
+import { deviceOf, readRunData, requireSameData, settingsOf, type RunData } from './runInputs.js';
+
+/**
+ * A KTO run, ready to `train`. Rows are `{prompt, completion, label}`; of a preference row the chosen completion is a
+ * desirable row and the rejected one an undesirable one. Data and settings are checked before anything is written.
+ *
+ * @throws ConfigError, DataError, CheckpointError or IoError with what was expected and received
+ */
+export async function createKtoRun(
+  options: PreferenceRunOptions<KtoConfigInput>,
+): Promise<Run<KtoTrainer, KtoConfig>> {
+  const { model: folder, out, progress = process.stderr } = options;
+  const start = await findStart('kto', options);
+  const config = parseConfig(KtoConfig, settingsOf(options.config, start.record, 'createKtoRun'));
+  const tokenizer = await loadTokenizer(start.modelFolder);
+  const read = async (from: RunData, word: string) => {
+    const { rows, record } = await readRunData(from);
+    const format = validateRows(rows, ['unpaired-preference', 'preference']);
+    const { examples, report } = tokenizeUnpaired(rows, tokenizer, config);
+    progress?.write(
+      `${word}: ${rows.length} ${format.name} rows; ${describePreferences(report)}\n`,
+    );
+    return { examples, record };
+  };
+  const data = await read(options.data, 'Data');
+  if (start.record) requireSameData(start.record, data.record);
+  const held =
+    options.evalData === undefined ? undefined : await read(options.evalData, 'Evaluation data');
+
+  const placed = { dtype: config.dtype, device: deviceOf(config.device) };
+  const policy = await loadModel(start.modelFolder, placed);
+  const reference = (await loadModel(folder, placed)).freeze();
+  const optimizer = buildOptimizer(policy, config);
+  const trainer = new KtoTrainer(
+    {
+      ...{ policy, reference, optimizer },
+      examples: data.examples,
+      evalExamples: held?.examples,
+    },
+    config,
+  );
+  const inputs = { model: resolve(folder), data: data.record, evalData: held?.record ?? null };
+  const opened = await openDirectory(out, start, { method: 'kto', config, inputs }, trainer);
+  return new Run({
+    ...opened,
+    ...{ trainer, config, model: policy, tokenizer },
+    disposeOthers: () => reference.dispose(),
+    evaluate: held && (() => Promise.resolve(trainer.evaluate())),
+  });
+}

@@ -1,0 +1,125 @@
+/** Runs that learn from pairs of completions: DPO, ORPO, SimPO, CPO. They differ in settings and objective. */
+import { resolve } from 'node:path';
+import {
+  CpoConfig,
+  DpoConfig,
+  OrpoConfig,
+  parseConfig,
+  SimpoConfig,
+  type ConfigSource,
+  type CpoConfigInput,
+  type DpoConfigInput,
+  type OrpoConfigInput,
+  type SimpoConfigInput,
+} from '../config/index.js';
+import { tokenizePreferences, validateRows } from '../data/index.js';
+import { loadModel } from '../models/index.js';
+import { loadTokenizer } from '../tokenizers/index.js';
+import { DpoTrainer, needsReferenceModel, type PairMethod } from '../trainers/index.js';
+import { describePreferences } from './preferenceReport.js';
+import type { ProgressStream } from './progress.js';
+import { buildOptimizer, findStart, openDirectory, Run } from './run.js';
+import { deviceOf, readRunData, requireSameData, settingsOf, type RunData } from './runInputs.js';
+
+/** What a run on preferences is created from. */
+export interface PreferenceRunOptions<ConfigInput> {
+  /** Folder of the model to train, with its tokenizer. It is the reference too, where the method has one. */
+  readonly model: string;
+  /** Rows `{prompt?, chosen, rejected}`: a file, several, or objects. */
+  readonly data: RunData;
+  /** Held-out rows of the same kind (see `evalEvery`). */
+  readonly evalData?: RunData | undefined;
+  /** The run directory; must be new, unless the run is resumed. */
+  readonly out: string;
+  readonly config?: ConfigInput | ConfigSource | undefined;
+  /** Goes on with the run in `out`. */
+  readonly resume?: boolean | undefined;
+  /** Where it is told what was read; null tells nothing. Standard error unless set. */
+  readonly progress?: ProgressStream | null | undefined;
+}
+
+/**
+ * A DPO run, ready to `train`. Data and settings are checked before anything is written.
+ *
+ * @throws ConfigError, DataError, CheckpointError or IoError with what was expected and received
+ */
+export function createDpoRun(
+  options: PreferenceRunOptions<DpoConfigInput>,
+): Promise<Run<DpoTrainer, DpoConfig>> {
+  return createPairRun(options, 'dpo', (source) => {
+    const config = parseConfig(DpoConfig, source);
+    return { method: 'dpo', config };
+  });
+}
+
+/** An ORPO run, ready to `train`: fine-tuning and preferences at once, without a reference. @throws as `createDpoRun` */
+export function createOrpoRun(
+  options: PreferenceRunOptions<OrpoConfigInput>,
+): Promise<Run<DpoTrainer, OrpoConfig>> {
+  return createPairRun(options, 'orpo', (source) => {
+    const config = parseConfig(OrpoConfig, source);
+    return { method: 'orpo', config };
+  });
+}
+
+/** A SimPO run, ready to `train`: mean log-probabilities with a margin, without a reference. @throws as `createDpoRun` */
+export function createSimpoRun(
+  options: PreferenceRunOptions<SimpoConfigInput>,
+): Promise<Run<DpoTrainer, SimpoConfig>> {
+  return createPairRun(options, 'simpo', (source) => {
+    const config = parseConfig(SimpoConfig, source);
+    return { method: 'simpo', config };
+  });
+}
+
+/** A CPO run, ready to `train`: DPO with a uniform reference, and likelihood. @throws as `createDpoRun` */
+export function createCpoRun(
+  options: PreferenceRunOptions<CpoConfigInput>,
+): Promise<Run<DpoTrainer, CpoConfig>> {
+  return createPairRun(options, 'cpo', (source) => {
+    const config = parseConfig(CpoConfig, source);
+    return { method: 'cpo', config };
+  });
+}
+
+async function createPairRun<Method extends PairMethod>(
+  options: PreferenceRunOptions<object>,
+  name: string,
+  methodOf: (source: ConfigSource) => Method,
+): Promise<Run<DpoTrainer, Method['config']>> {
+  const { model: folder, out, progress = process.stderr } = options;
+  const start = await findStart(name, options);
+  const objective = methodOf(settingsOf(options.config, start.record, `create ${name} run`));
+  const config: Method['config'] = objective.config;
+  const tokenizer = await loadTokenizer(start.modelFolder);
+  const read = async (from: RunData, word: string) => {
+    const { rows, record } = await readRunData(from);
+    validateRows(rows, ['preference']);
+    const { pairs, report } = tokenizePreferences(rows, tokenizer, config);
+    progress?.write(`${word}: ${rows.length} preference rows; ${describePreferences(report)}\n`);
+    return { pairs, record };
+  };
+  const data = await read(options.data, 'Data');
+  if (start.record) requireSameData(start.record, data.record);
+  const held =
+    options.evalData === undefined ? undefined : await read(options.evalData, 'Evaluation data');
+
+  const placed = { dtype: config.dtype, device: deviceOf(config.device) };
+  const policy = await loadModel(start.modelFolder, placed);
+  const reference = needsReferenceModel(objective)
+    ? (await loadModel(folder, placed)).freeze()
+    : null;
+  const optimizer = buildOptimizer(policy, config);
+  const { pairs } = data;
+  const parts = { policy, reference, optimizer, pairs, evalPairs: held?.pairs };
+  const trainer = new DpoTrainer(parts, objective);
+  if (trainer.isPrecomputed) reference?.dispose();
+  const inputs = { model: resolve(folder), data: data.record, evalData: held?.record ?? null };
+  const opened = await openDirectory(out, start, { method: name, config, inputs }, trainer);
+  return new Run({
+    ...opened,
+    ...{ trainer, config, model: policy, tokenizer },
+    disposeOthers: () => reference?.dispose(),
+    evaluate: held && (() => Promise.resolve(trainer.evaluate())),
+  });
+}

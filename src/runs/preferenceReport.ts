@@ -1,0 +1,29 @@
+/** What is told of rows of judged completions when a run begins. */
+import type { PreferenceFault, PreferenceReport, UnpairedReport } from '../data/index.js';
+
+const FAULTS: Readonly<Record<PreferenceFault, string>> = {
+  equal: 'with equal completions',
+  empty: 'with an empty completion',
+  tooLong: 'longer than maxLength',
+  margin: 'with a margin that is no number',
+  noPrompt: 'without anything to begin with',
+  comparison: 'of a comparison with other prompts',
+};
+
+/** `120 pairs, 4,096 tokens, 3 left out: longer than maxLength`. */
+export function describePreferences(report: PreferenceReport | UnpairedReport): string {
+  const { examples, tokens, boundaryMerges, withoutEos, faults } = report;
+  const kind =
+    'desirable' in report
+      ? `${examples} completions (${report.desirable} desirable)`
+      : `${examples} pairs of ${report.comparisons} comparisons`;
+  const remarks: [number, string][] = [
+    [boundaryMerges, 'tokenized apart at the end of the prompt'],
+    [withoutEos, 'completions without an end token'],
+    ...(Object.entries(faults) as [PreferenceFault, number][]).map(
+      ([fault, count]): [number, string] => [count, `left out ${FAULTS[fault]}`],
+    ),
+  ];
+  const found = remarks.filter(([count]) => count > 0).map(([count, what]) => `${count} ${what}`);
+  return [kind, `${tokens} tokens`, ...found].join(', ');
+}

@@ -1,0 +1,186 @@
+import assert from 'node:assert/strict';
+import { createHash } from 'node:crypto';
+import { existsSync, mkdtempSync, readFileSync, rmSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { after, before, describe, test } from 'node:test';
+import { saveSmallModel } from '../../test/runs/smallModel.js';
+import { configFromObject } from '../config/index.js';
+import { DataError, CheckpointError, ConfigError } from '../errors/index.js';
+import {
+  createCpoRun,
+  createDpoRun,
+  createKtoRun,
+  createOnlineDpoRun,
+  createOrpoRun,
+  createSimpoRun,
+  type PreferenceRunOptions,
+  type RunResult,
+  type TrainOptions,
+} from './index.js';
+
+const root = mkdtempSync(join(tmpdir(), 'posttrain-preference-runs-'));
+const model = join(root, 'model');
+before(() => saveSmallModel(model, { seed: 4 }));
+after(() => rmSync(root, { recursive: true }));
+let folders = 0;
+const newPath = (): string => join(root, `run${folders++}`);
+
+/** The right sum is chosen; the wrong one has a digit more. */
+const pairs = Array.from({ length: 13 }, (_, i) => ({
+  prompt: `${i}+${i}=`,
+  chosen: `${2 * i}`,
+  rejected: `${2 * i + 1}0`,
+}));
+
+interface Runnable {
+  readonly directory: string;
+  readonly trainer: { readonly step: number };
+  train(options: TrainOptions): Promise<RunResult>;
+  dispose(): void;
+}
+type Options = PreferenceRunOptions<never>;
+const METHODS: Record<string, (options: Options) => Promise<Runnable>> = {
+  dpo: createDpoRun,
+  kto: createKtoRun,
+  orpo: createOrpoRun,
+  simpo: createSimpoRun,
+  cpo: createCpoRun,
+  'online-dpo': ({ data, ...options }) =>
+    createOnlineDpoRun({
+      ...options,
+      data: (data as typeof pairs).map(({ prompt, chosen }) => ({ prompt, answer: chosen })),
+      rewards: [({ completion }) => Number(`0x${completion.replaceAll(/[+=]/g, 'f')}0`)],
+    }),
+};
+
+function options(method: string, config: object = {}, more: Partial<Options> = {}): Options {
+  const length =
+    method === 'online-dpo'
+      ? { steps: 4, promptsPerStep: 6, sampling: { maxNewTokens: 4 } }
+      : { maxSteps: 4, batchSize: 5 };
+  return {
+    ...{ model, data: pairs, out: newPath(), progress: null },
+    config: configFromObject(
+      {
+        ...{ ...length, learningRate: 1e-2, warmupSteps: 0, checkpointEvery: 2, seed: 3 },
+        ...config,
+      },
+      'test',
+    ),
+    ...more,
+  };
+}
+
+async function trained(method: string, given: Options): Promise<RunResult> {
+  const run = await (METHODS[method] ?? assert.fail(method))(given);
+  try {
+    return await run.train({ progress: null });
+  } finally {
+    run.dispose();
+  }
+}
+
+const weightsOf = (out: string): string =>
+  createHash('sha256')
+    .update(readFileSync(join(out, 'model', 'model.safetensors')))
+    .digest('hex');
+
+const RESUMED: [method: string, config: object][] = [
+  ['dpo', {}],
+  ['dpo', { reference: 'precomputed' }],
+  ['dpo', { referenceEvery: 1, referenceMix: 0.5 }],
+  ['dpo', { losses: { bco_pair: 1, aot: 1 }, rewardShift: 'runningMean', nllCoef: 0.1 }],
+  ['dpo', { referenceFree: true }],
+  ...['kto', 'orpo', 'simpo', 'cpo', 'online-dpo'].map((name): [string, object] => [name, {}]),
+];
+
+describe('stopped and resumed ends with the same bits', () => {
+  for (const [method, config] of RESUMED) {
+    test(`${method} ${JSON.stringify(config)}`, async () => {
+      const whole = options(method, config);
+      const { metrics } = await trained(method, whole);
+      assert.ok(Number.isFinite(metrics['loss']), 'the last step has a loss');
+      const parts = options(method, config);
+      const stop = new AbortController();
+      const create = METHODS[method] ?? assert.fail(method);
+      const first = await create(parts);
+      await first.train({
+        progress: null,
+        signal: stop.signal,
+        onStep: (step) => {
+          if (step === 2) stop.abort();
+          return undefined;
+        },
+      });
+      first.dispose();
+      const second = await create({ ...parts, config: undefined, resume: true });
+      assert.equal(second.trainer.step, 2);
+      await second.train({ progress: null });
+      second.dispose();
+      assert.equal(weightsOf(parts.out), weightsOf(whole.out));
+    });
+  }
+});
+
+describe('a run on preferences', () => {
+  for (const method of ['dpo', 'kto', 'orpo', 'simpo', 'cpo']) {
+    test(`measures held-out rows (${method})`, async () => {
+      const { metrics } = await trained(
+        method,
+        options(method, {}, { evalData: pairs.slice(0, 5) }),
+      );
+      assert.ok(Number.isFinite(metrics['eval/loss']), 'eval/loss');
+      assert.ok(Number.isFinite(metrics['eval/rewards/margins']), 'eval/rewards/margins');
+    });
+  }
+
+  test('says what it read, left-out rows by their faults', async () => {
+    const told: string[] = [];
+    const data = [...pairs, { prompt: '1+1=', chosen: '2', rejected: '2' }];
+    const progress = { write: (text: string) => told.push(text) };
+    await trained('dpo', options('dpo', { faulty: 'skip' }, { data, progress }));
+    assert.match(
+      told.join(''),
+      /^Data: 14 preference rows; 13 pairs of 13 comparisons, \d+ tokens, 1 left out with equal completions$/m,
+    );
+    told.length = 0;
+    await trained('kto', options('kto', {}, { progress }));
+    assert.match(told.join(''), /^Data: 13 preference rows; 26 completions \(13 desirable\), /m);
+  });
+
+  test('with a fault stops at its row before anything is written', async () => {
+    const data = [...pairs, { prompt: '1+1=', chosen: '2', rejected: '2' }];
+    const given = options('dpo', {}, { data });
+    await assert.rejects(trained('dpo', given), (error) => {
+      assert.ok(error instanceof DataError, String(error));
+      assert.match(error.message, /<memory>:14/);
+      return true;
+    });
+    assert.ok(!existsSync(given.out), 'nothing was written');
+  });
+
+  test('takes KTO rows of one completion', async () => {
+    const data = pairs.flatMap(({ prompt, chosen, rejected }) => [
+      { prompt, completion: chosen, label: true },
+      { prompt, completion: rejected, label: false },
+    ]);
+    const { metrics } = await trained('kto', options('kto', {}, { data }));
+    assert.ok(Number.isFinite(metrics['kl']), 'it is KTO');
+    await assert.rejects(trained('dpo', options('dpo', {}, { data })), DataError);
+  });
+
+  test('refuses to resume as another method or on other data', async () => {
+    const given = options('dpo');
+    await trained('dpo', given);
+    await assert.rejects(trained('simpo', { ...given, resume: true }), CheckpointError);
+    await assert.rejects(
+      trained('dpo', { ...given, data: pairs.slice(1), resume: true }),
+      CheckpointError,
+    );
+  });
+
+  test('refuses a setting that does not exist', async () => {
+    await assert.rejects(trained('orpo', options('orpo', { gamma: 1 })), ConfigError);
+  });
+});

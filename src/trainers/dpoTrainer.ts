@@ -1,0 +1,234 @@
+/** Direct Preference Optimization, and what learns from pairs without a reference: ORPO, SimPO, CPO. */
+import type { PreferenceExample } from '../data/index.js';
+import { ConfigError, DataError, ValueRangeError } from '../errors/index.js';
+import type { Decoder } from '../models/index.js';
+import type { AdamW } from '../optim/index.js';
+import { noGrad, type Tensor } from '../torch/index.js';
+import { DataEpochs } from './dataEpochs.js';
+import { takeOptimizerStep } from './optimizerStep.js';
+import { couplesPairs, pairLosses, type PairMethod } from './pairObjective.js';
+import {
+  backwardPairs,
+  countPairTokens,
+  measurePairs,
+  referencePass,
+  type Pair,
+} from './pairPass.js';
+import { RunningMoments } from './runningMoments.js';
+import {
+  checkParameters,
+  copyParameters,
+  nestedState,
+  withoutPrefix,
+  withPrefix,
+  type SavedState,
+} from './savedState.js';
+import type { StepReport, Trainer } from './trainer.js';
+
+/** What DPO acts on, built before. */
+export interface DpoParts {
+  readonly policy: Decoder;
+  /** Frozen, and another object than the policy; null for methods without a reference. */
+  readonly reference: Decoder | null;
+  readonly optimizer: AdamW;
+  readonly pairs: readonly PreferenceExample[];
+  /** Held-out pairs, for `evaluate`. */
+  readonly evalPairs?: readonly PreferenceExample[] | undefined;
+}
+
+/**
+ * Makes the chosen completion of every pair more likely than the rejected one, measured against a frozen reference:
+ *
+ *     L = −mean over pairs of log σ(β·(log π(y_w|x)/π_ref(y_w|x) − log π(y_l|x)/π_ref(y_l|x)))
+ *
+ * and the other objectives of `pairLosses`. Log-probabilities are sums over the completion, its end token included.
+ *
+ * Source: Rafailov et al. 2023, arXiv:2305.18290, Eq. 7. Departures and metrics: docs/algorithms/preferences.md.
+ */
+export class DpoTrainer implements Trainer {
+  readonly method: PairMethod['method'];
+  private readonly parts: DpoParts;
+  private readonly objective: PairMethod;
+  private readonly parameters: readonly Tensor[];
+  private readonly pairs: readonly Pair[];
+  private readonly evalPairs: readonly Pair[];
+  /** Whether pairs bring their reference, which is then needed no more. */
+  readonly isPrecomputed: boolean;
+  private shift = new RunningMoments();
+  private readonly data: DataEpochs;
+
+  /**
+   * @throws ConfigError where the loss lacks its reference; DataError for a pair that is longer than the model's
+   *   positions
+   */
+  constructor(parts: DpoParts, objective: PairMethod) {
+    const { policy, reference } = parts;
+    const { config, method } = objective;
+    checkReference(parts, objective);
+    this.method = method;
+    this.parts = parts;
+    this.objective = objective;
+    this.isPrecomputed = method === 'dpo' && config.reference === 'precomputed';
+    const toPairs = (examples: readonly PreferenceExample[]): Pair[] => {
+      const pairs = examples.map((example) => toPair(example, policy.config.maxPositionEmbeddings));
+      if (!this.isPrecomputed || !reference) return pairs;
+      const found = referencePass(reference, pairs, config);
+      return pairs.map((pair, index) => ({ ...pair, refLogprobs: found[index] }));
+    };
+    this.pairs = toPairs(parts.pairs);
+    this.evalPairs = toPairs(parts.evalPairs ?? []);
+    this.parameters = policy.parameters();
+    this.data = new DataEpochs('DpoTrainer', method, this.pairs.length, config);
+  }
+
+  get step(): number {
+    return this.data.step;
+  }
+
+  get totalSteps(): number {
+    return this.data.totalSteps;
+  }
+
+  /** One optimizer step on the next batch of pairs. */
+  trainStep(): Promise<StepReport> {
+    return new Promise((resolve) => resolve(this.trainNext()));
+  }
+
+  private trainNext(): StepReport {
+    const batch = this.data.next().map((index) => this.pairs[index] as Pair);
+    const report = this.update(batch);
+    this.shift.add([report['rewards/chosen'] ?? 0, report['rewards/rejected'] ?? 0]);
+    this.data.advance();
+    this.moveReference();
+    const metrics = { ...report, tokens: countPairTokens(batch), epoch: this.data.epoch };
+    return { metrics, samples: [], warnings: [] };
+  }
+
+  private update(batch: readonly Pair[]): Record<string, number> {
+    const { optimizer } = this.parts;
+    const { learningRate: base, warmupSteps, schedule, maxGradNorm } = this.objective.config;
+    try {
+      const sums = backwardPairs(this.models, batch, this.lossOf, this.passing);
+      const taken = takeOptimizerStep(`DpoTrainer: step ${this.step}`, optimizer, this.parameters, {
+        loss: sums.get('loss'),
+        update: this.step,
+        maxGradNorm,
+        schedule: { ...schedule, base, warmupSteps, totalSteps: this.totalSteps },
+      });
+      return { ...sums.means(1), ...taken };
+    } finally {
+      optimizer.zeroGrad();
+    }
+  }
+
+  private get models() {
+    const { policy, reference } = this.parts;
+    return { policy, reference: this.isPrecomputed ? null : reference };
+  }
+
+  private get passing() {
+    const { method, config } = this.objective;
+    const isCoupled = method === 'dpo' && couplesPairs(config);
+    return { microBatchTokens: config.microBatchTokens, isCoupled };
+  }
+
+  private readonly lossOf = (logprobs: Parameters<typeof pairLosses>[1]) =>
+    pairLosses(this.objective, logprobs, this.rewardShift);
+
+  /** δ of bco_pair: the mean of all implicit rewards so far. */
+  private get rewardShift(): number {
+    const { method, config } = this.objective;
+    return method === 'dpo' && config.rewardShift === 'runningMean' ? this.shift.mean : 0;
+  }
+
+  /**
+   * The metrics of a step for the held-out pairs, under the present weights.
+   *
+   * @throws ValueRangeError where there are none
+   */
+  evaluate(): Record<string, number> {
+    if (this.evalPairs.length === 0) {
+      throw new ValueRangeError(
+        'DpoTrainer: expected at least one held-out pair to evaluate, received none.',
+      );
+    }
+    return measurePairs(this.models, this.evalPairs, this.lossOf, this.passing).means(1);
+  }
+
+  /** TR-DPO: π_ref becomes α·π + (1 − α)·π_ref, weight by weight. */
+  private moveReference(): void {
+    const { method, config } = this.objective;
+    const { policy, reference } = this.parts;
+    if (method !== 'dpo' || config.referenceEvery === null || !reference) return;
+    if (this.step % config.referenceEvery !== 0) return;
+    const from = policy.namedParameters();
+    noGrad(() => {
+      for (const [name, parameter] of reference.namedParameters()) {
+        const target = from.get(name);
+        if (target)
+          parameter.mul_(1 - config.referenceMix).add_(target, { alpha: config.referenceMix });
+      }
+    });
+  }
+
+  /** The weights of a reference that moves: others are loaded from where they came from. */
+  private get movingReference(): ReadonlyMap<string, Tensor> | undefined {
+    const { method, config } = this.objective;
+    const moves = method === 'dpo' && config.referenceEvery !== null;
+    return moves ? this.parts.reference?.namedParameters() : undefined;
+  }
+
+  state(): Record<string, unknown> {
+    return { ...this.data.state(), shift: this.shift.state() };
+  }
+
+  tensors(): Map<string, Tensor> {
+    const reference = withPrefix('reference.', this.movingReference);
+    return new Map([...this.parts.optimizer.stateTensors(), ...reference]);
+  }
+
+  restore(state: SavedState, tensors: ReadonlyMap<string, Tensor>): void {
+    // Everything is read before anything is changed.
+    const restoreData = this.data.restorer(state);
+    const shift = new RunningMoments();
+    shift.restore('DpoTrainer', nestedState('DpoTrainer', state, 'shift'));
+    const moving = this.movingReference;
+    const { named, others } = withoutPrefix('reference.', tensors);
+    if (moving) checkParameters(named, moving);
+    this.parts.optimizer.loadState(others);
+    if (moving) copyParameters(named, moving);
+    restoreData();
+    this.shift = shift;
+  }
+}
+
+/** Whether a method compares with a reference. */
+export function needsReferenceModel({ method, config }: PairMethod): boolean {
+  return method === 'dpo' && !config.referenceFree;
+}
+
+function checkReference({ policy, reference }: DpoParts, objective: PairMethod): void {
+  const isNeeded = needsReferenceModel(objective);
+  if (isNeeded && reference !== null && reference !== policy) return;
+  if (!isNeeded && reference === null) return;
+  const received = reference === null ? 'none' : reference === policy ? 'the policy itself' : 'one';
+  throw new ConfigError(
+    `DpoTrainer: expected ${isNeeded ? 'a reference model of its own' : `no reference model for ${objective.method === 'dpo' ? 'referenceFree' : objective.method}`}, received ${received}.`,
+    isNeeded ? { hint: 'Load the starting model a second time.' } : {},
+  );
+}
+
+function toPair(example: PreferenceExample, maxPositionEmbeddings: number): Pair {
+  const { promptIds, chosenIds, rejectedIds, row } = example;
+  const length = promptIds.length + Math.max(chosenIds.length, rejectedIds.length);
+  if (length > maxPositionEmbeddings) {
+    throw new DataError(
+      `DpoTrainer: expected pairs of at most ${maxPositionEmbeddings} tokens, the model's positions, but that of ${row.file}:${row.line} has ${length}.`,
+      { hint: 'Lower maxLength.' },
+    );
+  }
+  return {
+    chosen: { promptIds, completionIds: chosenIds },
+    rejected: { promptIds, completionIds: rejectedIds },
+  };
+}

@@ -1,0 +1,266 @@
+/** Kahneman–Tversky Optimization: from completions that are good or bad by themselves. */
+import { ktoLoss, sequenceLogprob } from '../algorithms/index.js';
+import type { KtoConfig } from '../config/index.js';
+import type { UnpairedExample } from '../data/index.js';
+import { ConfigError, DataError, ValueRangeError } from '../errors/index.js';
+import {
+  backwardTokenLogprobs,
+  tokenLogprobs,
+  type Decoder,
+  type TokenLogprobs,
+} from '../models/index.js';
+import type { AdamW } from '../optim/index.js';
+import { noGrad, tensor, tidy, type Tensor } from '../torch/index.js';
+import { DataEpochs } from './dataEpochs.js';
+import { StatSums, takeOptimizerStep } from './optimizerStep.js';
+import type { SavedState } from './savedState.js';
+import {
+  collate,
+  completionMask,
+  logprobPass,
+  microBatches,
+  type TokenRow,
+  type TokenTensors,
+} from './tokenRows.js';
+import type { StepReport, Trainer } from './trainer.js';
+
+/** What KTO acts on, built before. */
+export interface KtoParts {
+  readonly policy: Decoder;
+  /** Frozen, and another object than the policy. */
+  readonly reference: Decoder;
+  readonly optimizer: AdamW;
+  readonly examples: readonly UnpairedExample[];
+  /** Held-out examples, for `evaluate`. */
+  readonly evalExamples?: readonly UnpairedExample[] | undefined;
+}
+
+interface KtoRow extends TokenRow {
+  readonly label: boolean;
+}
+
+/** What is summed over the rows of a step, and divided by how many rows of its kind there are. */
+const BY_LABEL = [
+  ['rewards', 'chosen', true],
+  ['rewards', 'rejected', false],
+  ['logprobs', 'chosen', true],
+  ['logprobs', 'rejected', false],
+] as const;
+
+/**
+ * Desirable completions should gain on the reference more than the policy does on average, undesirable ones less:
+ *
+ *     r = β·log(π/π_ref)      L = mean of λ_D·(1 − σ(r − β·z)) over desirable, λ_U·(1 − σ(β·z − r)) over undesirable rows
+ *
+ * z is an estimate of KL(π ‖ π_ref), shared by the step: the mean log-ratio of prompts with the completion of the next
+ * row in the batch, at least 0, and a constant.
+ *
+ * Source: Ethayarajh et al. 2024, arXiv:2402.01306, §4.1. Metrics: docs/algorithms/preferences.md.
+ */
+export class KtoTrainer implements Trainer {
+  readonly method = 'kto';
+  private readonly parts: KtoParts;
+  private readonly config: KtoConfig;
+  private readonly parameters: readonly Tensor[];
+  private readonly rows: readonly KtoRow[];
+  private readonly evalRows: readonly KtoRow[];
+  private readonly data: DataEpochs;
+
+  /** @throws ConfigError where the reference is the policy; DataError for a row longer than the model's positions */
+  constructor(parts: KtoParts, config: KtoConfig) {
+    if (parts.reference === parts.policy) {
+      throw new ConfigError(
+        'KtoTrainer: expected a reference model of its own, received the policy itself.',
+        { hint: 'Load the starting model a second time.' },
+      );
+    }
+    this.parts = parts;
+    this.config = config;
+    const { maxPositionEmbeddings } = parts.policy.config;
+    this.rows = parts.examples.map((example) => toRow(example, maxPositionEmbeddings));
+    this.evalRows = (parts.evalExamples ?? []).map((row) => toRow(row, maxPositionEmbeddings));
+    this.parameters = parts.policy.parameters();
+    this.data = new DataEpochs('KtoTrainer', this.method, this.rows.length, config);
+  }
+
+  get step(): number {
+    return this.data.step;
+  }
+
+  get totalSteps(): number {
+    return this.data.totalSteps;
+  }
+
+  /** One optimizer step on the next batch of rows. */
+  trainStep(): Promise<StepReport> {
+    return new Promise((resolve) => resolve(this.trainNext()));
+  }
+
+  private trainNext(): StepReport {
+    const batch = this.data.next().map((index) => this.rows[index] as KtoRow);
+    const report = this.update(batch);
+    this.data.advance();
+    const tokens = batch.reduce(
+      (sum, row) => sum + row.promptIds.length + row.completionIds.length,
+      0,
+    );
+    return { metrics: { ...report, tokens, epoch: this.data.epoch }, samples: [], warnings: [] };
+  }
+
+  private update(batch: readonly KtoRow[]): Record<string, number> {
+    const { optimizer, policy } = this.parts;
+    const { learningRate: base, warmupSteps, schedule, maxGradNorm } = this.config;
+    try {
+      const klLogratios = this.mismatchedLogratios(batch);
+      const sums = new StatSums();
+      this.forEachMicroBatch(batch, klLogratios, (input, lossOf) =>
+        sums.add(backwardTokenLogprobs(policy, input, lossOf)),
+      );
+      const taken = takeOptimizerStep(`KtoTrainer: step ${this.step}`, optimizer, this.parameters, {
+        loss: sums.get('loss'),
+        update: this.step,
+        maxGradNorm,
+        schedule: { ...schedule, base, warmupSteps, totalSteps: this.totalSteps },
+      });
+      return { ...readMetrics(sums, batch, klLogratios), ...taken };
+    } finally {
+      optimizer.zeroGrad();
+    }
+  }
+
+  /**
+   * The metrics of a step for the held-out rows, under the present weights.
+   *
+   * @throws ValueRangeError where there are fewer than two: the KL needs two
+   */
+  evaluate(): Record<string, number> {
+    const rows = this.evalRows;
+    if (rows.length < 2) {
+      throw new ValueRangeError(
+        `KtoTrainer: expected at least two held-out rows to evaluate, received ${rows.length}.`,
+      );
+    }
+    const klLogratios = this.mismatchedLogratios(rows);
+    const sums = new StatSums();
+    this.forEachMicroBatch(rows, klLogratios, (input, lossOf) =>
+      sums.add(noGrad(() => lossOf(tokenLogprobs(this.parts.policy, input)))),
+    );
+    return readMetrics(sums, rows, klLogratios);
+  }
+
+  /** log π/π_ref of every prompt with the completion of the next row, nats. */
+  private mismatchedLogratios(rows: readonly KtoRow[]): number[] {
+    const { policy, reference } = this.parts;
+    const { maxPositionEmbeddings } = policy.config;
+    const mismatched = rows.map(({ promptIds }, index): TokenRow => {
+      const { completionIds } = rows[(index + 1) % rows.length] as KtoRow;
+      // A long prompt with a long completion of another row may be more than the model has positions for.
+      return {
+        promptIds,
+        completionIds: completionIds.slice(0, maxPositionEmbeddings - promptIds.length),
+      };
+    });
+    const pass = { maxTokens: this.config.microBatchTokens, temperature: 1 };
+    const [ofPolicy, ofReference] = [policy, reference].map((model) =>
+      logprobPass(model, mismatched, pass).map((row) => row.reduce((sum, value) => sum + value, 0)),
+    );
+    return mismatched.map((_, index) => (ofPolicy?.[index] ?? 0) - (ofReference?.[index] ?? 0));
+  }
+
+  private forEachMicroBatch(
+    rows: readonly KtoRow[],
+    klLogratios: readonly number[],
+    visit: (
+      batch: TokenTensors,
+      lossOf: (scored: TokenLogprobs) => { loss: Tensor } & Record<string, Tensor>,
+    ) => void,
+  ): void {
+    const { policy, reference } = this.parts;
+    const { beta, desirableWeight, undesirableWeight } = this.config;
+    for (const indices of microBatches(rows, this.config.microBatchTokens)) {
+      tidy(() => {
+        const part = indices.map((index) => rows[index] as KtoRow);
+        const batch = collate(part, policy.device);
+        const sumsOf = ({ logprobs }: TokenLogprobs): Tensor => {
+          const mask = completionMask(part, logprobs.size(1), () => true, logprobs.device);
+          return sequenceLogprob({ logprobs, mask });
+        };
+        const refLogprobs = noGrad(() => sumsOf(tokenLogprobs(reference, batch)));
+        visit(batch, (scored) => {
+          const policyLogprobs = sumsOf(scored);
+          const { dtype, device } = policyLogprobs;
+          const labels = tensor(
+            Float64Array.from(part, ({ label }) => (label ? 1 : 0)),
+            {
+              dtype,
+              device,
+            },
+          );
+          const { loss, rewards } = ktoLoss({
+            ...{ policyLogprobs, refLogprobs, labels, beta, desirableWeight, undesirableWeight },
+            klLogratios: tensor(Float64Array.from(klLogratios), { dtype, device }),
+          });
+          const streams = { rewards, logprobs: policyLogprobs.detach() }; // metrics
+          const ofKind = { true: labels, false: labels.neg().add(1) };
+          const stats = BY_LABEL.map(([stream, side, label]): [string, Tensor] => [
+            `${stream}/${side}`,
+            streams[stream].mul(ofKind[`${label}`]).sum(),
+          ]);
+          return { loss: loss.sum().div(rows.length), ...Object.fromEntries(stats) };
+        });
+      });
+    }
+  }
+
+  state(): Record<string, unknown> {
+    return this.data.state();
+  }
+
+  tensors(): Map<string, Tensor> {
+    return this.parts.optimizer.stateTensors();
+  }
+
+  restore(state: SavedState, tensors: ReadonlyMap<string, Tensor>): void {
+    // Everything is read before anything is changed.
+    const restoreData = this.data.restorer(state);
+    this.parts.optimizer.loadState(tensors);
+    restoreData();
+  }
+}
+
+/** Means over rows of their kind; a batch that has none of a kind has no number of it. */
+function readMetrics(
+  sums: StatSums,
+  rows: readonly KtoRow[],
+  klLogratios: readonly number[],
+): Record<string, number> {
+  const desirable = rows.filter(({ label }) => label).length;
+  const counts = { true: desirable, false: rows.length - desirable };
+  const means = BY_LABEL.flatMap(([stream, side, label]) => {
+    const count = counts[`${label}`];
+    const name = `${stream}/${side}`;
+    return count === 0 ? [] : [[name, sums.get(name) / count] as [string, number]];
+  });
+  const metrics: Record<string, number> = Object.fromEntries(means);
+  const [chosen, rejected] = [metrics['rewards/chosen'], metrics['rewards/rejected']];
+  const kl = klLogratios.reduce((sum, value) => sum + value, 0) / klLogratios.length;
+  return {
+    loss: sums.get('loss'),
+    ...metrics,
+    ...(chosen !== undefined && rejected !== undefined && { 'rewards/margins': chosen - rejected }),
+    kl: Math.max(0, kl),
+    desirableShare: desirable / rows.length,
+  };
+}
+
+function toRow(example: UnpairedExample, maxPositionEmbeddings: number): KtoRow {
+  const { promptIds, completionIds, label, row } = example;
+  const length = promptIds.length + completionIds.length;
+  if (length > maxPositionEmbeddings) {
+    throw new DataError(
+      `KtoTrainer: expected rows of at most ${maxPositionEmbeddings} tokens, the model's positions, but that of ${row.file}:${row.line} has ${length}.`,
+      { hint: 'Lower maxLength.' },
+    );
+  }
+  return { promptIds, completionIds, label };
+}

@@ -1,0 +1,252 @@
+import assert from 'node:assert/strict';
+import { describe, test } from 'node:test';
+import { expectClose } from '../../test/expect.js';
+import {
+  completionLogprob,
+  EPS,
+  pairModels,
+  writtenVariant,
+  type WrittenPair,
+} from '../../test/pairFormulas.js';
+import {
+  parameterDistance,
+  parameterValues,
+  tinyModel,
+  tinyPrompts,
+  tinyTokenizer,
+} from '../../test/tinyRun.js';
+import { OnlineDpoConfig, type OnlineDpoConfigInput } from '../config/index.js';
+import { CheckpointError, ConfigError, DataError } from '../errors/index.js';
+import type { Decoder } from '../models/index.js';
+import { AdamW, decayGroups } from '../optim/index.js';
+import type { RewardFunction } from '../rewards/index.js';
+import { memory, noGrad, tidy } from '../torch/index.js';
+import { OnlineDpoTrainer } from './onlineDpoTrainer.js';
+import type { SampleRecord } from './trainer.js';
+
+/** How many letters x, and a little for every letter: few pairs are equal. */
+const countX: RewardFunction = ({ completion }) =>
+  completion.split('x').length - 1 + 0.1 * completion.length;
+
+const RATE = 1e-2;
+const settings = (config: OnlineDpoConfigInput = {}): OnlineDpoConfig =>
+  OnlineDpoConfig.parse({
+    ...{ steps: 10, promptsPerStep: 6, samplesPerStep: 12, learningRate: RATE },
+    ...{ maxGradNorm: null, beta: 0.6 },
+    ...config,
+    sampling: { maxNewTokens: 4, ...config.sampling },
+  });
+
+function make(
+  config: OnlineDpoConfigInput = {},
+  models: { policy: Decoder; reference: Decoder } = pairModels(),
+  fn: RewardFunction = countX,
+) {
+  const optimizer = new AdamW(decayGroups(models.policy, 0), { eps: EPS });
+  const rest = { tokenizer: tinyTokenizer(), prompts: tinyPrompts() };
+  const parts = { ...models, ...rest, optimizer, rewards: [{ name: 'x', weight: 1, fn }] };
+  return { ...models, trainer: new OnlineDpoTrainer(parts, settings(config)) };
+}
+
+/** The pairs of a step from what samples.jsonl tells: the better completion first. */
+function judged(
+  samples: readonly SampleRecord[],
+  scoreOf: (sample: SampleRecord) => number,
+): [SampleRecord, SampleRecord][] {
+  return Array.from({ length: samples.length / 2 }, (_, at) => {
+    const [a, b] = samples.slice(2 * at, 2 * at + 2) as [SampleRecord, SampleRecord];
+    return scoreOf(a) >= scoreOf(b) ? ([a, b] as const) : ([b, a] as const);
+  })
+    .filter(([better, worse]) => scoreOf(better) > scoreOf(worse) + 1e-8)
+    .map(([better, worse]) => [better, worse]);
+}
+
+const rewardOf = ({ reward }: SampleRecord): number => reward ?? NaN;
+
+function promptIds({ prompt }: SampleRecord): readonly number[] {
+  return tinyPrompts().find(({ text }) => text === prompt)?.inputIds ?? assert.fail(prompt);
+}
+
+describe('a step', () => {
+  test('is one of DPO on the sampled pairs, at the temperature of sampling', async () => {
+    const temperature = 0.8;
+    const { trainer, policy } = make({ sampling: { temperature } });
+    const { metrics, samples } = await trainer.trainStep();
+    assert.equal(samples.length, 12);
+    const pairs = judged(samples, rewardOf);
+    assert.ok(pairs.length >= 3, 'most pairs must differ');
+    const expected = tidy(() => {
+      const models = pairModels();
+      const { reference } = models;
+      const logprob = (model: Decoder, sample: SampleRecord) =>
+        completionLogprob(model, promptIds(sample), sample.tokenIds, temperature);
+      const written = pairs.map(([better, worse]): WrittenPair => ({
+        chosen: logprob(models.policy, better),
+        rejected: logprob(models.policy, worse),
+        refChosen: noGrad(() => logprob(reference, better).item()),
+        refRejected: noGrad(() => logprob(reference, worse).item()),
+        chosenLength: better.tokenIds.length,
+        rejectedLength: worse.tokenIds.length,
+      }));
+      const numbers = { beta: 0.6, epsilon: 0, tau: 1, delta: 0 };
+      const loss = writtenVariant('sigmoid', numbers)(written);
+      loss.backward();
+      new AdamW(decayGroups(models.policy, 0), { eps: EPS }).step(RATE);
+      return { loss: loss.item(), after: parameterValues(models.policy) };
+    });
+    expectClose(metrics['loss'] ?? NaN, expected.loss, { rtol: 1e-10 });
+    const distance = parameterDistance(parameterValues(policy), expected.after);
+    assert.ok(distance <= 1e-9, `parameters differ by ${distance}`);
+    expectClose(metrics['pairsWithoutPreference'] ?? NaN, 1 - pairs.length / 6, { atol: 1e-12 });
+    assert.ok((metrics['rolloutRatioDeviation'] ?? 1) < 1e-6, 'sampler and trainer agree');
+  });
+
+  test('tells of every completion which side it was on', async () => {
+    const { samples } = await make().trainer.trainStep();
+    const sides = new Map(
+      judged(samples, rewardOf).flatMap(([better, worse]) => [
+        [better, 1],
+        [worse, -1],
+      ]),
+    );
+    for (const sample of samples) {
+      const side = sides.get(sample) ?? 0;
+      assert.deepEqual(
+        sample.streams.advantages,
+        sample.tokenIds.map(() => side),
+      );
+      assert.deepEqual(
+        sample.streams.mask,
+        sample.tokenIds.map(() => (side === 0 ? 0 : 1)),
+      );
+      assert.equal(sample.streams.refLogprobs?.length, sample.tokenIds.length);
+    }
+  });
+
+  test('a completion that was cut off is judged with its penalty', async () => {
+    const { trainer } = make({ missingEosPenalty: 100 });
+    const { samples } = await trainer.trainStep();
+    const scoreOf = (sample: SampleRecord): number =>
+      rewardOf(sample) - (sample.finishReason === 'length' ? 100 : 0);
+    const expected = judged(samples, scoreOf);
+    const turned = expected.filter(([better, worse]) => rewardOf(better) < rewardOf(worse));
+    assert.ok(turned.length > 0, 'the penalty must have decided something');
+    for (const [better, worse] of expected) {
+      assert.equal(better.streams.advantages[0], 1);
+      assert.equal(worse.streams.advantages[0], -1);
+    }
+  });
+
+  test('without a preference updates nothing and goes on', async () => {
+    const { trainer, policy } = make({}, pairModels(), () => 1);
+    const before = parameterValues(policy);
+    const { metrics } = await trainer.trainStep();
+    assert.equal(metrics['pairsWithoutPreference'], 1);
+    assert.ok(!('loss' in metrics), 'there is no loss of nothing');
+    assert.equal(parameterDistance(parameterValues(policy), before), 0);
+    assert.equal(trainer.step, 1);
+  });
+
+  test('leaves out pairs that could not be scored', async () => {
+    const fails: RewardFunction = (input) => (input.row['answer'] === 'a' ? NaN : countX(input));
+    const { trainer } = make({}, pairModels(), fails);
+    const { metrics, samples, warnings } = await trainer.trainStep();
+    assert.equal(metrics['unscored'], 4);
+    assert.ok((metrics['pairsWithoutPreference'] ?? 0) >= 1 / 3, 'two of six prompts');
+    for (const sample of samples.filter(({ reward }) => reward === null))
+      assert.ok(
+        sample.streams.mask.every((flag) => flag === 0),
+        'it is not trained',
+      );
+    assert.ok(warnings.length > 0, 'it is told');
+  });
+
+  test('coupled variants see all pairs of the step', async () => {
+    const { trainer } = make({ losses: { aot: 1 }, microBatchTokens: 8 });
+    const { metrics } = await trainer.trainStep();
+    assert.ok(Number.isFinite(metrics['loss']), 'a step of aot');
+  });
+
+  test('truncated sampling is renormalised on what was kept', async () => {
+    const sampling = { topK: 3, keepSamplingMask: true };
+    const { metrics } = await make({ sampling }).trainer.trainStep();
+    assert.ok((metrics['rolloutRatioDeviation'] ?? 1) < 1e-6, 'sampler and trainer agree');
+  });
+
+  test('may be written down by no sample', async () => {
+    const { metrics, samples } = await make({ samplesPerStep: 0 }).trainer.trainStep();
+    assert.equal(samples.length, 0);
+    assert.ok(!('rolloutRatioDeviation' in metrics), 'nothing was compared');
+    assert.ok(Number.isFinite(metrics['loss']), 'and trained all the same');
+  });
+
+  test('frees what it made, and leaves the reference alone', async () => {
+    const { trainer, reference } = make();
+    const before = parameterValues(reference);
+    await trainer.trainStep();
+    const { liveTensors } = memory();
+    for (let step = 0; step < 3; step++) await trainer.trainStep();
+    assert.equal(memory().liveTensors, liveTensors);
+    assert.equal(parameterDistance(parameterValues(reference), before), 0);
+  });
+});
+
+test('the reference is replaced when it is told to', async () => {
+  const { trainer, policy, reference } = make({ referenceEvery: 2 });
+  const before = parameterValues(reference);
+  await trainer.trainStep();
+  assert.equal(parameterDistance(parameterValues(reference), before), 0);
+  await trainer.trainStep();
+  assert.equal(parameterDistance(parameterValues(reference), parameterValues(policy)), 0);
+});
+
+for (const config of [
+  {},
+  { referenceEvery: 2 },
+  { losses: { bco_pair: 1 }, rewardShift: 'runningMean' as const },
+]) {
+  test(`a run that is resumed equals one that was not, bit for bit (${JSON.stringify(config)})`, async () => {
+    const whole = make(config);
+    for (let step = 0; step < 6; step++) await whole.trainer.trainStep();
+    const half = make(config);
+    for (let step = 0; step < 3; step++) await half.trainer.trainStep();
+    const state = JSON.parse(JSON.stringify(half.trainer.state())) as Record<string, unknown>;
+    const resumed = make(config, { policy: half.policy, reference: pairModels().reference });
+    resumed.trainer.restore(state, half.trainer.tensors());
+    while (resumed.trainer.step < 6) await resumed.trainer.trainStep();
+    assert.equal(parameterDistance(parameterValues(whole.policy), parameterValues(half.policy)), 0);
+  });
+}
+
+test('online DPO learns: the reward rises', async () => {
+  const policy = tinyModel({ initializerRange: 0.1 });
+  const reference = tinyModel({ initializerRange: 0.1 }).freeze();
+  const { trainer } = make({ steps: 40, samplesPerStep: 0 }, { policy, reference });
+  const rewards: number[] = [];
+  while (trainer.step < 40) rewards.push((await trainer.trainStep()).metrics['reward'] ?? NaN);
+  const mean = (values: readonly number[]): number =>
+    values.reduce((sum, value) => sum + value, 0) / values.length;
+  const [first, last] = [mean(rewards.slice(0, 4)), mean(rewards.slice(-4))];
+  assert.ok(last > first + 1, `the reward went from ${first} to ${last}`);
+});
+
+describe('rejects', () => {
+  test('the policy as its own reference', () => {
+    const { policy } = pairModels();
+    assert.throws(() => make({}, { policy, reference: policy }), {
+      name: ConfigError.name,
+      message:
+        'OnlineDpoTrainer: expected a reference model of its own, received the policy itself.',
+    });
+  });
+  test('prompts that leave no room', () => {
+    assert.throws(() => make({ sampling: { maxNewTokens: 30 } }), { name: DataError.name });
+  });
+  test('the state of another run', async () => {
+    const { trainer } = make();
+    assert.throws(() => trainer.restore({ ...trainer.state(), prompts: 7 }, trainer.tensors()), {
+      name: CheckpointError.name,
+      message: /an? online-dpo run over 6 prompts, received one of online-dpo over 7/,
+    });
+  });
+});

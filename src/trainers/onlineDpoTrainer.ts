@@ -1,0 +1,235 @@
+/** Online DPO: two completions of each prompt, judged, and the DPO loss on them. */
+import type { OnlineDpoConfig } from '../config/index.js';
+import { ConfigError } from '../errors/index.js';
+import type { Decoder } from '../models/index.js';
+import type { AdamW } from '../optim/index.js';
+import type { Tensor } from '../torch/index.js';
+import { checkRoom } from './grpoParts.js';
+import { takeOptimizerStep } from './optimizerStep.js';
+import { couplesPairs, dpoLosses, type PairLogprobs } from './pairObjective.js';
+import { backwardPairs, type Pair } from './pairPass.js';
+import { checkRatioInvariant } from './ratioInvariant.js';
+import { describeFailures, type RolloutRow } from './rollout.js';
+import {
+  firstGroups,
+  groupsOf,
+  lacksVariance,
+  rolloutMetrics,
+  sampleRecord,
+  type RecordedRow,
+} from './rolloutRecord.js';
+import { RolloutSource, type RolloutParts } from './rolloutSource.js';
+import { RunningMoments } from './runningMoments.js';
+import {
+  checkParameters,
+  checkSavedRun,
+  copyParameters,
+  nestedState,
+  savedCount,
+  withoutPrefix,
+  withPrefix,
+  type SavedState,
+} from './savedState.js';
+import { logprobPass } from './tokenRows.js';
+import type { StepReport, Trainer } from './trainer.js';
+
+/** What online DPO acts on, built before. */
+export interface OnlineDpoParts extends RolloutParts {
+  /** Frozen, and another object than the policy. */
+  readonly reference: Decoder;
+  readonly optimizer: AdamW;
+}
+
+const GROUP_SIZE = 2;
+
+/**
+ * Per step: sample two completions of each prompt, score both, and take one step on the DPO loss with the better one as
+ * the chosen. Pairs of equal scores, and pairs that could not be scored, teach nothing and are left out.
+ *
+ * Source: Guo et al. 2024 (OAIF), arXiv:2402.04792, Algorithm 1, with scores in place of a language model's judgement.
+ * Metrics: docs/algorithms/preferences.md.
+ */
+export class OnlineDpoTrainer implements Trainer {
+  readonly method = 'online-dpo';
+  readonly totalSteps: number;
+  private readonly parts: OnlineDpoParts;
+  private readonly config: OnlineDpoConfig;
+  private readonly parameters: readonly Tensor[];
+  private readonly rollouts: RolloutSource;
+  private shift = new RunningMoments();
+  private stepsDone = 0;
+  private updates = 0;
+
+  /** @throws ConfigError where the reference is the policy; DataError for a prompt that is too long to complete */
+  constructor(parts: OnlineDpoParts, config: OnlineDpoConfig) {
+    const { policy, reference, rewardModels = [] } = parts;
+    if (reference === policy) {
+      throw new ConfigError(
+        'OnlineDpoTrainer: expected a reference model of its own, received the policy itself.',
+        { hint: 'Load the starting model a second time.' },
+      );
+    }
+    const readers = [reference, ...rewardModels.map(({ model }) => model)];
+    checkRoom('OnlineDpoTrainer', parts, config.sampling.maxNewTokens, readers);
+    this.parts = parts;
+    this.config = config;
+    this.totalSteps = config.steps;
+    this.parameters = policy.parameters();
+    this.rollouts = new RolloutSource('OnlineDpoTrainer', parts, {
+      ...config,
+      groupSize: GROUP_SIZE,
+    });
+  }
+
+  get step(): number {
+    return this.stepsDone;
+  }
+
+  private get where(): string {
+    return `OnlineDpoTrainer: step ${this.stepsDone}`;
+  }
+
+  async trainStep(): Promise<StepReport> {
+    const { rows, failures } = await this.rollouts.next(this.updates);
+    const groups = groupsOf(rows, GROUP_SIZE);
+    const judged = groups.flatMap((group) => this.judge(group) ?? []);
+    const recorded = this.record(firstGroups(rows, this.config.samplesPerStep, GROUP_SIZE), judged);
+    const deviation = checkRatioInvariant(this.where, this.parts.policy.dtype, recorded);
+    const report = this.update(judged);
+
+    this.stepsDone++;
+    this.refreshReference();
+    return {
+      metrics: {
+        ...rolloutMetrics(rows),
+        pairsWithoutPreference: 1 - judged.length / groups.length,
+        ...report,
+        ...(recorded.length > 0 && { rolloutRatioDeviation: deviation.max }),
+        tokens: rows.reduce((sum, row) => sum + row.promptIds.length + row.completionIds.length, 0),
+      },
+      samples: recorded.map((row) => sampleRecord(row, this.stepsDone, this.parts.tokenizer)),
+      warnings: [...describeFailures(failures), ...(deviation.warning ? [deviation.warning] : [])],
+    };
+  }
+
+  /** @returns undefined where neither completion is better */
+  private judge(group: readonly RolloutRow[]): Judged | undefined {
+    const { missingEosPenalty } = this.config;
+    const scoreOf = ({ reward, finishReason }: RolloutRow): number =>
+      reward - (finishReason === 'length' ? (missingEosPenalty ?? 0) : 0);
+    const [first, second] = group as [RolloutRow, RolloutRow];
+    const scores = [scoreOf(first), scoreOf(second)] as const;
+    if (lacksVariance(scores)) return undefined;
+    return scores[0] > scores[1]
+      ? { chosen: first, rejected: second }
+      : { chosen: second, rejected: first };
+  }
+
+  /** Log-probabilities before the update of the rows that are written down, and which side each is on. */
+  private record(rows: readonly RolloutRow[], judged: readonly Judged[]): RecordedRow[] {
+    const { policy, reference } = this.parts;
+    const pass = {
+      maxTokens: this.config.microBatchTokens,
+      temperature: this.config.sampling.temperature,
+    };
+    const [oldLogprobs, refLogprobs] = [policy, reference].map((model) =>
+      logprobPass(model, rows, pass),
+    );
+    const sides = new Map(
+      judged.flatMap(({ chosen, rejected }): [RolloutRow, number][] => [
+        [chosen, 1],
+        [rejected, -1],
+      ]),
+    );
+    return rows.map((row, index) => ({
+      ...row,
+      oldLogprobs: oldLogprobs?.[index] ?? [],
+      refLogprobs: refLogprobs?.[index],
+      advantages: row.completionIds.map(() => sides.get(row) ?? 0),
+      isTrained: sides.has(row),
+    }));
+  }
+
+  /** @returns metrics; none where no pair was judged, and then nothing was updated */
+  private update(pairs: readonly Pair[]): Record<string, number> {
+    if (pairs.length === 0) return {};
+    const { optimizer, policy, reference } = this.parts;
+    const { learningRate: base, warmupSteps, schedule, maxGradNorm, sampling } = this.config;
+    const settings = { ...this.config, referenceFree: false, nllCoef: 0 };
+    const shift = this.config.rewardShift === 'runningMean' ? this.shift.mean : 0;
+    const lossOf = (logprobs: PairLogprobs) => dpoLosses(logprobs, settings, shift);
+    try {
+      const sums = backwardPairs({ policy, reference }, pairs, lossOf, {
+        microBatchTokens: this.config.microBatchTokens,
+        temperature: sampling.temperature,
+        isCoupled: couplesPairs(this.config),
+      });
+      const taken = takeOptimizerStep(this.where, optimizer, this.parameters, {
+        loss: sums.get('loss'),
+        update: this.stepsDone,
+        maxGradNorm,
+        schedule: { ...schedule, base, warmupSteps, totalSteps: this.totalSteps },
+      });
+      this.updates++;
+      this.shift.add([sums.get('rewards/chosen'), sums.get('rewards/rejected')]);
+      return { ...sums.means(1), ...taken };
+    } finally {
+      optimizer.zeroGrad();
+    }
+  }
+
+  /** Where the reference is replaced now and then: the policy's weights become its own. */
+  private refreshReference(): void {
+    const { referenceEvery } = this.config;
+    if (referenceEvery === null || this.stepsDone % referenceEvery !== 0) return;
+    const { policy, reference } = this.parts;
+    copyParameters(policy.namedParameters(), reference.namedParameters());
+  }
+
+  state(): Record<string, unknown> {
+    return {
+      method: this.method,
+      step: this.stepsDone,
+      updates: this.updates,
+      prompts: this.parts.prompts.length,
+      shift: this.shift.state(),
+      rollouts: this.rollouts.state(),
+    };
+  }
+
+  /** The weights of a reference that moves: another is loaded from where it came from. */
+  private get movingReference(): ReadonlyMap<string, Tensor> | undefined {
+    const { referenceEvery } = this.config;
+    return referenceEvery === null ? undefined : this.parts.reference.namedParameters();
+  }
+
+  tensors(): Map<string, Tensor> {
+    const reference = withPrefix('reference.', this.movingReference);
+    return new Map([...this.parts.optimizer.stateTensors(), ...reference]);
+  }
+
+  restore(state: SavedState, tensors: ReadonlyMap<string, Tensor>): void {
+    const where = 'OnlineDpoTrainer';
+    const { method } = this;
+    checkSavedRun(where, state, { method, prompts: this.parts.prompts.length });
+    // Everything is read before anything is changed.
+    const [step, updates] = [savedCount(where, state, 'step'), savedCount(where, state, 'updates')];
+    const restoreRollouts = this.rollouts.restorer(nestedState(where, state, 'rollouts'));
+    const shift = new RunningMoments();
+    shift.restore(where, nestedState(where, state, 'shift'));
+    const moving = this.movingReference;
+    const { named, others } = withoutPrefix('reference.', tensors);
+    if (moving) checkParameters(named, moving);
+    this.parts.optimizer.loadState(others);
+    if (moving) copyParameters(named, moving);
+    this.stepsDone = step;
+    this.updates = updates;
+    this.shift = shift;
+    restoreRollouts();
+  }
+}
+
+interface Judged extends Pair {
+  readonly chosen: RolloutRow;
+  readonly rejected: RolloutRow;
+}
