@@ -22,6 +22,7 @@ const COMMANDS = [
   ['reproduce'],
   ['generate'],
   ['eval'],
+  ['label'],
   ['config'],
   ['doctor'],
 ];

@@ -4,6 +4,8 @@ import { loadModel, type Decoder } from '../models/index.js';
 import { loadTokenizer, type Tokenizer } from '../tokenizers/index.js';
 import { cudaIsAvailable, type Dtype } from '../torch/index.js';
 
+export { defaultMaxNewTokens } from '../generation/index.js';
+
 /** Which model, and where it computes. */
 export interface PlacementOptions {
   readonly model: string;
@@ -30,9 +32,4 @@ export async function openModel(
   const place = device === 'auto' ? (cudaIsAvailable() ? 'cuda' : 'cpu') : device;
   const tokenizer = await loadTokenizer(folder);
   return { model: await loadModel(folder, { dtype, device: place }), tokenizer };
-}
-
-/** Most tokens of a completion where nobody says: as many as fit behind the longest prompt, at most 256. */
-export function defaultMaxNewTokens(model: Decoder, longestPrompt: number): number {
-  return Math.max(1, Math.min(256, model.config.maxPositionEmbeddings - longestPrompt));
 }

@@ -13,6 +13,7 @@ import { registerEval } from './commands/eval.js';
 import { registerGenerate } from './commands/generate.js';
 import { registerInit } from './commands/init.js';
 import { registerReproduce } from './commands/reproduce.js';
+import { registerLabel } from './commands/label.js';
 import { registerQuickstart } from './commands/quickstart.js';
 import { registerTrain } from './commands/train.js';
 import type { Io } from './io.js';
@@ -51,6 +52,7 @@ export function buildProgram(context: CommandContext): Command {
     registerTrain,
     registerGenerate,
     registerEval,
+    registerLabel,
     registerData,
     registerConfig,
     registerReproduce,

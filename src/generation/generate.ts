@@ -58,6 +58,11 @@ export function endTokenIds(model: Decoder, tokenizer: Tokenizer): number[] {
   return [...new Set([...eosTokenIds, ...(eosTokenId === undefined ? [] : [eosTokenId])])];
 }
 
+/** Most tokens of a completion where nobody says: as many as fit behind the longest prompt, at most 256. */
+export function defaultMaxNewTokens(model: Decoder, longestPrompt: number): number {
+  return Math.max(1, Math.min(256, model.config.maxPositionEmbeddings - longestPrompt));
+}
+
 /** The tokens of a prompt: text as it is, a conversation by the chat template with the header of the answer. */
 export function encodePrompt(
   tokenizer: Tokenizer,

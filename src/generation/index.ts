@@ -1,6 +1,7 @@
 /** Sampling from decoders: tokens with their log-probabilities, and text. */
 export { sample, type SampledCompletion, type SampleOptions } from './sample.js';
 export {
+  defaultMaxNewTokens,
   encodePrompt,
   endTokenIds,
   generate,

@@ -55,6 +55,33 @@ async function run(
 }
 
 describe('sample', () => {
+  describe('ends when it is told to', () => {
+    test('before the next token, with the reason, and frees what it held', async () => {
+      const policy = model();
+      const before = memory().liveTensors;
+      const stop = new AbortController();
+      const steps: number[] = [];
+      const onProgress = (): void => {
+        if (steps.push(steps.length) === 3) stop.abort('enough');
+      };
+      await assert.rejects(
+        run({ model: policy, eosTokenIds: [], onProgress, signal: stop.signal }),
+        (reason) => reason === 'enough',
+      );
+      assert.equal(steps.length, 3);
+      assert.equal(memory().liveTensors, before);
+      const early = run({ model: policy, signal: AbortSignal.abort('early') });
+      await assert.rejects(early, (reason) => reason === 'early');
+      policy.dispose();
+    });
+    test('a signal that stays quiet changes nothing', async () => {
+      const policy = model();
+      const { signal } = new AbortController();
+      assert.deepEqual(await run({ model: policy, signal }), await run({ model: policy }));
+      policy.dispose();
+    });
+  });
+
   describe('reports the probabilities it drew from', () => {
     for (const modelType of ['llama', 'qwen2', 'qwen3'] as const) {
       for (const temperature of [1, 0.7]) {

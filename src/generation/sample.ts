@@ -48,6 +48,8 @@ export interface SampleOptions extends SamplingSettings {
   packing?: boolean;
   /** Called between steps with the number of finished and of all completions. */
   onProgress?: (finished: number, total: number) => void;
+  /** Ends the sampling before its next token, by throwing the signal's reason. */
+  signal?: AbortSignal;
 }
 
 /** One completion. */
@@ -82,7 +84,7 @@ const TURN_MILLISECONDS = 25;
  *
  * @throws ValueRangeError for settings out of range, a prompt with a token outside the vocabulary, or one too long
  * @throws ShapeError for an empty prompt, no prompt, or a wrong number of row seeds
- * @throws NumericsError when the model gives no finite distribution
+ * @throws NumericsError when the model gives no finite distribution; the reason of `signal` when it is aborted
  */
 export async function sample(options: SampleOptions): Promise<SampledCompletion[]> {
   const settings = resolveSampling(options);
@@ -101,7 +103,7 @@ export async function sample(options: SampleOptions): Promise<SampledCompletion[
   }));
 
   const weights = rolloutWeights(model, { packing: options.packing ?? true });
-  const turn = new Turn();
+  const turn = new Turn(options.signal);
   let done = 0;
   try {
     for (const { prompts, copies, first } of planBatches(options)) {
@@ -123,9 +125,15 @@ export async function sample(options: SampleOptions): Promise<SampledCompletion[
 
 /** Lets other work of the process run now and then. */
 class Turn {
+  private readonly signal: AbortSignal | undefined;
   private since = performance.now();
 
+  constructor(signal: AbortSignal | undefined) {
+    this.signal = signal;
+  }
+
   async pause(): Promise<void> {
+    this.signal?.throwIfAborted();
     if (performance.now() - this.since <= TURN_MILLISECONDS) return;
     await new Promise((resolve) => setImmediate(resolve));
     this.since = performance.now();

@@ -44,3 +44,4 @@ export { tokenLogprobs, type TokenLogprobs, type TokenLogprobsInput } from './to
 export type { TokenSupport } from './tokenSupports.js';
 export { parameterShapes, type ParameterKind, type ParameterShape } from './parameterShapes.js';
 export { ropeInverseFrequencies, type RopeScaling } from '../nn/index.js';
+export { weightsSha256 } from './weightsSha256.js';

@@ -1,3 +1,4 @@
+import { Readable } from 'node:stream';
 import type { Io } from '../../src/cli/io.js';
 import { main } from '../../src/cli/program.js';
 
@@ -12,6 +13,7 @@ export function capture(stdin?: string): {
     out: (text) => (out += `${text}\n`),
     stderr: { write: (text) => (err += text) },
     readStdin: () => Promise.resolve(stdin),
+    stdin: Readable.from(stdin === undefined ? [] : [stdin]),
   };
   const run = async (argv: readonly string[]) => ({ code: await main(argv, io), out, err });
   return { io, run };

@@ -1,0 +1,43 @@
+/** By what the weights of a model folder are recognised: for provenance, and to see that a job goes on with its model. */
+import { createHash } from 'node:crypto';
+import { createReadStream, existsSync, readdirSync } from 'node:fs';
+import { join } from 'node:path';
+import { CheckpointError, IoError } from '../errors/index.js';
+import { assertModelFolder, SHARD_NAME, WEIGHTS_FILE } from './checkpoint.js';
+
+/**
+ * SHA-256 of a model folder's weights, as hexadecimal digits. Of one file it is what `sha256sum model.safetensors`
+ * prints; of shards it is the SHA-256 of what `sha256sum model-*.safetensors` prints, names included. Loads nothing.
+ *
+ * @throws CheckpointError if the folder holds no model; IoError if a file cannot be read
+ */
+export async function weightsSha256(folder: string): Promise<string> {
+  assertModelFolder(folder, 'weightsSha256');
+  if (existsSync(join(folder, WEIGHTS_FILE))) return sha256OfFile(join(folder, WEIGHTS_FILE));
+  const shards = readdirSync(folder)
+    .filter((name) => SHARD_NAME.test(name))
+    .sort();
+  if (shards.length === 0) {
+    throw new CheckpointError(
+      `weightsSha256: expected ${WEIGHTS_FILE} or shards of it in ${folder}, there are neither.`,
+    );
+  }
+  const listing = createHash('sha256');
+  for (const name of shards) listing.update(`${await sha256OfFile(join(folder, name))}  ${name}\n`);
+  return listing.digest('hex');
+}
+
+async function sha256OfFile(path: string): Promise<string> {
+  const hash = createHash('sha256');
+  try {
+    // In pieces: weights may be larger than what one buffer holds.
+    for await (const piece of createReadStream(path, { highWaterMark: 1 << 20 }))
+      hash.update(piece as Uint8Array);
+  } catch (error) {
+    throw new IoError(
+      `weightsSha256: expected to read ${path}, but ${error instanceof Error ? error.message : String(error)}.`,
+      { cause: error },
+    );
+  }
+  return hash.digest('hex');
+}
