@@ -19,6 +19,7 @@ const COMMANDS = [
   ['train', 'sft'],
   ['train', 'grpo'],
   ['train', 'ppo'],
+  ['train', 'rejection'],
   ['reproduce'],
   ['generate'],
   ['eval'],

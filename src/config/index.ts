@@ -4,6 +4,8 @@ export { SftConfig, type SftConfigInput } from './sft.js';
 export { RewardConfig, type RewardConfigInput } from './reward.js';
 export { GrpoConfig, type GrpoConfigInput } from './grpo.js';
 export { PpoConfig, type PpoConfigInput } from './ppo.js';
+export { RejectionConfig, type RejectionConfigInput } from './rejection.js';
+export { REJECTION_PRESETS, rejectionPreset, type RejectionPreset } from './rejectionPresets.js';
 export {
   CpoConfig,
   DpoConfig,
@@ -22,6 +24,7 @@ export {
   mergedSettings,
   overPreset,
   type GrpoPreset,
+  type Preset,
 } from './presets.js';
 export { parseConfig } from './parseConfig.js';
 export {

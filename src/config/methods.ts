@@ -4,6 +4,7 @@ import { KtoConfig } from './kto.js';
 import { OnlineDpoConfig } from './onlineDpo.js';
 import { PpoConfig } from './ppo.js';
 import { CpoConfig, DpoConfig, OrpoConfig, SimpoConfig } from './preferences.js';
+import { RejectionConfig } from './rejection.js';
 import { RewardConfig } from './reward.js';
 import { SftConfig } from './sft.js';
 
@@ -19,4 +20,5 @@ export const METHOD_CONFIGS = {
   'online-dpo': OnlineDpoConfig,
   ppo: PpoConfig,
   grpo: GrpoConfig,
+  rejection: RejectionConfig,
 } as const;

@@ -5,18 +5,21 @@ import type { GrpoConfigInput } from './grpo.js';
 import { nearestName } from './nearestName.js';
 import { PRESETS_BEYOND_GROUPS } from './presetsBeyondGroups.js';
 
-/** A method as settings of `GrpoConfig`. Sizes are scaled to one small machine; `departures` say from what. */
-export interface GrpoPreset {
+/** A method as settings of another one. */
+export interface Preset<Settings> {
   /** As after `--preset`. */
   readonly name: string;
   readonly summary: string;
   readonly paper: string;
-  readonly settings: GrpoConfigInput;
+  readonly settings: Settings;
   /** Where each number comes from, by dotted name of the setting. */
   readonly sources: Readonly<Record<string, string>>;
   /** What differs from the paper, and why. */
   readonly departures: readonly string[];
 }
+
+/** A method as settings of `GrpoConfig`. Sizes are scaled to one small machine; `departures` say from what. */
+export type GrpoPreset = Preset<GrpoConfigInput>;
 
 const R1 = 'DeepSeek-AI 2025 (DeepSeek-R1), arXiv:2501.12948v2';
 const DAPO = 'Yu et al. 2025 (DAPO), arXiv:2503.14476';
@@ -306,7 +309,10 @@ export function grpoPreset(name: string): GrpoPreset {
 }
 
 /** Settings over a preset: what is given replaces what the preset says, one by one (with a `kind`, as a whole). */
-export function overPreset(preset: GrpoPreset, given: ConfigSource): ConfigSource {
+export function overPreset(
+  preset: Preset<Readonly<Record<string, unknown>>>,
+  given: ConfigSource,
+): ConfigSource {
   const base = configFromObject(preset.settings, `--preset ${preset.name}`);
   return {
     values: mergedSettings(base.values, given.values),

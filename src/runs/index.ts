@@ -39,5 +39,10 @@ export {
 } from './pairRuns.js';
 export { createKtoRun } from './ktoRun.js';
 export { createOnlineDpoRun, type OnlineDpoRunOptions } from './onlineDpoRun.js';
+  createRejectionRun,
+  RejectionRun,
+  type RejectionResult,
+  type RejectionRunOptions,
+} from './rejectionRun.js';
 export type { OnPolicyRunOptions } from './onPolicyInputs.js';
 export type { RewardLike, RunData } from './runInputs.js';

@@ -81,7 +81,7 @@ export interface OnPolicyInputs {
  *
  * @throws RewardError, ConfigError, DataError, CheckpointError or IoError with what was expected and received
  */
-async function readOnPolicyInputs<ConfigInput, Row>(
+export async function readOnPolicyInputs<ConfigInput, Row>(
   options: OnPolicyRunOptions<ConfigInput, Row>,
   config: OnPolicyInputConfig,
   { start, tokenizer }: { start: RunStart; tokenizer: Tokenizer },
@@ -270,7 +270,7 @@ export async function loadOnPolicyModels<ConfigInput, Row>(
  *
  * @throws ConfigError where a vocabulary has another size
  */
-function requireSameVocabulary(
+export function requireSameVocabulary(
   policy: Decoder,
   models: readonly { readonly name: string; readonly model: Pick<ScalarModel, 'config'> }[],
 ): void {

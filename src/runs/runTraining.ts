@@ -1,9 +1,9 @@
 /** The loop around a trainer: metrics, samples, checkpoints, progress, and a clean end whatever ends it. */
 import { join } from 'node:path';
-import { PosttrainError } from '../errors/index.js';
 import { synchronize } from '../torch/index.js';
 import type { Trainer } from '../trainers/index.js';
 import type { Checkpoint } from './checkpoints.js';
+import { listenForStop, reportFailure, tellStatus, type StopListener } from './ending.js';
 import { headline, Progress, type ProgressStream } from './progress.js';
 import type { RunDirectory } from './runDirectory.js';
 import { saveTrainer } from './trainerState.js';
@@ -78,7 +78,7 @@ export interface RunResult {
  */
 export async function runTraining(options: RunTrainingOptions): Promise<RunResult> {
   const { trainer, directory } = options;
-  const stop = listenForStop(options.signal);
+  const stop = listenForStop(options.signal, 'after this step and saves a checkpoint');
   const stream = options.progress === undefined ? process.stderr : options.progress;
   const progress =
     stream === null
@@ -203,54 +203,4 @@ function save(options: RunTrainingOptions): Promise<Checkpoint> {
     },
     keepCheckpoints,
   );
-}
-
-function tellStatus(
-  directory: RunDirectory,
-  { step, totalSteps }: Trainer,
-  state: 'running' | 'finished' | 'stopped' | 'failed',
-  message?: string,
-): void {
-  directory.writeStatus({ state, step, totalSteps, message });
-}
-
-/** Says in the folder what happened, as far as the disk lets us; the error itself is thrown on. */
-function reportFailure(directory: RunDirectory, trainer: Trainer, error: unknown): void {
-  const message = error instanceof Error ? error.message : String(error);
-  const stack =
-    error instanceof PosttrainError || !(error instanceof Error) ? '' : `\n${error.stack ?? ''}`;
-  try {
-    tellStatus(directory, trainer, 'failed', message);
-    directory.log(`Failed after step ${trainer.step}: ${message}${stack}`);
-  } catch {
-    // The disk may be what failed; the first error says more than this one.
-  }
-}
-
-interface StopListener {
-  asked(): boolean;
-  signal(): NodeJS.Signals | undefined;
-  forget(): void;
-}
-
-const STOP_SIGNALS = ['SIGINT', 'SIGTERM'] as const;
-
-function listenForStop(signal: AbortSignal | undefined): StopListener {
-  if (signal !== undefined) {
-    return { asked: () => signal.aborted, signal: () => undefined, forget: () => undefined };
-  }
-  let received: NodeJS.Signals | undefined;
-  const forget = (): void => {
-    for (const name of STOP_SIGNALS) process.off(name, listen);
-  };
-  const listen = (name: NodeJS.Signals): void => {
-    received = name;
-    process.stderr.write(
-      `\n${name}: the run ends after this step and saves a checkpoint. Once more kills it.\n`,
-    );
-    // Without a listener the next signal has its usual effect, even in the middle of native code.
-    forget();
-  };
-  for (const name of STOP_SIGNALS) process.on(name, listen);
-  return { asked: () => received !== undefined, signal: () => received, forget };
 }

@@ -49,10 +49,11 @@ export async function createSftRun(options: SftRunOptions): Promise<Run<SftTrain
 
   const device = deviceOf(config.device);
   const model = await loadModel(start.modelFolder, { dtype: config.dtype, device });
+  const optimizer = buildOptimizer(model, config);
   const trainer = new SftTrainer(
     {
       model,
-      optimizer: buildOptimizer(model, config),
+      optimizer,
       examples: data.examples,
       evalExamples: held?.examples,
     },
@@ -66,6 +67,7 @@ export async function createSftRun(options: SftRunOptions): Promise<Run<SftTrain
     config,
     model,
     tokenizer,
+    disposeOthers: () => optimizer.dispose(),
     evaluate: held && (() => Promise.resolve(trainer.evaluate())),
   });
 }

@@ -14,3 +14,12 @@ export {
   type BestOfNResult,
   type ScoredCompletion,
 } from './bestOfN.js';
+export {
+  sampleMetrics,
+  selectedRow,
+  selectSamples,
+  withRanks,
+  type Provenance,
+  type Sample,
+  type SelectionSettings,
+} from './samples.js';

@@ -1,5 +1,5 @@
 import type { Command } from 'commander';
-import type { GrpoPreset, SettingRow } from '../../config/index.js';
+import type { Preset, SettingRow } from '../../config/index.js';
 import { UsageError } from '../../errors/index.js';
 import { withExample, withJson } from '../options.js';
 import type { CommandContext } from '../program.js';
@@ -11,31 +11,34 @@ export function registerConfig(program: Command, { io }: CommandContext): void {
     .description(
       'list every setting of a method: default, meaning, where the default comes from; with a preset, what it sets and from which sentence',
     )
-    .argument('<method>', 'sft, reward, dpo, kto, ppo, grpo, … or a preset of grpo: dapo, gspo, rloo, …')
-    .option('--preset <name>', 'a preset of grpo');
+    .argument(
+      '<method>',
+      'sft, reward, dpo, kto, ppo, grpo, rejection, … or a preset: dapo, gspo, rloo, raft, …',
+    )
+    .option('--preset <name>', 'a preset of grpo or rejection');
   withExample(withJson(command), 'posttrain config grpo', 'posttrain config grpo --preset dapo');
   command.action(async (method: string, options: { json?: boolean; preset?: string }) => {
-    const { describeConfig, GRPO_PRESETS, grpoPreset, METHOD_CONFIGS, nearestName } =
-      await import('../../config/index.js');
-    const isPreset = method !== 'grpo' && Object.hasOwn(GRPO_PRESETS, method);
-    const schema = Object.entries(METHOD_CONFIGS).find(([name]) => name === method)?.[1];
-    if (schema === undefined && !isPreset) {
-      const names = [...Object.keys(METHOD_CONFIGS), ...Object.keys(GRPO_PRESETS)];
-      const nearest = nearestName(method, names);
+    const config = await import('../../config/index.js');
+    const schemas = config.METHOD_CONFIGS;
+    const presets = { grpo: config.GRPO_PRESETS, rejection: config.REJECTION_PRESETS };
+    const ofPreset = Object.entries(presets).find(
+      ([name, known]) => method !== name && Object.hasOwn(known, method),
+    )?.[0];
+    const schema = Object.entries(schemas).find(([name]) => name === (ofPreset ?? method))?.[1];
+    if (schema === undefined) {
+      const names = [...Object.keys(schemas), ...Object.values(presets).flatMap(Object.keys)];
+      const nearest = config.nearestName(method, names);
       throw new UsageError(
         `config: expected a method (${[...new Set(names)].join(', ')}), received ${JSON.stringify(method)}.${nearest === undefined ? '' : ` Did you mean ${nearest}?`}`,
       );
     }
-    if (isPreset && options.preset !== undefined) {
+    if (ofPreset !== undefined && options.preset !== undefined) {
       throw new UsageError(
         `config: expected one preset, received ${method} and --preset ${options.preset}.`,
       );
     }
-    const presetName = isPreset ? method : options.preset;
-    if (presetName !== undefined && !isPreset && method !== 'grpo') {
-      throw new UsageError(`config: expected grpo with --preset, received ${method}.`);
-    }
-    const rows = describeConfig(schema ?? METHOD_CONFIGS.grpo);
+    const rows = config.describeConfig(schema);
+    const presetName = ofPreset === undefined ? options.preset : method;
     if (presetName === undefined) {
       io.out(
         options.json === true
@@ -44,11 +47,16 @@ export function registerConfig(program: Command, { io }: CommandContext): void {
       );
       return;
     }
-    const preset = grpoPreset(presetName);
+    const of = ofPreset ?? method;
+    if (of !== 'grpo' && of !== 'rejection') {
+      throw new UsageError(`config: expected grpo or rejection with --preset, received ${method}.`);
+    }
+    const preset =
+      of === 'grpo' ? config.grpoPreset(presetName) : config.rejectionPreset(presetName);
     io.out(
       options.json === true
-        ? JSON.stringify({ method: 'grpo', preset })
-        : describePreset(preset, rows),
+        ? JSON.stringify({ method: of, preset })
+        : describePreset(preset, rows, of),
     );
   });
 }
@@ -58,7 +66,11 @@ function describe({ key, type, default: value, description, origin }: SettingRow
   return `${key} = ${shown}  (${type})\n    ${description}\n    Default: ${origin}`;
 }
 
-function describePreset(preset: GrpoPreset, rows: readonly SettingRow[]): string {
+function describePreset(
+  preset: Preset<object>,
+  rows: readonly SettingRow[],
+  method: string,
+): string {
   const { name, summary, paper, settings, sources, departures } = preset;
   const set = Object.entries(sources).map(([key, source]) => {
     const known = rows.find((row) => row.key === key);
@@ -75,7 +87,7 @@ function describePreset(preset: GrpoPreset, rows: readonly SettingRow[]): string
     ...set,
     ...(differs.length > 0 ? ['', 'What differs from the paper:', ...differs] : []),
     '',
-    'Every other setting has its default: posttrain config grpo',
+    `Every other setting has its default: posttrain config ${method}`,
   ].join('\n');
 }
 

@@ -1,11 +1,12 @@
 import type { Command } from 'commander';
-import { GRPO_PRESETS } from '../../config/presets.js';
+import { GRPO_PRESETS, grpoPreset } from '../../config/presets.js';
 import { withExample } from '../options.js';
 import type { CommandContext } from '../program.js';
 import { readInputs, type OnPolicyOptions, type TrainOptions } from '../trainInputs.js';
 import { registerPreferences } from './trainPreferences.js';
 import { methodCommand, onPolicyCommand, readOnPolicyInputs, report } from './trainCommand.js';
 import { registerTrainReward } from './trainReward.js';
+import { registerTrainRejection } from './trainRejection.js';
 
 /** Adds `train` with a command per method. */
 export function registerTrain(program: Command, context: CommandContext): void {
@@ -73,6 +74,8 @@ export function registerTrain(program: Command, context: CommandContext): void {
     report(context, options, await run.train({ progress: context.io.stderr }));
   });
   registerPreferences(train, context);
+
+  registerTrainRejection(train, context);
 }
 
 async function trainGrpo(
@@ -81,6 +84,12 @@ async function trainGrpo(
   preset: string | undefined,
 ): Promise<void> {
   const { createGrpoRun } = await import('../../runs/index.js');
-  const run = await createGrpoRun(await readOnPolicyInputs(context, options, preset));
+  const run = await createGrpoRun(
+    await readOnPolicyInputs(
+      context,
+      options,
+      preset === undefined ? undefined : grpoPreset(preset),
+    ),
+  );
   report(context, options, await run.train({ progress: context.io.stderr }));
 }

@@ -1,6 +1,6 @@
 /** What every `train` command has in common: its options, what a resumed run recorded, what is said at the end. */
 import type { Command } from 'commander';
-import { grpoPreset, overPreset } from '../../config/presets.js';
+import { overPreset, type Preset } from '../../config/presets.js';
 import type { RunResult } from '../../runs/index.js';
 import { collect, EXIT_CODES, withJson } from '../options.js';
 import type { CommandContext } from '../program.js';
@@ -17,23 +17,30 @@ import {
 export async function readOnPolicyInputs(
   { io }: CommandContext,
   options: OnPolicyOptions,
-  preset?: string,
+  preset?: Preset<Readonly<Record<string, unknown>>>,
 ) {
   const { inputs, config, record } = await readInputs(options);
   const given = await withRewardWeights(config, options.rewardWeight ?? []);
   return {
     ...inputs,
     // A resumed run goes on with what it recorded, which the preset was part of.
-    config:
-      preset === undefined || record !== undefined ? given : overPreset(grpoPreset(preset), given),
+    config: preset === undefined || record !== undefined ? given : overPreset(preset, given),
     rewards: options.reward ?? recordedRewards(record),
     environment: options.environment ?? recordedEnvironment(record),
     progress: io.stderr,
   };
 }
 
-/** Adds the command of a method that samples and scores. */
+/** Adds the command of a method that samples and scores, perhaps in several turns. */
 export function onPolicyCommand(train: Command, name: string, description: string): Command {
+  return scoringCommand(train, name, description).option(
+    '--environment <spec>',
+    'what answers the model between its turns: calculator, or a file (./environment.ts)',
+  );
+}
+
+/** Adds the command of a method that samples and scores. */
+export function scoringCommand(train: Command, name: string, description: string): Command {
   return methodCommand(train, name, description)
     .option(
       '--reward <spec>',
@@ -44,10 +51,6 @@ export function onPolicyCommand(train: Command, name: string, description: strin
       '--reward-weight <name=number>',
       'weight of a reward in the sum, 1 unless set; repeatable',
       collect,
-    )
-    .option(
-      '--environment <spec>',
-      'what answers the model between its turns: calculator, or a file (./environment.ts)',
     );
 }
 
@@ -67,28 +70,37 @@ export function methodCommand(train: Command, name: string, description: string)
   );
 }
 
+/** How a run ended, whatever it was. */
+type Ended = Omit<RunResult, 'checkpoint'>;
+
 /**
  * Says how a run ended, and sets the exit code of one that was stopped.
  *
- * @param next what can be done with a model that is finished
+ * @param next what one may do with the model of a finished run
+ * @param unit what the run counts
  */
 export function report(
   { io, setExitCode }: CommandContext,
   { json }: TrainOptions,
-  result: RunResult,
-  next: (result: RunResult) => string = ({ model }) =>
-    `Try it: posttrain generate --model ${model} --prompt "…"`,
+  result: Ended,
+  next: (result: Ended) => string = tryIt,
+  unit = 'step',
 ): void {
   if (json === true) io.out(JSON.stringify(result));
-  else io.out(describeResult(result, next));
+  else io.out(describeResult(result, next, unit));
   if (result.state === 'stopped')
     setExitCode(result.stoppedBy === 'SIGTERM' ? EXIT_CODES.SIGTERM : EXIT_CODES.SIGINT);
 }
 
-function describeResult(result: RunResult, next: (result: RunResult) => string): string {
+/** What one may do with a model that writes. */
+export function tryIt({ model }: Pick<RunResult, 'model'>): string {
+  return `Try it: posttrain generate --model ${model} --prompt "…"`;
+}
+
+function describeResult(result: Ended, next: (result: Ended) => string, unit: string): string {
   const { state, step, totalSteps, directory, model, seconds } = result;
   const time = `${seconds.toFixed(1)} s`;
   return state === 'finished'
-    ? `Finished ${totalSteps} steps in ${time}.\nRun:   ${directory}\nModel: ${model}\n${next(result)}`
-    : `Stopped after step ${step} of ${totalSteps}; everything is saved.\nRun:   ${directory}\nModel: ${model}\nGo on: add --resume to the same command.`;
+    ? `Finished ${totalSteps} ${unit}s in ${time}.\nRun:   ${directory}\nModel: ${model}\n${next(result)}`
+    : `Stopped after ${unit} ${step} of ${totalSteps}; everything is saved.\nRun:   ${directory}\nModel: ${model}\nGo on: add --resume to the same command.`;
 }
