@@ -39,6 +39,7 @@ export {
 } from './pairRuns.js';
 export { createKtoRun } from './ktoRun.js';
 export { createOnlineDpoRun, type OnlineDpoRunOptions } from './onlineDpoRun.js';
+export {
   createRejectionRun,
   RejectionRun,
   type RejectionResult,
