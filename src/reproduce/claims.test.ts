@@ -4,6 +4,7 @@ import { calculatorVerdict, type CalculatorRun } from './calculator.js';
 import { ladderVerdicts, LADDER, type LadderRun } from './dapoLadder.js';
 import { majPassVerdicts, type AtK, type MajPassRun } from './majPass.js';
 import { methodsVerdicts, type MethodRun } from './methods.js';
+import { optimalPolicyVerdicts, type MethodEnd, type OptimalPolicyRun } from './optimalPolicy.js';
 import { scstVerdict, type ScstRun } from './scst.js';
 import { stalenessVerdicts, type StaleRun } from './staleness.js';
 
@@ -141,5 +142,53 @@ describe('methodsVerdicts', () => {
   });
   test('a claim about a method that was not run is left out', () => {
     assert.deepEqual(seen(run('grpo', {}), run('rloo', {})), []);
+  });
+});
+
+describe('optimalPolicyVerdicts', () => {
+  const end = (values: Partial<MethodEnd> = {}): MethodEnd => ({
+    ...{ distance: 1e-10, rewardError: 1e-6, constantError: 1e-6 },
+    ...{ kl: 1, reward: 1, entropy: 1, shareOfFrontier: 1, curve: [], ...values },
+  });
+  const nothing = { logPartitions: [-2, 3] as const, marginError: 1e-12, lossChange: 1e-12 };
+  const run = (values: Partial<OptimalPolicyRun> = {}): OptimalPolicyRun => ({
+    ...{ seed: 0, dpo: end(), rl: end(), startDistance: 0.5 },
+    cancellation: { ...nothing, gradientAtOptimum: 1e-12 },
+    ...values,
+  });
+  const seen = (...runs: OptimalPolicyRun[]): string[] =>
+    optimalPolicyVerdicts(runs).map((one) => one.seen);
+
+  test('every bound is met by what lies on it', () => {
+    assert.deepEqual(seen(run()), ['yes', 'yes', 'yes', 'yes']);
+  });
+  test('each method has its own distance', () => {
+    assert.deepEqual(seen(run({ dpo: end({ distance: 1.1e-10 }) })), ['no', 'yes', 'yes', 'yes']);
+    assert.deepEqual(seen(run({ rl: end({ distance: 1.1e-10 }) })), ['yes', 'no', 'yes', 'yes']);
+    assert.deepEqual(seen(run({ rl: end({ distance: NaN }) })), ['yes', 'no', 'yes', 'yes']);
+  });
+  test('the implicit reward is that of both methods, within a prompt and in its constant', () => {
+    for (const values of [{ rewardError: 1.1e-6 }, { constantError: 1.1e-6 }]) {
+      for (const of of [{ dpo: end(values) }, { rl: end(values) }]) {
+        assert.deepEqual(seen(run(of)), ['yes', 'yes', 'no', 'yes']);
+        assert.deepEqual(seen(run(), run(of)), ['yes', 'yes', 'partly', 'yes']);
+      }
+    }
+  });
+  test('the partition function has to be gone from margins, loss and gradient', () => {
+    for (const name of ['marginError', 'lossChange', 'gradientAtOptimum'] as const) {
+      const { cancellation } = run();
+      const left = run({ cancellation: { ...cancellation, [name]: 1.1e-12 } });
+      assert.deepEqual(seen(left), ['yes', 'yes', 'yes', 'no']);
+    }
+  });
+  test('tells the worst of the seeds', () => {
+    const worse = run({ dpo: end({ distance: 3e-9 }), startDistance: 1 });
+    const [dpo, rl] = optimalPolicyVerdicts([run(), worse]);
+    assert.match(
+      dpo?.because ?? '',
+      /ended at 3\.0e-9 nats or less, from 0\.75 \(0\.50–1\.00\) nats/,
+    );
+    assert.match(rl?.because ?? '', /ended at 1\.0e-10 nats or less/);
   });
 });

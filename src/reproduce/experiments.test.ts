@@ -8,6 +8,7 @@ import { LADDER, reproduceDapoLadder } from './dapoLadder.js';
 import type { Reproduction } from './experiment.js';
 import { reproduceMajPass } from './majPass.js';
 import { reproduceMethods, type MethodRun } from './methods.js';
+import { reproduceOptimalPolicy, type OptimalPolicyRun } from './optimalPolicy.js';
 import { reproduceScst } from './scst.js';
 import { tinyDecoder } from './settings.js';
 import { reproduceStaleness } from './staleness.js';
@@ -86,6 +87,44 @@ describe('every experiment runs from its first file to its last', () => {
       },
     );
     assert.equal(requireWritten(result, 'staleness').length, 2 * methods.length);
+  });
+});
+
+describe('the exact ones', () => {
+  test('optimal-policy', async () => {
+    const out = join(base, 'optimal-policy');
+    const problem = {
+      ...{ completions: [2, 3], beta: 0.5 },
+      ...{ rewardSpread: 0.5, offsetSpread: 3, logitSpread: 0.5 },
+    };
+    const result = await reproduceOptimalPolicy(
+      { out, seeds: [5, 6], progress: null },
+      {
+        problem,
+        dpo: { steps: 60, learningRate: 30 },
+        rl: { steps: 12, learningRate: 8 },
+      },
+    );
+    const runs = requireWritten(result, 'optimal-policy') as OptimalPolicyRun[];
+    assert.deepEqual(
+      runs.map(({ seed, rl }) => [seed, rl.curve.map(({ step }) => step)]),
+      [
+        [5, [1, 2, 3, 5, 6, 7, 9, 12]],
+        [6, [1, 2, 3, 5, 6, 7, 9, 12]],
+      ],
+    );
+    for (const { dpo, rl, startDistance, cancellation } of runs) {
+      // With so few completions DPO arrives within these steps, and RLOO comes nearer.
+      assert.ok(dpo.distance <= 1e-10, `DPO ended ${dpo.distance} away`);
+      assert.ok(
+        rl.distance < startDistance / 10,
+        `RLOO went from ${startDistance} to ${rl.distance}`,
+      );
+      assert.ok(Math.abs(dpo.shareOfFrontier - 1) < 1e-6, `${dpo.shareOfFrontier}`);
+      assert.ok(cancellation.lossChange < 1e-14, `${cancellation.lossChange}`);
+      const [least, largest] = cancellation.logPartitions;
+      assert.ok(largest - least > 0.1, `log Z from ${least} to ${largest}`);
+    }
   });
 });
 

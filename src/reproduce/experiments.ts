@@ -3,6 +3,7 @@ import { reproduceCalculator } from './calculator.js';
 import { reproduceDapoLadder } from './dapoLadder.js';
 import type { ReproduceOptions, Reproduction } from './experiment.js';
 import { reproduceMajPass } from './majPass.js';
+import { reproduceOptimalPolicy } from './optimalPolicy.js';
 import { reproduceScst } from './scst.js';
 import { reproduceStaleness } from './staleness.js';
 
@@ -40,5 +41,10 @@ export const EXPERIMENTS: readonly NamedExperiment[] = [
     name: 'calculator',
     summary: 'GRPO with a calculator as environment: the model learns to call it',
     run: (options) => reproduceCalculator(options),
+  },
+  {
+    name: 'optimal-policy',
+    summary: 'DPO and KL-regularised RL against the optimum in closed form',
+    run: (options) => reproduceOptimalPolicy(options),
   },
 ];

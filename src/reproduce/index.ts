@@ -3,6 +3,7 @@ export { METHODS, reproduceMethods } from './methods.js';
 export { reproduceCalculator } from './calculator.js';
 export { reproduceDapoLadder } from './dapoLadder.js';
 export { reproduceMajPass } from './majPass.js';
+export { reproduceOptimalPolicy } from './optimalPolicy.js';
 export { reproduceScst } from './scst.js';
 export { reproduceStaleness } from './staleness.js';
 export { EXPERIMENTS, type NamedExperiment } from './experiments.js';

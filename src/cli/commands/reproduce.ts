@@ -17,7 +17,10 @@ export function registerReproduce(program: Command, context: CommandContext): vo
     .description(
       'check a published claim on models made on the spot; writes report.md, plot.svg and results.json',
     )
-    .argument('<claim>', 'methods, dapo-ladder, maj-pass, staleness, scst or calculator')
+    .argument(
+      '<claim>',
+      'methods, dapo-ladder, maj-pass, staleness, scst, calculator or optimal-policy',
+    )
     .option('--out <folder>', 'a new folder (default: runs/reproduce-<claim>)')
     .option('--seeds <list>', 'seeds', '0,1,2')
     .option('--methods <list>', 'of methods only some, such as ppo,dapo');
