@@ -348,6 +348,16 @@ describe('orpoLoss', () => {
     expectClose(loss, [logistic(3), logistic(-5)], EXACT);
   });
 
+  test('the odds near certainty keep their digits in float32', () => {
+    const { logOddsRatio } = orpoLoss({
+      chosenLogprobs: tensor([-1e-5]),
+      rejectedLogprobs: tensor([-Math.LN2]), // odds of 1
+      chosenNll: tensor([0]),
+      beta: 1,
+    });
+    expectClose(logOddsRatio, [-1e-5 - Math.log(-Math.expm1(-1e-5))], { rtol: 1e-6 });
+  });
+
   test('a probability of 1 counts as 1 − 1e-7 and has no gradient', () => {
     const chosenLogprobs = leaf([0, -1e-8]);
     const rejectedLogprobs = leaf([-1, 0]);
