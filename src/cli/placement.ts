@@ -1,6 +1,6 @@
 /** Opens models as commands ask for them. */
 import { UsageError } from '../errors/index.js';
-import { loadModel, type Decoder } from '../models/index.js';
+import { loadModel, loadScalarModel, type Decoder, type ScalarModel } from '../models/index.js';
 import { loadTokenizer, type Tokenizer } from '../tokenizers/index.js';
 import { cudaIsAvailable, type Dtype } from '../torch/index.js';
 
@@ -23,13 +23,31 @@ const DTYPES: readonly Dtype[] = ['float32', 'bfloat16', 'float64'];
 export async function openModel(
   options: PlacementOptions,
 ): Promise<{ model: Decoder; tokenizer: Tokenizer }> {
-  const { device, model: folder } = options;
+  const placed = placeOf(options);
+  const tokenizer = await loadTokenizer(options.model);
+  return { model: await loadModel(options.model, placed), tokenizer };
+}
+
+/**
+ * Loads a reward model and its tokenizer.
+ *
+ * @throws as `openModel`
+ */
+export async function openScalarModel(
+  options: PlacementOptions,
+): Promise<{ model: ScalarModel; tokenizer: Tokenizer }> {
+  const placed = placeOf(options);
+  const tokenizer = await loadTokenizer(options.model);
+  return { model: await loadScalarModel(options.model, placed), tokenizer };
+}
+
+function placeOf(options: PlacementOptions): { dtype: Dtype; device: string } {
+  const { device } = options;
   const dtype = DTYPES.find((name) => name === options.dtype);
   if (dtype === undefined)
     throw new UsageError(`--dtype: expected ${DTYPES.join(', ')}, received ${options.dtype}.`);
   if (!/^(auto|cpu|cuda(:\d+)?)$/.test(device))
     throw new UsageError(`--device: expected auto, cpu or cuda, received ${device}.`);
   const place = device === 'auto' ? (cudaIsAvailable() ? 'cuda' : 'cpu') : device;
-  const tokenizer = await loadTokenizer(folder);
-  return { model: await loadModel(folder, { dtype, device: place }), tokenizer };
+  return { dtype, device: place };
 }

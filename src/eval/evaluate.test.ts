@@ -5,9 +5,10 @@ import { smallModel } from '../../test/runs/smallModel.js';
 import { rowsFromObjects, tokenizeForSft, tokenizePrompts } from '../data/index.js';
 import { ValueRangeError } from '../errors/index.js';
 import { generate } from '../generation/index.js';
+import { createScalarModel } from '../models/index.js';
 import type { RewardInput } from '../rewards/index.js';
-import { tensor } from '../torch/index.js';
-import { evaluate, perplexity } from './index.js';
+import { noGrad, tensor } from '../torch/index.js';
+import { evaluate, perplexity, scoreSequences } from './index.js';
 
 const { model, tokenizer } = smallModel();
 const rows = rowsFromObjects(
@@ -109,6 +110,74 @@ describe('evaluate', () => {
     assert.equal(found.greedy.unscored, 11);
     assert.equal(found.greedy.reward, 1);
     assert.equal(found.failures.length, 11);
+  });
+
+  describe('reward models', () => {
+    const { model: trunk } = smallModel({ seed: 4 });
+    const judge = createScalarModel(trunk, { seed: 1, std: 0.5 });
+    const shared = { model, tokenizer, prompts, maxNewTokens };
+
+    test('score the tokens as they were drawn, with their weight', async () => {
+      const rewardModels = [{ name: 'judge', weight: 0.5, model: judge }];
+      const found = await evaluate({ ...shared, rewards: [], rewardModels });
+      const drawn = await generate({
+        ...shared,
+        prompts: prompts.map(({ text }) => text),
+        temperature: 0,
+      });
+      const sequences = drawn.map(({ promptIndex, tokenIds }) => [
+        ...(prompts[promptIndex]?.inputIds ?? []),
+        ...tokenIds,
+      ]);
+      const scores = scoreSequences(judge, sequences).map((score) => score / 2);
+      expectClose(
+        found.completions.map(({ reward }) => reward),
+        scores,
+        { rtol: 1e-6 },
+      );
+      expectClose(found.greedy.reward, scores.reduce((sum, score) => sum + score, 0) / 12, {
+        rtol: 1e-6,
+      });
+      const threshold = [...scores].sort((a, b) => a - b)[6] ?? NaN;
+      const judged = await evaluate({ ...shared, rewards: [], rewardModels, threshold });
+      assert.equal(judged.accuracy.value, 0.5);
+    });
+
+    test('stand beside functions in one sum; a score that is no number leaves a completion unscored', async () => {
+      const { rewards } = evenDigits();
+      const rewardModels = [{ name: 'judge', weight: 1, model: judge }];
+      const both = await evaluate({ ...shared, rewards, rewardModels });
+      const apart = [
+        await evaluate({ ...shared, rewards }),
+        await evaluate({ ...shared, rewards: [], rewardModels }),
+      ];
+      expectClose(
+        both.completions.map(({ reward }) => reward),
+        both.completions.map((_, at) =>
+          apart.reduce((sum, { completions }) => sum + (completions[at]?.reward ?? NaN), 0),
+        ),
+        { rtol: 1e-6 },
+      );
+      const broken = createScalarModel(smallModel().model, { std: 1 });
+      noGrad(() => broken.head.weight.fill_(NaN));
+      const found = await evaluate({
+        ...shared,
+        rewards,
+        rewardModels: [{ name: 'broken', weight: 1, model: broken }],
+      });
+      assert.deepEqual([found.greedy.unscored, found.accuracy.value], [12, 0]);
+      assert.deepEqual(found.failures[3], {
+        ...{ reward: 'broken', index: 3, file: '<memory>', line: 4 },
+        reason: 'gave no finite score',
+      });
+    });
+
+    test('are not all that may be missing', async () => {
+      await assert.rejects(evaluate({ ...shared, rewards: [] }), {
+        code: 'E_REWARD',
+        message: 'scoreCompletions: expected at least one reward, received none.',
+      });
+    });
   });
 
   test('weights that add up to the threshold but for a rounding are enough', async () => {

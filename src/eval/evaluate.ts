@@ -4,7 +4,7 @@ import type { PromptExample } from '../data/index.js';
 import { ValueRangeError } from '../errors/index.js';
 import type { Environment } from '../environments/index.js';
 import { sampleEpisodes, type FinishReason } from '../generation/index.js';
-import type { Decoder } from '../models/index.js';
+import type { Decoder, ScalarParts } from '../models/index.js';
 import {
   scoreCompletions,
   type NamedReward,
@@ -14,6 +14,15 @@ import {
 import type { Tokenizer } from '../tokenizers/index.js';
 import { deriveSeed } from '../torch/index.js';
 import { bootstrapInterval, mean, wilsonInterval, type Estimate } from './intervals.js';
+import { scoreSequences } from './scoreSequences.js';
+
+/** A reward model with its place in the sum. */
+export interface ScoringModel {
+  readonly name: string;
+  readonly weight: number;
+  /** Of the tokenizer of the model that is measured. */
+  readonly model: ScalarParts;
+}
 
 /** What to measure and how. */
 export interface EvaluateOptions {
@@ -21,8 +30,10 @@ export interface EvaluateOptions {
   readonly tokenizer: Tokenizer;
   /** One problem each. */
   readonly prompts: readonly PromptExample[];
-  /** A completion is correct when the weighted sum of these reaches `threshold`. */
+  /** A completion is correct when the weighted sum of these, and of the reward models, reaches `threshold`. */
   readonly rewards: readonly NamedReward[];
+  /** Rewards that read the tokens as they were drawn, beside the others or instead of them. */
+  readonly rewardModels?: readonly ScoringModel[] | undefined;
   /** 1 unless set. */
   readonly threshold?: number | undefined;
   /** Most tokens of a completion; with an environment, of one turn. */
@@ -240,7 +251,22 @@ async function judge(
       source: { file: row.file, line: row.line },
     };
   });
-  const { scores, failures } = await scoreCompletions(rewards, inputs, calls);
+  const { rewardModels = [] } = options;
+  const { scores, failures: unscored } =
+    rewards.length > 0 || rewardModels.length === 0
+      ? await scoreCompletions(rewards, inputs, calls)
+      : { scores: new Float64Array(inputs.length), failures: [] };
+  const sequences = episodes.map(({ promptIndex, tokenIds }) => [
+    ...(prompts[promptIndex]?.inputIds ?? []),
+    ...tokenIds,
+  ]);
+  const unread = addModelScores(scores, rewardModels, sequences).map(({ reward, index }) => ({
+    reward,
+    index,
+    ...inputs[index]?.source,
+    reason: 'gave no finite score',
+  }));
+  const failures = [...unscored, ...unread];
   const judged = episodes.map(({ promptIndex, finishReason, failed, turns }, index) => {
     const reward = failed ? Number.NaN : (scores[index] ?? Number.NaN);
     const { prompt = '', completion = '', completionTokens = 0 } = inputs[index] ?? {};
@@ -257,6 +283,25 @@ async function judge(
     };
   });
   return { judged, failures, environmentFailures };
+}
+
+/**
+ * Adds what reward models give to the scores of the same completions; what is not finite leaves one unscored.
+ *
+ * @returns the calls without a score
+ */
+function addModelScores(
+  scores: Float64Array,
+  models: readonly ScoringModel[],
+  sequences: readonly (readonly number[])[],
+): { reward: string; index: number }[] {
+  return models.flatMap(({ name, model, weight }) =>
+    scoreSequences(model, sequences).flatMap((score, index) => {
+      const isScored = Number.isFinite(score);
+      scores[index] = (scores[index] ?? NaN) + (isScored ? weight * score : NaN);
+      return isScored ? [] : [{ reward: name, index }];
+    }),
+  );
 }
 
 function statsOf(judged: readonly JudgedCompletion[]): CompletionStats {

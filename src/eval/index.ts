@@ -5,6 +5,7 @@ export {
   type EvaluateOptions,
   type Evaluation,
   type JudgedCompletion,
+  type ScoringModel,
 } from './evaluate.js';
 export { bootstrapInterval, wilsonInterval, type Estimate } from './intervals.js';
 export { perplexity, type Perplexity, type PerplexityOptions } from './perplexity.js';

@@ -45,5 +45,10 @@ export {
   type RejectionResult,
   type RejectionRunOptions,
 } from './rejectionRun.js';
-export type { OnPolicyRunOptions } from './onPolicyInputs.js';
+export {
+  requireSameVocabulary,
+  splitRewards,
+  type LoadedRewardModel,
+  type OnPolicyRunOptions,
+} from './onPolicyInputs.js';
 export type { RewardLike, RunData } from './runInputs.js';

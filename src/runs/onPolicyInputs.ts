@@ -162,7 +162,7 @@ export async function readOnPolicyInputs<ConfigInput, Row>(
 }
 
 /** `model:folder` names a reward model; its name is the folder's, or that of the run whose `model` folder it is. */
-function splitRewards<Row>(rewards: readonly RewardLike<Row>[]): {
+export function splitRewards<Row>(rewards: readonly RewardLike<Row>[]): {
   functions: RewardLike<Row>[];
   models: { name: string; folder: string }[];
 } {

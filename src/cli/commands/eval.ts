@@ -24,7 +24,7 @@ interface EvalOptions {
   readonly dtype: string;
   readonly reward?: readonly string[];
   readonly rewardWeight?: readonly string[];
-  readonly threshold: number;
+  readonly threshold?: number;
   readonly samples: number;
   readonly k?: readonly number[];
   readonly temperature: number;
@@ -43,16 +43,25 @@ interface EvalOptions {
 export function registerEval(program: Command, context: CommandContext): void {
   const command = program
     .command('eval')
-    .description('measure accuracy, pass@k and maj@k by rewards, or perplexity without them')
-    .requiredOption('--model <folder>', 'model folder with its tokenizer')
+    .description(
+      'measure accuracy, pass@k and maj@k by rewards, or perplexity without them; of a reward model, how it agrees with preferences',
+    )
+    .requiredOption(
+      '--model <folder>',
+      'model folder with its tokenizer: a language model or a reward model',
+    )
     .requiredOption('--data <file>', 'rows to measure on: JSONL, JSON or CSV; repeatable', collect)
     .option(
       '--reward <spec>',
-      'what makes a completion correct: a file or a built-in reward, as for train grpo; repeatable',
+      'what makes a completion correct: a file, a built-in reward or a reward model (model:folder), as for train grpo; repeatable',
       collect,
     )
     .option('--reward-weight <name=number>', 'weight of a reward in the sum; repeatable', collect)
-    .option('--threshold <x>', 'sum of rewards from which a completion is correct', asNumber, 1)
+    .option(
+      '--threshold <x>',
+      'sum of rewards from which a completion is correct (default: 1; none with a reward model, whose scores have no such value by themselves)',
+      asNumber,
+    )
     .option('--samples <n>', 'samples per problem for pass@k and maj@k', asCount, 0)
     .option(
       '--k <list>',
@@ -86,11 +95,18 @@ export function registerEval(program: Command, context: CommandContext): void {
     withJson(withPlacement(command)),
     'posttrain eval --model runs/grpo/model --data test.jsonl --reward exact-match --samples 8',
     'posttrain eval --model runs/sft/model --data held-out.jsonl',
+    'posttrain eval --model runs/reward/model --data preferences.jsonl',
   );
   command.action(async (options: EvalOptions) => {
     const { readRows } = await import('../../data/index.js');
+    const { isScalarModelFolder } = await import('../../models/index.js');
     const { openModel } = await import('../placement.js');
     const rows = (await readRows(options.data)).slice(0, options.limit);
+    if (isScalarModelFolder(options.model)) {
+      const { measureRewardModel } = await import('./evalRewardModel.js');
+      await measureRewardModel(context, options, rows);
+      return;
+    }
     const subject = { rows, ...(await openModel(options)) };
     if (options.reward) await measureAccuracy(context, options, options.reward, subject);
     else await measurePerplexity(context, options, subject);
@@ -112,13 +128,16 @@ async function measureAccuracy(
 ): Promise<void> {
   const { tokenizePrompts } = await import('../../data/index.js');
   const { evaluate } = await import('../../eval/index.js');
-  const { loadReward, parseRewardWeight, withWeights } = await import('../../rewards/index.js');
   const { Progress } = await import('../../runs/index.js');
-  const weights = (options.rewardWeight ?? []).map(parseRewardWeight);
-  const rewards = withWeights(
-    (await Promise.all(specs.map((spec) => loadReward(spec)))).flat(),
-    Object.fromEntries(weights.map(({ name, weight }) => [name, weight])),
-  );
+  const { openRewards } = await import('./evalRewardModel.js');
+  const { rewards, rewardModels } = await openRewards(specs, options.rewardWeight ?? [], model);
+  const { threshold = rewardModels.length === 0 ? 1 : undefined } = options;
+  if (threshold === undefined && options.samples > 0) {
+    throw new UsageError(
+      'eval: expected --threshold with --samples, because a reward model scores the completions.',
+      { hint: 'pass@k and maj@k count completions as correct from a threshold on.' },
+    );
+  }
   for (const reward of rewards) reward.prepare?.(rows.map(({ values }) => values));
   const { loadEnvironment } = await import('../../environments/index.js');
   const environment =
@@ -137,7 +156,9 @@ async function measureAccuracy(
     tokenizer,
     prompts,
     rewards,
-    threshold: options.threshold,
+    rewardModels,
+    // Without one nothing that depends on it is told.
+    threshold: threshold ?? Infinity,
     environment,
     maxTurns,
     // With an environment every turn needs room.
@@ -159,9 +180,14 @@ async function measureAccuracy(
   for (const sentence of evaluation.environmentFailures.slice(0, 5))
     io.stderr.write(`${sentence}\n`);
 
-  const { completions, failures, environmentFailures, ...result } = evaluation;
+  const { completions, failures, environmentFailures, ...measured } = evaluation;
+  const { accuracy: _, ...others } = measured;
+  const result = threshold === undefined ? others : measured;
   if (options.completions !== undefined) {
-    const lines = completions.map((completion) => `${JSON.stringify(completion)}\n`);
+    const lines = completions.map(({ isCorrect, ...completion }) => {
+      const told = threshold === undefined ? completion : { ...completion, isCorrect };
+      return `${JSON.stringify(told)}\n`;
+    });
     writeResult(options.completions, lines.join(''));
   }
   const unscored = failures.length + environmentFailures.length;
@@ -222,12 +248,13 @@ async function measurePerplexity(
 }
 
 function describe(
-  result: Omit<Evaluation, 'completions' | 'failures' | 'environmentFailures'>,
+  result: Omit<Evaluation, 'completions' | 'failures' | 'environmentFailures' | 'accuracy'> &
+    Partial<Pick<Evaluation, 'accuracy'>>,
 ): string {
   const { problems, accuracy, greedy, sampled } = result;
   const lines = [
     `${problems} problems; 95 % intervals over problems`,
-    row('accuracy (greedy)', percent(accuracy)),
+    ...(accuracy ? [row('accuracy (greedy)', percent(accuracy))] : []),
     row('mean reward', greedy.reward.toFixed(4)),
     row('mean length', `${greedy.completionLength.toFixed(1)} tokens`),
     row('ended by itself', `${(100 * greedy.eosRate).toFixed(1)} %`),

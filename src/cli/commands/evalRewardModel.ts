@@ -1,0 +1,111 @@
+/** What `eval` does with reward models: measures one, or measures a policy by them. */
+import type { Row } from '../../data/index.js';
+import { UsageError } from '../../errors/index.js';
+import type { PreferenceEvaluation, ScoringModel } from '../../eval/index.js';
+import type { Decoder } from '../../models/index.js';
+import type { NamedReward } from '../../rewards/index.js';
+import type { CommandContext } from '../program.js';
+
+interface RewardModelOptions {
+  readonly model: string;
+  readonly device: string;
+  readonly dtype: string;
+  readonly reward?: readonly string[];
+  readonly seed: number;
+  readonly json?: boolean;
+}
+
+/** Tells how a reward model agrees with preferences. Rows with faults are left out and counted. */
+export async function measureRewardModel(
+  { io }: CommandContext,
+  options: RewardModelOptions,
+  rows: readonly Row[],
+): Promise<void> {
+  const { tokenizePreferences, validateRows } = await import('../../data/index.js');
+  const { evaluatePreferences } = await import('../../eval/index.js');
+  const { openScalarModel } = await import('../placement.js');
+  if (options.reward) {
+    throw new UsageError('eval: expected no --reward with a reward model, received one.', {
+      hint: 'To score completions by it: --model <policy> --reward model:<reward model>.',
+    });
+  }
+  validateRows(rows, ['preference']);
+  const { model, tokenizer } = await openScalarModel(options);
+  const { pairs, report } = tokenizePreferences(rows, tokenizer, {
+    maxLength: model.config.maxPositionEmbeddings,
+    appendEos: tokenizer.eosTokenId !== undefined,
+    faulty: 'skip',
+  });
+  const left = Object.entries(report.faults).filter(([, count]) => count > 0);
+  if (left.length > 0) {
+    const reasons = left.map(([fault, count]) => `${fault} ${count}`).join(', ');
+    io.stderr.write(`${rows.length - pairs.length} rows are left out: ${reasons}.\n`);
+  }
+  const found = evaluatePreferences({ model, pairs, seed: options.seed });
+  const leftOut = rows.length - pairs.length;
+  io.out(options.json === true ? JSON.stringify({ ...found, leftOut }) : describe(found));
+}
+
+function describe(found: PreferenceEvaluation): string {
+  const { pairs, comparisons, accuracy } = found;
+  const percent = (share: number): string => (100 * share).toFixed(1);
+  const row = (name: string, value: string): string => `  ${name.padEnd(18)} ${value}`;
+  const of = comparisons < pairs ? ` of ${comparisons} comparisons` : '';
+  return [
+    `${pairs} pairs${of}; 95 % interval over ${comparisons < pairs ? 'comparisons' : 'pairs'}`,
+    row(
+      'accuracy',
+      `${percent(accuracy.value).padStart(5)} %  [${percent(accuracy.low)}, ${percent(accuracy.high)}]`,
+    ),
+    row('margin', `${found.margin.toFixed(4)}   (chosen less rejected)`),
+    row('chosen, rejected', `${found.chosenReward.toFixed(4)}, ${found.rejectedReward.toFixed(4)}`),
+    row('std of scores', found.rewardStd.toFixed(4)),
+    row('loss', `${found.loss.toFixed(4)} nats   (guessing: 0.6931)`),
+    row('mean probability', found.probability.toFixed(4)),
+    row('calibration error', found.calibrationError.toFixed(4)),
+  ].join('\n');
+}
+
+/**
+ * Loads what scores completions: functions, and reward models where a specification is `model:folder`.
+ *
+ * @throws UsageError for the weight of a reward that there is not; ConfigError for another vocabulary than the policy's;
+ *   RewardError as `loadReward`
+ */
+export async function openRewards(
+  specs: readonly string[],
+  weightTexts: readonly string[],
+  policy: Decoder,
+): Promise<{ rewards: NamedReward[]; rewardModels: ScoringModel[] }> {
+  const { loadScalarModel } = await import('../../models/index.js');
+  const { loadReward, parseRewardWeight, withWeights } = await import('../../rewards/index.js');
+  const { requireSameVocabulary, splitRewards } = await import('../../runs/index.js');
+  const { functions, models } = splitRewards(specs);
+  const weights = weightTexts.map(parseRewardWeight);
+  const isModel = (name: string): boolean => models.some((model) => model.name === name);
+  const unknown = weights.find(({ name }) => functions.length === 0 && !isModel(name));
+  if (unknown !== undefined) {
+    throw new UsageError(
+      `--reward-weight: expected the name of a reward (${models.map(({ name }) => name).join(', ')}), received ${JSON.stringify(unknown.name)}.`,
+    );
+  }
+  const named = (await Promise.all(functions.map((spec) => loadReward(String(spec))))).flat();
+  const ofFunctions = weights.filter(({ name }) => !isModel(name));
+  const rewards =
+    named.length === 0 && models.length > 0
+      ? []
+      : withWeights(
+          named,
+          Object.fromEntries(ofFunctions.map(({ name, weight }) => [name, weight])),
+        );
+  const { dtype, device } = policy;
+  const rewardModels = await Promise.all(
+    models.map(async ({ name, folder }) => ({
+      name,
+      weight: weights.findLast((given) => given.name === name)?.weight ?? 1,
+      model: (await loadScalarModel(folder, { dtype, device })).freeze(),
+    })),
+  );
+  requireSameVocabulary(policy, rewardModels);
+  return { rewards, rewardModels };
+}
