@@ -47,15 +47,13 @@ function wrapLine(line: string, width: number): string[] {
   for (const [part] of line.matchAll(/\s+|\S+/g)) {
     const partWidth = stringWidth(part);
     const isBlank = part.trim() === '';
-    // Blanks at a break stand for the break.
-    if (isBlank && lines.length > 0 && current === '') continue;
     if (currentWidth + partWidth <= width) {
       current += part;
       currentWidth += partWidth;
       continue;
     }
     if (isBlank) {
-      end();
+      end(); // the blanks stand for the break
       continue;
     }
     if (partWidth <= width) end();

@@ -206,12 +206,20 @@ function openAnswers(
   return new KeyAnswers({ input, write, onStop: (reason) => stop.abort(reason) });
 }
 
-/** @returns what makes the process deaf again */
+/**
+ * The first SIGINT or SIGTERM ends the session; the second one of either has its usual effect.
+ *
+ * @returns what ends the listening
+ */
 function abortOnSignals(stop: AbortController): () => void {
   const signals = ['SIGINT', 'SIGTERM'] as const;
-  const listeners = signals.map((name) => ({ name, listener: () => stop.abort(name) }));
-  for (const { name, listener } of listeners) process.once(name, listener);
-  return () => {
-    for (const { name, listener } of listeners) process.off(name, listener);
+  const forget = (): void => {
+    for (const name of signals) process.off(name, listen);
   };
+  const listen = (name: NodeJS.Signals): void => {
+    forget();
+    stop.abort(name);
+  };
+  for (const name of signals) process.on(name, listen);
+  return forget;
 }

@@ -81,13 +81,16 @@ describe('LabelFiles', () => {
     assert.deepEqual(chosenIn(out), ['b0', 'a1']);
     files.take(undo);
     assert.deepEqual(chosenIn(out), ['b0']);
+    files.take(decision(1));
+    assert.deepEqual(chosenIn(out), ['b0', 'b1'], 'in the file that was written anew');
+    files.take(undo);
     files.take(decision(1, 'skipped'));
     files.take(decision(2, [1, 1]));
     assert.deepEqual([chosenIn(out), files.pairs], [['b0'], 1]);
     const steps = readFileSync(sessionPath(out), 'utf8').trimEnd().split('\n');
     assert.deepEqual(
       steps.map((line) => (JSON.parse(line) as { kind: string }).kind),
-      ['session', 'ranked', 'ranked', 'undo', 'skipped', 'ranked'],
+      ['session', 'ranked', 'ranked', 'undo', 'ranked', 'undo', 'skipped', 'ranked'],
     );
     files.close();
     assert.deepEqual(chosenIn(out), ['b0']);

@@ -55,8 +55,9 @@ describe('Lookahead', () => {
       [5, 0],
     ] as const) {
       const rows: number[] = [];
+      const sizes: number[] = [];
       const compare = (batch: readonly number[]) => {
-        assert.ok(batch.length > 0, 'no empty batch');
+        sizes.push(batch.length);
         rows.push(...batch);
         return Promise.resolve(batch.map((row) => comparisonAt(row)));
       };
@@ -67,6 +68,10 @@ describe('Lookahead', () => {
       assert.deepEqual(
         rows,
         Array.from({ length: prompts }, (_, row) => row),
+      );
+      assert.ok(
+        sizes.every((size) => size > 0),
+        'no empty batch',
       );
     }
   });

@@ -1,5 +1,5 @@
 import assert from 'node:assert/strict';
-import { mkdirSync, readFileSync, rmSync } from 'node:fs';
+import { readFileSync, rmSync } from 'node:fs';
 import { join } from 'node:path';
 import { before, describe, test } from 'node:test';
 import { expectClose } from '../../test/expect.js';
@@ -13,7 +13,6 @@ import {
   options,
   problems,
   rewardModel,
-  root,
   trained,
 } from '../../test/runs/rejectionJob.js';
 import type { RejectionConfigInput } from '../config/index.js';
@@ -28,7 +27,6 @@ import {
   readRunStatus,
   type RejectionResult,
 } from './index.js';
-import { weightsFingerprint } from './weightsFingerprint.js';
 
 interface SelectedLine {
   readonly prompt: unknown;
@@ -378,15 +376,5 @@ describe('a job of rejection sampling', () => {
         /expected the data that the run was started with/,
       );
     });
-  });
-});
-
-describe('weightsFingerprint', () => {
-  test('is the hash of the file; a folder without weights is refused', async () => {
-    assert.equal(await weightsFingerprint(model), hash(join(model, 'model.safetensors')));
-    const empty = join(root, 'empty');
-    mkdirSync(empty);
-    await assert.rejects(weightsFingerprint(empty), /expected weights in a \.safetensors file/);
-    await assert.rejects(weightsFingerprint(join(root, 'none')), /Reading .*none: /);
   });
 });

@@ -5,7 +5,7 @@ import { join, resolve } from 'node:path';
 import { parseConfig, RejectionConfig, type RejectionConfigInput } from '../config/index.js';
 import { BatchOrder } from '../data/index.js';
 import { UsageError } from '../errors/index.js';
-import { loadModel } from '../models/index.js';
+import { loadModel, weightsSha256 } from '../models/index.js';
 import {
   sampleMetrics,
   selectedRow,
@@ -45,7 +45,6 @@ import { linkTree, readRunStatus, RunDirectory } from './runDirectory.js';
 import { deviceOf, settingsOf } from './runInputs.js';
 import type { RunResult } from './runTraining.js';
 import { createSftRun } from './sftRun.js';
-import { weightsFingerprint } from './weightsFingerprint.js';
 
 /** What `createRejectionRun` needs. `Row` is what the rewards know of a row. */
 export type RejectionRunOptions<Row = Readonly<Record<string, unknown>>> = Omit<
@@ -269,7 +268,7 @@ export class RejectionRun {
     const { inputs } = this.parts;
     const { samplesPerPrompt, sampling, seed, dtype, promptsPerIteration } = this.config;
     const now = {
-      weightsSha256: await weightsFingerprint(model),
+      weightsSha256: await weightsSha256(model),
       ...{ seed, samplesPerPrompt, sampling, dtype, promptsPerIteration },
       prompts: inputs.prompts.length,
       rewards: inputs.record['rewards'],
