@@ -45,10 +45,11 @@ export {
   type RejectionResult,
   type RejectionRunOptions,
 } from './rejectionRun.js';
+export { requireSameVocabulary, type OnPolicyRunOptions } from './onPolicyInputs.js';
 export {
-  requireSameVocabulary,
+  readRewards,
   splitRewards,
   type LoadedRewardModel,
-  type OnPolicyRunOptions,
-} from './onPolicyInputs.js';
-export type { RewardLike, RunData } from './runInputs.js';
+  type RewardSources,
+} from './rewardSources.js';
+export { requiredColumns, type RewardLike, type RunData } from './runInputs.js';

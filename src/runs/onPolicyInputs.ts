@@ -1,19 +1,19 @@
 /** What on-policy runs are built from, whatever the method: rewards, an environment, prompts, a way to measure. */
-import { basename, dirname, resolve } from 'node:path';
+import { resolve } from 'node:path';
 import type { ConfigSource } from '../config/index.js';
 import { tokenizePrompts, validateRows, type PromptExample } from '../data/index.js';
 import { loadEnvironment, type Environment } from '../environments/index.js';
 import { ConfigError } from '../errors/index.js';
 import { evaluate } from '../eval/index.js';
-import { loadModel, loadScalarModel, type Decoder, type ScalarModel } from '../models/index.js';
+import { loadModel, type Decoder, type ScalarModel } from '../models/index.js';
 import type { NamedReward } from '../rewards/index.js';
 import { loadTokenizer, type Tokenizer } from '../tokenizers/index.js';
 import type { Dtype } from '../torch/index.js';
 import type { ProgressStream } from './progress.js';
+import { readRewards, type LoadedRewardModel } from './rewardSources.js';
 import type { RunStart } from './run.js';
 import {
   deviceOf,
-  namedRewards,
   readRunData,
   requiredColumns,
   requireSameData,
@@ -57,13 +57,6 @@ export interface OnPolicyInputConfig {
   readonly rewardConcurrency: number;
 }
 
-/** A reward that reads tokens. */
-export interface LoadedRewardModel {
-  readonly name: string;
-  readonly weight: number;
-  readonly model: ScalarModel;
-}
-
 /** Inputs, read and checked. Nothing was written. */
 export interface OnPolicyInputs {
   readonly prompts: readonly PromptExample[];
@@ -87,21 +80,7 @@ export async function readOnPolicyInputs<ConfigInput, Row>(
   { start, tokenizer }: { start: RunStart; tokenizer: Tokenizer },
 ): Promise<OnPolicyInputs> {
   const { progress = process.stderr } = options;
-  const { functions, models } = splitRewards(options.rewards);
-  const weights = Object.entries(config.rewardWeights);
-  const unknown = weights.find(
-    ([name]) => functions.length === 0 && !models.some((model) => model.name === name),
-  );
-  if (unknown) {
-    throw new ConfigError(
-      `rewardWeights: expected the name of a reward (${models.map(({ name }) => name).join(', ')}), received ${JSON.stringify(unknown[0])}.`,
-    );
-  }
-  const ofFunctions = weights.filter(([name]) => !models.some((model) => model.name === name));
-  const named =
-    functions.length > 0 || models.length === 0
-      ? await namedRewards(functions, Object.fromEntries(ofFunctions))
-      : [];
+  const { named, models, load } = await readRewards(options.rewards, config.rewardWeights);
   const { environment: given } = options;
   const environment = typeof given === 'string' ? await loadEnvironment(given) : given;
   const read = async (
@@ -137,14 +116,7 @@ export async function readOnPolicyInputs<ConfigInput, Row>(
     held: held?.prompts,
     rewards: named,
     environment,
-    loadRewardModels: (placed) =>
-      Promise.all(
-        models.map(async ({ name, folder }) => ({
-          name,
-          weight: config.rewardWeights[name] ?? 1,
-          model: (await loadScalarModel(folder, placed)).freeze(),
-        })),
-      ),
+    loadRewardModels: load,
     record: {
       model: resolve(options.model),
       data: data.record,
@@ -159,33 +131,6 @@ export async function readOnPolicyInputs<ConfigInput, Row>(
       }),
     },
   };
-}
-
-/** `model:folder` names a reward model; its name is the folder's, or that of the run whose `model` folder it is. */
-export function splitRewards<Row>(rewards: readonly RewardLike<Row>[]): {
-  functions: RewardLike<Row>[];
-  models: { name: string; folder: string }[];
-} {
-  const isModel = (reward: RewardLike<Row>): reward is string =>
-    typeof reward === 'string' && reward.startsWith('model:');
-  const models = rewards.filter(isModel).map((spec) => {
-    const folder = spec.slice('model:'.length);
-    const path = resolve(folder);
-    return { name: basename(basename(path) === 'model' ? dirname(path) : path), folder };
-  });
-  const twice = models.find(({ name }, at) => models.findIndex((m) => m.name === name) !== at);
-  if (twice) {
-    throw new ConfigError(
-      `--reward: expected reward models in folders of different names, received two named ${twice.name}.`,
-      { hint: 'Rewards are logged by name: rename one of the folders.' },
-    );
-  }
-  return { functions: rewards.filter((reward) => !isModel(reward)), models };
-}
-
-/** Folders of the reward models among rewards. */
-export function rewardModelFolders<Row>(rewards: readonly RewardLike<Row>[]): string[] {
-  return splitRewards(rewards).models.map(({ folder }) => folder);
 }
 
 function sharedPrompts(

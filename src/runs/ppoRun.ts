@@ -16,10 +16,10 @@ import { PpoTrainer } from '../trainers/index.js';
 import {
   heldOutEvaluation,
   loadOnPolicyModels,
-  rewardModelFolders,
   type OnPolicyRunOptions,
 } from './onPolicyInputs.js';
 import { buildOptimizer, findStart, openDirectory, Run } from './run.js';
+import { rewardModelFolders } from './rewardSources.js';
 import { settingsOf } from './runInputs.js';
 
 /** What `createPpoRun` needs. `Row` is what the rewards know of a row. */

@@ -2,9 +2,14 @@ import assert from 'node:assert/strict';
 import { describe, test } from 'node:test';
 import { expectClose } from '../../test/expect.js';
 import { tinyModel, tinyTokenizer } from '../../test/tinyRun.js';
-import { RewardError, ValueRangeError } from '../errors/index.js';
+import { ConfigError, RewardError, ValueRangeError } from '../errors/index.js';
 import { generate } from '../generation/index.js';
-import { createScalarModel, sequenceScores } from '../models/index.js';
+import {
+  createModel,
+  createScalarModel,
+  makeDecoderConfig,
+  sequenceScores,
+} from '../models/index.js';
 import type { RewardInput } from '../rewards/index.js';
 import { memory, tensor, tidy } from '../torch/index.js';
 import { bestOfN, bestOfNKlBound, type BestOfNOptions } from './index.js';
@@ -145,6 +150,21 @@ describe('bestOfN', () => {
       );
       const one = { name: 'x', weight: 1, fn: countX };
       await assert.rejects(bestOfN(options({ rewards: [one, one] })), /two named "x"/);
+    });
+    test('a reward model of another vocabulary', async () => {
+      const config = makeDecoderConfig({
+        ...{ vocabSize: 99, hiddenSize: 16, intermediateSize: 16, numLayers: 1, numHeads: 2 },
+      });
+      const judge = createScalarModel(createModel(config, { seed: 0 }));
+      await assert.rejects(
+        bestOfN(options({ rewardModels: [{ name: 'judge', weight: 1, model: judge }] })),
+        (error: unknown) =>
+          error instanceof ConfigError &&
+          /^bestOfN: expected reward model judge to have the model's vocabulary of \d+ tokens, received 99\.$/.test(
+            error.message,
+          ),
+      );
+      judge.dispose();
     });
     test('n that is no count, rows that are not one per prompt', async () => {
       await assert.rejects(

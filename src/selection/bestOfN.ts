@@ -1,5 +1,5 @@
 /** Best-of-n sampling: n completions of a prompt, of which the one with the highest score is the answer. */
-import { ValueRangeError } from '../errors/index.js';
+import { ConfigError, ValueRangeError } from '../errors/index.js';
 import {
   encodePrompt,
   generate,
@@ -64,7 +64,8 @@ export interface BestOfNResult {
  * Source: Stiennon et al. 2020, arXiv:2009.01325, Appendix G.3.
  *
  * @throws ValueRangeError if `n` is not a positive integer, or there is not one row per prompt; and as `generate`
- * @throws RewardError if there is no reward, or two have the same name
+ * @throws RewardError if there is no reward, or two have the same name; ConfigError if a reward model has another
+ *   vocabulary
  */
 export async function bestOfN(options: BestOfNOptions): Promise<BestOfNResult> {
   const { n, prompts, rows, model, tokenizer, rewards = [], rewardModels = [] } = options;
@@ -77,6 +78,14 @@ export async function bestOfN(options: BestOfNOptions): Promise<BestOfNResult> {
     );
   }
   checkRewardParts('bestOfN', rewards, rewardModels);
+  const { vocabSize } = model.config;
+  const other = rewardModels.find((reward) => reward.model.config.vocabSize !== vocabSize);
+  if (other !== undefined) {
+    throw new ConfigError(
+      `bestOfN: expected reward model ${other.name} to have the model's vocabulary of ${vocabSize} tokens, received ${other.model.config.vocabSize}.`,
+      { hint: 'A reward model reads the tokens as they were drawn: both need one tokenizer.' },
+    );
+  }
   const texts = prompts.map((prompt) =>
     typeof prompt === 'string'
       ? prompt

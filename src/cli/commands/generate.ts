@@ -1,5 +1,6 @@
 import type { Command } from 'commander';
 import { UsageError } from '../../errors/index.js';
+import type { GenerateOptions } from '../../generation/index.js';
 import type { ChatMessage } from '../../tokenizers/index.js';
 import {
   asCount,
@@ -27,14 +28,21 @@ interface GenerateCommandOptions {
   readonly repetitionPenalty?: number;
   readonly stop?: readonly string[];
   readonly seed: number;
-  readonly numCompletions: number;
+  readonly numCompletions?: number;
+  readonly bestOf?: number;
+  readonly reward?: readonly string[];
+  readonly rewardWeight?: readonly string[];
   readonly json?: boolean;
 }
 
-type Prompt = string | readonly ChatMessage[];
+/** What to complete, and what rewards know of it. */
+interface Prompt {
+  readonly text: string | readonly ChatMessage[];
+  readonly row: Readonly<Record<string, unknown>>;
+}
 
 /** Adds `generate`. */
-export function registerGenerate(program: Command, { io }: CommandContext): void {
+export function registerGenerate(program: Command, context: CommandContext): void {
   const command = program
     .command('generate')
     .description('sample completions from a model')
@@ -53,83 +61,147 @@ export function registerGenerate(program: Command, { io }: CommandContext): void
     .option('--min-p <p>', 'only tokens at least p times as likely as the most likely', asNumber)
     .option('--repetition-penalty <x>', 'above 1 makes repeated tokens less likely', asNumber)
     .option('--stop <text>', 'text before which a completion ends; repeatable', collect)
-    .option('--num-completions <n>', 'completions per prompt', asPositive, 1)
+    .option('--num-completions <n>', 'completions per prompt (default: 1)', asPositive)
+    .option(
+      '--best-of <n>',
+      'of n completions per prompt the one that --reward scores highest',
+      asPositive,
+    )
+    .option(
+      '--reward <spec>',
+      'what scores for --best-of: a reward model (model:folder), a file or a built-in reward, as for train grpo; repeatable',
+      collect,
+    )
+    .option('--reward-weight <name=number>', 'weight of a reward in the sum; repeatable', collect)
     .option('--seed <n>', 'seed of the draws', asCount, 0)
     .addHelpText(
       'after',
-      '\nWithout --prompt and --prompts the prompt is read from standard input. Settings that are not given come from\nthe generation_config.json of the model, where it has them.',
+      '\nWithout --prompt and --prompts the prompt is read from standard input. Settings that are not given come from\nthe generation_config.json of the model, where it has them. Rewards see the columns of --prompts.',
     );
   withExample(
     withJson(withPlacement(command)),
     'posttrain generate --model runs/grpo/model --prompt "407+086=" --temperature 0',
+    'posttrain generate --model runs/sft/model --prompts problems.jsonl --best-of 16 --reward model:./reward-model',
   );
   command.action(async (options: GenerateCommandOptions) => {
-    const prompts = await readPrompts(options, io.readStdin);
-    const { generate } = await import('../../generation/index.js');
-    const { readGenerationConfig } = await import('../../models/index.js');
-    const { defaultMaxNewTokens, openModel } = await import('../placement.js');
-    const recommended = readGenerationConfig(options.model);
-    const { model, tokenizer } = await openModel(options);
-    const longest = Math.max(
-      ...prompts.map((prompt) =>
-        typeof prompt === 'string'
-          ? tokenizer.encode(prompt).length
-          : tokenizer.encodeChat(prompt, { addGenerationPrompt: true }).length,
-      ),
-    );
-    const completions = await generate({
-      model,
-      tokenizer,
-      prompts,
-      maxNewTokens:
-        options.maxNewTokens ?? recommended?.maxNewTokens ?? defaultMaxNewTokens(model, longest),
-      temperature: options.temperature ?? recommended?.temperature ?? 1,
-      topK: options.topK ?? recommended?.topK ?? 0,
-      topP: options.topP ?? recommended?.topP ?? 1,
-      minP: options.minP ?? recommended?.minP ?? 0,
-      repetitionPenalty: options.repetitionPenalty ?? recommended?.repetitionPenalty ?? 1,
-      stop: options.stop ?? [],
-      seed: options.seed,
-      numCompletions: options.numCompletions,
-    });
-    const results = completions.map((completion) => ({
-      prompt: prompts[completion.promptIndex] ?? '',
-      ...completion,
-    }));
-    if (options.json === true) {
-      io.out(JSON.stringify({ completions: results }));
-      return;
-    }
-    for (const { prompt, text, finishReason, tokenIds } of results) {
-      const shown = typeof prompt === 'string' ? prompt : JSON.stringify(prompt);
-      const alone = results.length === 1;
-      if (!alone) io.out(`> ${shown}`);
-      io.out(text);
-      io.stderr.write(`(${tokenIds.length} tokens, ${finishReason})\n`);
+    checkOptions(options);
+    const prompts = await readPrompts(options, context.io.readStdin);
+    const settings = await openSettings(options, prompts);
+    try {
+      if (options.bestOf === undefined) {
+        await printCompletions(context, options, settings);
+        return;
+      }
+      const { printBestOf } = await import('./bestOf.js');
+      await printBestOf(context, { ...options, n: options.bestOf }, prompts, settings);
+    } finally {
+      settings.model.dispose();
     }
   });
+}
+
+function checkOptions(options: GenerateCommandOptions): void {
+  const { bestOf, reward, rewardWeight, numCompletions } = options;
+  if (bestOf === undefined && (reward ?? rewardWeight) !== undefined) {
+    throw new UsageError('generate: expected --best-of with --reward, received --reward alone.', {
+      hint: 'For example --best-of 16. To score completions without choosing, use `posttrain eval`.',
+    });
+  }
+  if (bestOf !== undefined && reward === undefined) {
+    throw new UsageError('generate: expected --reward with --best-of, which chooses by it.', {
+      hint: 'For example --reward model:./reward-model.',
+    });
+  }
+  if (bestOf !== undefined && numCompletions !== undefined) {
+    throw new UsageError(
+      'generate: expected either --best-of or --num-completions, received both.',
+      { hint: 'With --json, --best-of prints all completions with their scores.' },
+    );
+  }
+}
+
+/** The model, and how it is sampled: as said, else as its generation_config.json recommends. */
+async function openSettings(
+  options: GenerateCommandOptions,
+  prompts: readonly Prompt[],
+): Promise<GenerateOptions> {
+  const { readGenerationConfig } = await import('../../models/index.js');
+  const { defaultMaxNewTokens, openModel } = await import('../placement.js');
+  const recommended = readGenerationConfig(options.model);
+  const { model, tokenizer } = await openModel(options);
+  const longest = Math.max(
+    ...prompts.map(({ text }) =>
+      typeof text === 'string'
+        ? tokenizer.encode(text).length
+        : tokenizer.encodeChat(text, { addGenerationPrompt: true }).length,
+    ),
+  );
+  return {
+    model,
+    tokenizer,
+    prompts: prompts.map(({ text }) => text),
+    maxNewTokens:
+      options.maxNewTokens ?? recommended?.maxNewTokens ?? defaultMaxNewTokens(model, longest),
+    temperature: options.temperature ?? recommended?.temperature ?? 1,
+    topK: options.topK ?? recommended?.topK ?? 0,
+    topP: options.topP ?? recommended?.topP ?? 1,
+    minP: options.minP ?? recommended?.minP ?? 0,
+    repetitionPenalty: options.repetitionPenalty ?? recommended?.repetitionPenalty ?? 1,
+    stop: options.stop ?? [],
+    seed: options.seed,
+  };
+}
+
+async function printCompletions(
+  { io }: CommandContext,
+  { json, numCompletions = 1 }: GenerateCommandOptions,
+  settings: GenerateOptions,
+): Promise<void> {
+  const { generate } = await import('../../generation/index.js');
+  const completions = await generate({ ...settings, numCompletions });
+  const results = completions.map((completion) => ({
+    prompt: settings.prompts[completion.promptIndex] ?? '',
+    ...completion,
+  }));
+  if (json === true) {
+    io.out(JSON.stringify({ completions: results }));
+    return;
+  }
+  for (const { prompt, text, finishReason, tokenIds } of results) {
+    const shown = typeof prompt === 'string' ? prompt : JSON.stringify(prompt);
+    const alone = results.length === 1;
+    if (!alone) io.out(`> ${shown}`);
+    io.out(text);
+    io.stderr.write(`(${tokenIds.length} tokens, ${finishReason})\n`);
+  }
 }
 
 async function readPrompts(
   options: GenerateCommandOptions,
   readStdin: () => Promise<string | undefined>,
 ): Promise<Prompt[]> {
-  const prompts: Prompt[] = [...(options.prompt ?? [])];
+  const prompts: Prompt[] = (options.prompt ?? []).map((text) => ({ text, row: {} }));
   if (options.prompts !== undefined) {
     const { readRows, validateRows } = await import('../../data/index.js');
     const rows = await readRows(options.prompts);
-    validateRows(rows, ['prompt-only', 'prompt-completion']);
-    for (const { values } of rows) prompts.push(values['prompt'] as Prompt);
+    const needed =
+      options.reward === undefined
+        ? []
+        : (await import('../../runs/index.js')).requiredColumns(options.reward);
+    validateRows(rows, ['prompt-only', 'prompt-completion'], needed);
+    for (const { values } of rows)
+      prompts.push({ text: values['prompt'] as Prompt['text'], row: values });
   }
   if (prompts.length === 0) {
     const text = await readStdin();
     if (text === undefined || text === '') {
       throw new UsageError('generate: expected --prompt, --prompts or text on standard input.');
     }
-    prompts.push(text.replace(/\r?\n$/, ''));
+    prompts.push({ text: text.replace(/\r?\n$/, ''), row: {} });
   }
   if (options.chat !== true) return prompts;
-  return prompts.map((prompt) =>
-    typeof prompt === 'string' ? [{ role: 'user', content: prompt }] : prompt,
-  );
+  return prompts.map(({ text, row }) => ({
+    text: typeof text === 'string' ? [{ role: 'user', content: text }] : text,
+    row,
+  }));
 }

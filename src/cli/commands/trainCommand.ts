@@ -101,6 +101,6 @@ function describeResult(result: Ended, next: (result: Ended) => string, unit: st
   const { state, step, totalSteps, directory, model, seconds } = result;
   const time = `${seconds.toFixed(1)} s`;
   return state === 'finished'
-    ? `Finished ${totalSteps} ${unit}s in ${time}.\nRun:   ${directory}\nModel: ${model}\n${next(result)}`
+    ? `Finished ${totalSteps} ${unit}${totalSteps === 1 ? '' : 's'} in ${time}.\nRun:   ${directory}\nModel: ${model}\n${next(result)}`
     : `Stopped after ${unit} ${step} of ${totalSteps}; everything is saved.\nRun:   ${directory}\nModel: ${model}\nGo on: add --resume to the same command.`;
 }
