@@ -4,9 +4,11 @@ import {
   tokenizeForSft,
   tokenizePreferences,
   tokenizePrompts,
+  tokenizeSteps,
   type PreferenceExample,
   type PromptExample,
   type SftExample,
+  type StepExample,
 } from '../src/data/index.js';
 import { createModel, makeDecoderConfig, type Decoder } from '../src/models/index.js';
 import { createCharacterTokenizer, type Tokenizer } from '../src/tokenizers/index.js';
@@ -75,6 +77,21 @@ export function tinyPairs(): PreferenceExample[] {
   ];
   return tokenizePreferences(rowsFromObjects(rows, 'tiny'), tinyTokenizer(), { maxLength: 16 })
     .pairs;
+}
+
+/** Rows of judged steps, of different lengths, as data: after ':' every step of the answer. */
+export const TINY_STEP_ROWS = [
+  { prompt: 'a:', completions: ['x'], labels: [true] },
+  { prompt: 'bc:', completions: ['y', 'zx', 'x'], labels: [true, false, false] },
+  { prompt: 'cad:', completions: ['zz', 'y'], labels: [true, true] },
+  { prompt: 'd:', completions: ['xx', 'yy', 'z'], labels: [false, true, true] },
+  { prompt: 'ab:', completions: ['z'], labels: [false] },
+];
+
+/** `TINY_STEP_ROWS` as examples; a colon stands after every step. */
+export function tinySteps(): StepExample[] {
+  const options = { maxLength: 16, stepSeparator: ':' };
+  return tokenizeSteps(rowsFromObjects(TINY_STEP_ROWS, 'tiny'), tinyTokenizer(), options).examples;
 }
 
 /** All parameters of a model as plain numbers, by name. */

@@ -2,6 +2,7 @@
 export { METHOD_CONFIGS } from './methods.js';
 export { SftConfig, type SftConfigInput } from './sft.js';
 export { RewardConfig, type RewardConfigInput } from './reward.js';
+export { PrmConfig, type PrmConfigInput } from './prm.js';
 export { GrpoConfig, type GrpoConfigInput } from './grpo.js';
 export { PpoConfig, type PpoConfigInput } from './ppo.js';
 export { RejectionConfig, type RejectionConfigInput } from './rejection.js';

@@ -3,6 +3,7 @@ import { GrpoConfig } from './grpo.js';
 import { KtoConfig } from './kto.js';
 import { OnlineDpoConfig } from './onlineDpo.js';
 import { PpoConfig } from './ppo.js';
+import { PrmConfig } from './prm.js';
 import { CpoConfig, DpoConfig, OrpoConfig, SimpoConfig } from './preferences.js';
 import { RejectionConfig } from './rejection.js';
 import { RewardConfig } from './reward.js';
@@ -12,6 +13,7 @@ import { SftConfig } from './sft.js';
 export const METHOD_CONFIGS = {
   sft: SftConfig,
   reward: RewardConfig,
+  prm: PrmConfig,
   dpo: DpoConfig,
   kto: KtoConfig,
   orpo: OrpoConfig,

@@ -3,6 +3,7 @@ export { readRows } from './readRows.js';
 export { describeValue, placeOf, rowsFromObjects, type Row } from './row.js';
 export { detectFormat, validateRows, type DataFormat, type DataFormatName } from './format.js';
 export type { Message, TextTokenizer } from './textTokenizer.js';
+export { promptOf } from './tokenizeText.js';
 export {
   tokenizeForSft,
   tokenizePrompts,

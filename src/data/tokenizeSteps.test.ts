@@ -79,6 +79,14 @@ describe('tokenizeSteps', () => {
       faults: { empty: 0, tooLong: 0 },
     });
   });
+  test('the report adds up over rows', () => {
+    const short = { prompt: '1+1=', completions: ['2'], labels: [true] };
+    const { report } = read([sum, short, short]);
+    assert.deepEqual(
+      [report.examples, report.tokens, report.steps, report.rightSteps],
+      [3, 18 + 6 + 6, 4, 3],
+    );
+  });
   test('the separator is a line end unless set', () => {
     assert.deepEqual(read([sum]).examples[0]?.inputIds, ids('1+2+3=1+2=3\n3+3=7\n'));
   });

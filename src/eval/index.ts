@@ -17,3 +17,18 @@ export {
   type PreferenceEvaluation,
 } from './evaluatePreferences.js';
 export { scoreSequences } from './scoreSequences.js';
+export {
+  evaluateSteps,
+  stepMetrics,
+  type EvaluateStepsOptions,
+  type StepEvaluation,
+} from './evaluateSteps.js';
+export {
+  aggregateSteps,
+  judgeSteps,
+  scoreSteps,
+  stepLogOdds,
+  type JudgedStep,
+  type JudgeStepsOptions,
+  type ScoreStepsOptions,
+} from './judgeSteps.js';

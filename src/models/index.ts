@@ -33,6 +33,7 @@ export {
 } from './scalarValues.js';
 export {
   createStepModel,
+  isStepModelFolder,
   loadStepModel,
   stepLogits,
   StepModel,

@@ -59,3 +59,18 @@ export function loadHeaded(
     file.dispose();
   }
 }
+
+/**
+ * How many numbers the head in a model folder reads; undefined where it has none.
+ *
+ * @throws CheckpointError and IoError as `loadModel`, where it is no model folder
+ */
+export function headOutputs(where: string, folder: string): number | undefined {
+  assertModelFolder(folder, where);
+  const file = openWeights(folder, where);
+  try {
+    return file.has(SCORE) ? file.shapeOf(SCORE)[0] : undefined;
+  } finally {
+    file.dispose();
+  }
+}

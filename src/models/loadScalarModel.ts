@@ -1,6 +1,4 @@
-import { assertModelFolder, openWeights } from './checkpoint.js';
-import { SCORE } from './checkpointTensors.js';
-import { loadHeaded } from './loadHeadedModel.js';
+import { headOutputs, loadHeaded } from './loadHeadedModel.js';
 import type { LoadModelOptions } from './loadModel.js';
 import { SCORE_SHIFT, ScalarModel } from './scalarModel.js';
 
@@ -32,13 +30,6 @@ const SCALAR_HEAD = {
  * @throws CheckpointError and IoError as `loadModel`, where it is no model folder
  */
 export function isScalarModelFolder(folder: string): boolean {
-  const where = 'isScalarModelFolder';
-  assertModelFolder(folder, where);
-  const file = openWeights(folder, where);
-  try {
-    // A classifier with several labels, a model of steps among them, has a head of the same name and more rows.
-    return file.has(SCORE) && file.shapeOf(SCORE)[0] === 1;
-  } finally {
-    file.dispose();
-  }
+  // A classifier with several labels, a model of steps among them, has a head of the same name and more rows.
+  return headOutputs('isScalarModelFolder', folder) === 1;
 }

@@ -11,6 +11,7 @@ import {
   createModel,
   createScalarModel,
   createStepModel,
+  isStepModelFolder,
   loadModel,
   loadScalarModel,
   loadStepModel,
@@ -365,7 +366,32 @@ describe('stepLogits', () => {
   });
 });
 
+describe('the separator', () => {
+  test('is what it is set to, and is saved', async () => {
+    const folder = join(root, 'separator');
+    const model = await loadStepModel(join(GOLDEN, 'qwen2'));
+    model.stepSeparator = ' ки';
+    await model.save(folder);
+    const again = await loadStepModel(folder);
+    assert.equal(again.stepSeparator, ' ки');
+    again.stepSeparator = '\n';
+    await again.save(folder);
+    assert.equal((await loadStepModel(folder)).stepSeparator, '\n');
+  });
+  test('is not empty', () => {
+    const model = smallModel();
+    assert.throws(() => {
+      model.stepSeparator = '';
+    }, new ValueRangeError('StepModel: expected stepSeparator to be a text, received an empty one.'));
+  });
+});
+
 describe('folders of other models', () => {
+  test('are told apart', () => {
+    assert.equal(isStepModelFolder(join(GOLDEN, 'qwen2')), true);
+    assert.equal(isStepModelFolder(join(ROOT, 'test/golden/scalarModels/qwen2')), false);
+    assert.equal(isStepModelFolder(join(ROOT, 'test/golden/models/qwen2')), false);
+  });
   const rejected = (loading: Promise<unknown>, message: RegExp, hint: string) =>
     assert.rejects(loading, (error: Error & { code?: string; hint?: string }) => {
       assert.equal(error.code, 'E_CHECKPOINT');

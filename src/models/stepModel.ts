@@ -11,7 +11,7 @@ import type { Decoder } from './decoder.js';
 import type { DecoderConfig } from './decoderConfig.js';
 import { createHead, readHead, type HeadOptions } from './head.js';
 import { HeadedModel, headedConfig } from './headedModel.js';
-import { loadHeaded } from './loadHeadedModel.js';
+import { headOutputs, loadHeaded } from './loadHeadedModel.js';
 import type { LoadModelOptions } from './loadModel.js';
 
 /** Wrong (0) and right (1). */
@@ -29,10 +29,24 @@ const SEPARATOR_KEY = 'step_separator';
  * AutoModelForTokenClassification open.
  */
 export class StepModel extends HeadedModel {
-  /** What stood after every step when the model was trained; config.json carries it. */
+  private separator: string;
+
+  /** @internal Use `createStepModel` or `loadStepModel`. */
+  constructor(trunk: Decoder, head: Linear) {
+    super(trunk, head);
+    const separator = trunk.config.raw[SEPARATOR_KEY];
+    this.separator = typeof separator === 'string' ? separator : DEFAULT_SEPARATOR;
+  }
+
+  /** What stands after every step where the model was trained; `save` writes it to config.json. */
   get stepSeparator(): string {
-    const separator = this.config.raw[SEPARATOR_KEY];
-    return typeof separator === 'string' ? separator : DEFAULT_SEPARATOR;
+    return this.separator;
+  }
+
+  /** @throws ValueRangeError for an empty text */
+  set stepSeparator(text: string) {
+    assertSeparator('StepModel', text);
+    this.separator = text;
   }
 
   /** @returns [B, L, 2] what the head reads at every position, float32, float64 for a float64 model */
@@ -41,6 +55,22 @@ export class StepModel extends HeadedModel {
     const dtype = scoreDtype(this.trunk);
     return { logits: readHead('StepModel', this.head, states, { dtype, outputs: OUTPUTS }) };
   }
+
+  protected override savedConfig(): DecoderConfig {
+    const { raw } = this.config;
+    // What was opened without a separator is saved without the one that it has anyway.
+    const isSaid = SEPARATOR_KEY in raw || this.separator !== DEFAULT_SEPARATOR;
+    return isSaid
+      ? { ...this.config, raw: { ...raw, [SEPARATOR_KEY]: this.separator } }
+      : this.config;
+  }
+}
+
+function assertSeparator(where: string, text: string): void {
+  if (text === '')
+    throw new ValueRangeError(
+      `${where}: expected stepSeparator to be a text, received an empty one.`,
+    );
 }
 
 /** Options of `createStepModel`. */
@@ -61,10 +91,7 @@ export interface StepModelOptions extends HeadOptions {
  */
 export function createStepModel(trunk: Decoder, options: StepModelOptions = {}): StepModel {
   const { stepSeparator = DEFAULT_SEPARATOR, padTokenId, ...head } = options;
-  if (stepSeparator === '')
-    throw new ValueRangeError(
-      'createStepModel: expected stepSeparator to be a text, received an empty one.',
-    );
+  assertSeparator('createStepModel', stepSeparator);
   const made = createHead('createStepModel', trunk, { ...head, outputs: OUTPUTS, bias: true });
   const config = stepConfig(trunk.config, stepSeparator, padTokenId);
   return new StepModel(trunk.withoutHead(config), made);
@@ -98,6 +125,15 @@ export async function loadStepModel(
 ): Promise<StepModel> {
   const { trunk, head } = loadHeaded(folder, STEP_HEAD, options);
   return new StepModel(trunk, head);
+}
+
+/**
+ * Whether a model folder holds a process reward model.
+ *
+ * @throws CheckpointError and IoError as `loadModel`, where it is no model folder
+ */
+export function isStepModelFolder(folder: string): boolean {
+  return headOutputs('isStepModelFolder', folder) === OUTPUTS;
 }
 
 const STEP_HEAD = {

@@ -28,6 +28,7 @@ export { restoreTrainer, saveTrainer } from './trainerState.js';
 export { Run, type TrainOptions } from './run.js';
 export { createSftRun, type SftRunOptions } from './sftRun.js';
 export { createRewardRun, type RewardRunOptions } from './rewardRun.js';
+export { createPrmRun, type PrmRunOptions } from './prmRun.js';
 export { createGrpoRun, type GrpoRunOptions } from './grpoRun.js';
 export { createPpoRun, type PpoRunOptions } from './ppoRun.js';
 export {

@@ -1,6 +1,7 @@
 /** One trainer per method, and the steps that they share. */
 export { SftTrainer, type SftParts } from './sftTrainer.js';
 export { RewardTrainer, type RewardParts } from './rewardTrainer.js';
+export { PrmTrainer, type PrmParts } from './prmTrainer.js';
 export { GrpoTrainer } from './grpoTrainer.js';
 export { DpoTrainer, needsReferenceModel, type DpoParts } from './dpoTrainer.js';
 export type { PairMethod } from './pairObjective.js';

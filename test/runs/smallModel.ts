@@ -2,11 +2,15 @@ import { createModel, makeDecoderConfig, type Decoder } from '../../src/models/i
 import { createCharacterTokenizer, type Tokenizer } from '../../src/tokenizers/index.js';
 
 /** A model of a few thousand parameters over digits and the signs of sums, with its tokenizer. */
-export function smallModel({ seed = 0, initializerRange = 0.2 } = {}): {
+export function smallModel({
+  seed = 0,
+  initializerRange = 0.2,
+  characters = '0123456789+=',
+} = {}): {
   model: Decoder;
   tokenizer: Tokenizer;
 } {
-  const tokenizer = createCharacterTokenizer({ characters: '0123456789+=' });
+  const tokenizer = createCharacterTokenizer({ characters });
   const config = makeDecoderConfig({
     modelType: 'llama',
     vocabSize: tokenizer.vocabSize,

@@ -13,7 +13,7 @@ export function registerConfig(program: Command, { io }: CommandContext): void {
     )
     .argument(
       '<method>',
-      'sft, reward, dpo, kto, ppo, grpo, rejection, … or a preset: dapo, gspo, rloo, raft, …',
+      'sft, reward, prm, dpo, kto, ppo, grpo, rejection, … or a preset: dapo, gspo, rloo, raft, …',
     )
     .option('--preset <name>', 'a preset of grpo or rejection');
   withExample(withJson(command), 'posttrain config grpo', 'posttrain config grpo --preset dapo');

@@ -7,6 +7,7 @@ import { registerPreferences } from './trainPreferences.js';
 import { methodCommand, onPolicyCommand, readOnPolicyInputs, report } from './trainCommand.js';
 import { registerTrainReward } from './trainReward.js';
 import { registerTrainRejection } from './trainRejection.js';
+import { registerTrainPrm } from './trainPrm.js';
 
 /** Adds `train` with a command per method. */
 export function registerTrain(program: Command, context: CommandContext): void {
@@ -30,6 +31,7 @@ export function registerTrain(program: Command, context: CommandContext): void {
   });
 
   registerTrainReward(train, context);
+  registerTrainPrm(train, context);
 
   const grpo = onPolicyCommand(
     train,

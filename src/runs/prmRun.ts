@@ -1,0 +1,110 @@
+import { resolve } from 'node:path';
+import { parseConfig, PrmConfig, type ConfigSource, type PrmConfigInput } from '../config/index.js';
+import { tokenizeSteps, validateRows, type StepReport } from '../data/index.js';
+import { evaluateSteps, stepMetrics } from '../eval/index.js';
+import {
+  createStepModel,
+  isStepModelFolder,
+  loadModel,
+  loadStepModel,
+  type StepModel,
+} from '../models/index.js';
+import { loadTokenizer } from '../tokenizers/index.js';
+import { PrmTrainer } from '../trainers/index.js';
+import { type ProgressStream } from './progress.js';
+import { buildOptimizer, findStart, openDirectory, Run } from './run.js';
+import { deviceOf, readRunData, requireSameData, settingsOf, type RunData } from './runInputs.js';
+
+/** What `createPrmRun` needs. */
+export interface PrmRunOptions {
+  /**
+   * Folder of the model to start from, with its tokenizer: a language model, which gets a new head, or a process reward
+   * model, whose training goes on.
+   */
+  readonly model: string;
+  /** Rows `{prompt, completions, labels}`, a completion and a label per step: a file, several, or objects. */
+  readonly data: RunData;
+  /** Held-out rows of the same kind, on whose steps the model is measured (see `evalEvery`). */
+  readonly evalData?: RunData | undefined;
+  /** The run directory; must be new, unless the run is resumed. */
+  readonly out: string;
+  readonly config?: PrmConfigInput | ConfigSource | undefined;
+  /** Goes on with the run in `out`. */
+  readonly resume?: boolean | undefined;
+  /** Where it is told what was read; null tells nothing. Standard error unless set. */
+  readonly progress?: ProgressStream | null | undefined;
+}
+
+/**
+ * A run that trains a process reward model, ready to `train`. Data and settings are checked before anything is written.
+ * The model is saved with its tokenizer and its separator, ready for `--reward prm:folder` and `scoreSteps`.
+ *
+ * @throws ConfigError, DataError, CheckpointError or IoError with what was expected and received
+ */
+export async function createPrmRun(
+  options: PrmRunOptions,
+): Promise<Run<PrmTrainer, PrmConfig, StepModel>> {
+  const { model: folder, out, progress = process.stderr } = options;
+  const start = await findStart('prm', options);
+  const config = parseConfig(PrmConfig, settingsOf(options.config, start.record, 'createPrmRun'));
+  const tokenizer = await loadTokenizer(start.modelFolder);
+  const read = async (from: RunData, word: string) => {
+    const { rows, record } = await readRunData(from);
+    validateRows(rows, ['stepwise']);
+    const { examples, report } = tokenizeSteps(rows, tokenizer, config);
+    progress?.write(`${word}: ${rows.length} rows; ${describe(report)}\n`);
+    return { examples, record };
+  };
+  const data = await read(options.data, 'Data');
+  if (start.record) requireSameData(start.record, data.record);
+  const held =
+    options.evalData === undefined ? undefined : await read(options.evalData, 'Evaluation data');
+
+  const model = await modelOf(start.modelFolder, config, tokenizer.padTokenId);
+  const trainer = new PrmTrainer(
+    { model, optimizer: buildOptimizer(model, config), examples: data.examples },
+    config,
+  );
+  const inputs = { model: resolve(folder), data: data.record, evalData: held?.record ?? null };
+  const opened = await openDirectory(out, start, { method: 'prm', config, inputs }, trainer);
+  const { microBatchTokens, seed } = config;
+  return new Run({
+    ...opened,
+    trainer,
+    config,
+    model,
+    tokenizer,
+    evaluate:
+      held &&
+      (() =>
+        Promise.resolve(
+          stepMetrics(evaluateSteps({ model, examples: held.examples, microBatchTokens, seed })),
+        )),
+  });
+}
+
+/** A step model goes on with its head, a language model gets a new one; both end steps as the settings say. */
+async function modelOf(
+  folder: string,
+  { dtype, device, stepSeparator, seed }: PrmConfig,
+  padTokenId: number | undefined,
+): Promise<StepModel> {
+  const placed = { dtype, device: deviceOf(device) };
+  if (!isStepModelFolder(folder)) {
+    return createStepModel(await loadModel(folder, placed), { seed, stepSeparator, padTokenId });
+  }
+  const model = await loadStepModel(folder, placed);
+  model.stepSeparator = stepSeparator;
+  return model;
+}
+
+function describe(report: StepReport): string {
+  const { examples, steps, rightSteps, separatorsInside, faults } = report;
+  const remarks = [
+    [faults.tooLong, 'longer than maxLength left out'],
+    [faults.empty, 'with an empty step left out'],
+    [separatorsInside, 'steps hold the separator'],
+  ] as const;
+  const found = remarks.filter(([count]) => count > 0).map(([count, what]) => `${count} ${what}`);
+  return [`${examples} examples, ${steps} steps, ${rightSteps} of them right`, ...found].join(', ');
+}

@@ -1,0 +1,184 @@
+/** Process reward models: learn to tell right from wrong steps. */
+import { processRewardLoss } from '../algorithms/index.js';
+import type { PrmConfig } from '../config/index.js';
+import { padRight, placeOf, tokenBudgetBatches, type StepExample } from '../data/index.js';
+import { DataError } from '../errors/index.js';
+import { stepLogits, type StepModel } from '../models/index.js';
+import type { AdamW } from '../optim/index.js';
+import { tensor, tidy, type Tensor } from '../torch/index.js';
+import { DataEpochs } from './dataEpochs.js';
+import { StatSums, takeOptimizerStep } from './optimizerStep.js';
+import type { SavedState } from './savedState.js';
+import type { StepReport, Trainer } from './trainer.js';
+
+/** What the training of a process reward model acts on, built before. */
+export interface PrmParts {
+  readonly model: StepModel;
+  readonly optimizer: AdamW;
+  readonly examples: readonly StepExample[];
+}
+
+/**
+ * Maximises the likelihood of the judgements of single steps, read at the last token of the separator after each:
+ *
+ *     L = −Σᵢ Σₛ (yᵢₛ·log pᵢₛ + (1 − yᵢₛ)·log(1 − pᵢₛ)) / Σᵢ Sᵢ
+ *
+ * The divisor is the number of steps of the whole optimizer step, so gradient accumulation changes nothing, and a step of
+ * a long answer weighs what one of a short answer does. Source: Lightman et al. 2023, arXiv:2305.20050, §2.6; TRL 1.13,
+ * PRMTrainer. Metrics: docs/algorithms/process-rewards.md.
+ */
+export class PrmTrainer implements Trainer {
+  readonly method = 'prm';
+  private readonly parts: PrmParts;
+  private readonly config: PrmConfig;
+  private readonly parameters: readonly Tensor[];
+  private readonly data: DataEpochs;
+
+  /** @throws DataError for an example that is longer than the model's positions */
+  constructor(parts: PrmParts, config: PrmConfig) {
+    this.parts = parts;
+    this.config = config;
+    for (const example of parts.examples) requireRoom(example, parts.model);
+    this.parameters = parts.model.parameters();
+    this.data = new DataEpochs('PrmTrainer', this.method, parts.examples.length, config);
+  }
+
+  get step(): number {
+    return this.data.step;
+  }
+
+  get totalSteps(): number {
+    return this.data.totalSteps;
+  }
+
+  /** One optimizer step on the next batch of examples. */
+  trainStep(): Promise<StepReport> {
+    return new Promise((resolve) => resolve(this.trainNext()));
+  }
+
+  private trainNext(): StepReport {
+    const batch = this.data.next().map((index) => this.parts.examples[index] as StepExample);
+    const { stats, gradNorm, learningRate } = this.update(batch);
+    this.data.advance();
+    const metrics = {
+      loss: stats.get('loss'),
+      accuracy: stats.get('accuracy'),
+      ...probabilities(stats),
+      gradNorm,
+      learningRate,
+      steps: countSteps(batch),
+      tokens: batch.reduce((sum, { inputIds }) => sum + inputIds.length, 0),
+      epoch: this.data.epoch,
+    };
+    return { metrics, samples: [], warnings: [] };
+  }
+
+  private update(batch: readonly StepExample[]): {
+    stats: StatSums;
+    gradNorm: number;
+    learningRate: number;
+  } {
+    const { optimizer } = this.parts;
+    const { learningRate: base, warmupSteps, schedule, maxGradNorm } = this.config;
+    try {
+      const stats = this.accumulate(batch);
+      const where = `PrmTrainer: step ${this.step}`;
+      const taken = takeOptimizerStep(where, optimizer, this.parameters, {
+        loss: stats.get('loss'),
+        update: this.step,
+        maxGradNorm,
+        schedule: { ...schedule, base, warmupSteps, totalSteps: this.totalSteps },
+      });
+      return { stats, ...taken };
+    } finally {
+      optimizer.zeroGrad();
+    }
+  }
+
+  /** Gradients accumulate over micro-batches and equal those of the whole batch. */
+  private accumulate(batch: readonly StepExample[]): StatSums {
+    const stats = new StatSums();
+    const steps = countSteps(batch);
+    const lengths = batch.map(({ inputIds }) => inputIds.length);
+    for (const indices of tokenBudgetBatches(lengths, this.config.microBatchTokens)) {
+      const part = indices.map((index) => batch[index] as StepExample);
+      tidy(() => {
+        const { loss, stats: measured } = this.lossOf(part, steps);
+        loss.backward();
+        stats.add({ loss: loss.detach(), ...measured });
+      });
+    }
+    return stats;
+  }
+
+  /** @param steps of the whole optimizer step */
+  private lossOf(
+    part: readonly StepExample[],
+    steps: number,
+  ): ReturnType<typeof processRewardLoss> {
+    const { model } = this.parts;
+    const { ids, rows, columns, lengths } = padRight(
+      part.map(({ inputIds }) => inputIds),
+      0, // never read: lengths say where rows end
+    );
+    const inputIds = tensor(ids, { shape: [rows, columns], dtype: 'int64', device: model.device });
+    const stepEnds = part.map((example) => example.stepEnds);
+    const logits = stepLogits(model, { inputIds, lengths, stepEnds });
+    const perStep = (valuesOf: (example: StepExample) => readonly number[]): Tensor =>
+      spread(part.map(valuesOf), logits);
+    const stepMask = perStep(({ labels }) => labels.map(() => 1));
+    return processRewardLoss({
+      stepLogits: logits,
+      stepLabels: perStep(({ labels }) => labels.map(Number)),
+      stepMask,
+      stepWeights: stepMask.div(steps),
+    });
+  }
+
+  state(): Record<string, unknown> {
+    return this.data.state();
+  }
+
+  tensors(): Map<string, Tensor> {
+    return this.parts.optimizer.stateTensors();
+  }
+
+  restore(state: SavedState, tensors: ReadonlyMap<string, Tensor>): void {
+    // Everything is read before anything is changed.
+    const restoreData = this.data.restorer(state);
+    this.parts.optimizer.loadState(tensors);
+    restoreData();
+  }
+}
+
+/** One number per step as [B, S], 0 beyond a row's steps. */
+function spread(values: readonly (readonly number[])[], like: Tensor): Tensor {
+  const width = like.size(1);
+  const flat = new Float64Array(values.length * width);
+  values.forEach((row, index) => flat.set(row, index * width));
+  return tensor(flat, { shape: [values.length, width], dtype: like.dtype, device: like.device });
+}
+
+/** Means over right and over wrong steps, each where there is one. */
+function probabilities(stats: StatSums): Record<string, number> {
+  const rightShare = stats.get('rightShare');
+  // The shares of a batch are sums of 1/steps: what is left of 1 may be a rounding.
+  const wrongShare = rightShare > 1 - 1e-6 ? 0 : 1 - rightShare;
+  return {
+    rightShare,
+    ...(rightShare > 0 && { rightProbability: stats.get('rightProbability') / rightShare }),
+    ...(wrongShare > 0 && { wrongProbability: stats.get('wrongProbability') / wrongShare }),
+  };
+}
+
+function countSteps(examples: readonly StepExample[]): number {
+  return examples.reduce((sum, { stepEnds }) => sum + stepEnds.length, 0);
+}
+
+function requireRoom({ inputIds, row }: StepExample, { config }: StepModel): void {
+  if (inputIds.length <= config.maxPositionEmbeddings) return;
+  throw new DataError(
+    `PrmTrainer: expected prompts and steps of at most ${config.maxPositionEmbeddings} tokens, the model's positions, but that of ${placeOf(row)} has ${inputIds.length}.`,
+    { hint: 'Lower maxLength and set faulty to skip.' },
+  );
+}
