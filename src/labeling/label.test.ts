@@ -471,7 +471,8 @@ describe('the session', () => {
       step.order.map((index) => step.ranks[index]),
       [2, 2, 1],
     );
-    for (const { tokens, finishReason, copies } of step.completions) {
+    for (const { text, tokens, finishReason, copies } of step.completions) {
+      assert.match(text, /^[0-9+=]+$/, 'no special token is shown');
       assert.ok(tokens >= 1 && tokens <= 6, String(tokens));
       assert.ok(finishReason === 'eos' || tokens === 6, finishReason);
       assert.equal(copies, 1);
