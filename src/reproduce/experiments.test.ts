@@ -3,6 +3,7 @@ import { existsSync, mkdtempSync, readFileSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { after, describe, test } from 'node:test';
+import { expectClose } from '../../test/expect.js';
 import { reproduceCalculator } from './calculator.js';
 import { LADDER, reproduceDapoLadder } from './dapoLadder.js';
 import type { Reproduction } from './experiment.js';
@@ -12,6 +13,7 @@ import { reproduceOptimalPolicy, type OptimalPolicyRun } from './optimalPolicy.j
 import { reproduceScst } from './scst.js';
 import { tinyDecoder } from './settings.js';
 import { reproduceStaleness } from './staleness.js';
+import { drawProblem, optimumOf, policyGradientObjective, trainTable } from './tabular.js';
 
 // Every experiment from its first file to its last, with a model of a few thousand parameters and two steps. Whether a
 // claim was seen means nothing here.
@@ -113,7 +115,15 @@ describe('the exact ones', () => {
         [6, [1, 2, 3, 5, 6, 7, 9, 12]],
       ],
     );
-    for (const { dpo, rl, startDistance, cancellation } of runs) {
+    for (const { seed, dpo, rl, startDistance, cancellation } of runs) {
+      const drawn = drawProblem(seed, problem);
+      const { logprobs: optimum } = optimumOf(drawn);
+      const objective = policyGradientObjective(drawn);
+      const distances = trainTable(drawn, objective, { steps: 12, learningRate: 8 }).map(
+        (row, prompt) =>
+          row.reduce((sum, p, y) => sum + Math.exp(p) * (p - (optimum[prompt]?.[y] ?? NaN)), 0),
+      );
+      expectClose(rl.distance, Math.max(...distances), { rtol: 1e-9 });
       // With so few completions DPO arrives within these steps, and RLOO comes nearer.
       assert.ok(dpo.distance <= 1e-10, `DPO ended ${dpo.distance} away`);
       assert.ok(
@@ -121,7 +131,10 @@ describe('the exact ones', () => {
         `RLOO went from ${startDistance} to ${rl.distance}`,
       );
       assert.ok(Math.abs(dpo.shareOfFrontier - 1) < 1e-6, `${dpo.shareOfFrontier}`);
-      assert.ok(cancellation.lossChange < 1e-14, `${cancellation.lossChange}`);
+      assert.ok(dpo.rewardError < 1e-3 && dpo.constantError < 1e-3, 'the rewards are those of DPO');
+      const { lossChange, marginError, gradientAtOptimum } = cancellation;
+      const left = Math.max(lossChange, marginError, gradientAtOptimum);
+      assert.ok(left < 1e-14, `${left} of the partition function is left`);
       const [least, largest] = cancellation.logPartitions;
       assert.ok(largest - least > 0.1, `log Z from ${least} to ${largest}`);
     }

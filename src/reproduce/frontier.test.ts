@@ -83,6 +83,26 @@ describe('RewardFrontier', () => {
       }
     });
 
+    test('a price near 0 ends at the best completions, a high one at the reference, without loss of digits', () => {
+      const cheap = frontier.at(1e-9);
+      expectClose([cheap.kl, cheap.reward], [frontier.greatest.kl, 2], { rtol: 1e-12 });
+      const dear = frontier.at(1e9);
+      expectClose(dear.kl, 0, { atol: 1e-15 });
+      expectClose(dear.reward, frontier.reference.reward, { rtol: 1e-8 });
+    });
+
+    test('what a reference’s probabilities miss of 1 is nothing to it', () => {
+      const rounded = new RewardFrontier(
+        PROMPTS.map(({ refLogprobs, rewards }) => ({
+          rewards,
+          refLogprobs: Array.from(refLogprobs, (logprob) => logprob + 1e-3),
+        })),
+      );
+      expectClose(rounded.at(0.5).kl, frontier.at(0.5).kl, { rtol: 1e-12 });
+      expectClose(rounded.greatest.kl, frontier.greatest.kl, { rtol: 1e-12 });
+      expectClose(rounded.reference.reward, frontier.reference.reward, { rtol: 1e-12 });
+    });
+
     test('a small KL buys √(2·variance·KL), the mean of the prompts’ variances', () => {
       const variances = PROMPTS.map(({ refLogprobs, rewards }) => {
         const mean = (power: number): number =>

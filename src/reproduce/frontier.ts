@@ -123,19 +123,16 @@ export class RewardFrontier {
 
 /** E[r] and KL of π_ref·exp(r·inverse)/Z. */
 function tilt({ rewards, logMass }: Levels, inverse: number): { reward: number; kl: number } {
+  // Rewards are taken from the best one: exponents of nearly the best completions stay small, however low the price is.
   const top = rewards.at(-1) ?? NaN;
-  const middle = sum(rewards.map((reward, level) => Math.exp(logMass[level] ?? NaN) * reward));
-  // KL is a difference. Near the reference it is one of small numbers if rewards are taken from its mean, near the best
-  // completions if they are taken from the best reward.
-  const from = (top - middle) * inverse > 1 ? top : middle;
   const exponents = rewards.map(
-    (reward, level) => (logMass[level] ?? NaN) + (reward - from) * inverse,
+    (reward, level) => (logMass[level] ?? NaN) + (reward - top) * inverse,
   );
   const logZ = logSumExp(exponents);
-  const above = sum(
-    rewards.map((reward, level) => Math.exp((exponents[level] ?? NaN) - logZ) * (reward - from)),
+  const below = sum(
+    rewards.map((reward, level) => Math.exp((exponents[level] ?? NaN) - logZ) * (reward - top)),
   );
-  return { reward: from + above, kl: Math.max(0, above * inverse - logZ) };
+  return { reward: top + below, kl: Math.max(0, below * inverse - logZ) };
 }
 
 function levelsOf({ refLogprobs, rewards }: KnownRewards): Levels {

@@ -47,7 +47,7 @@ describe('sentimentTask', () => {
   });
 
   test('phrases have their shares, and an opinion its words', () => {
-    // Bounds of five standard errors: a false alarm in about 6 of ten million for each of seven.
+    // Bounds of five standard errors: a false alarm in about 6 of ten million for each of eight.
     const near = (claim: (text: string) => boolean, texts: readonly string[], is: number): void => {
       const share = texts.filter(claim).length / texts.length;
       const allowed = 5 * Math.sqrt((is * (1 - is)) / texts.length);
@@ -77,6 +77,13 @@ describe('sentimentTask', () => {
       .map(({ completion }) => completion);
     const both = (likes: number, dislikes: number): number => (likes ** 2 + dislikes ** 2) / 2;
     near((text) => /^[gh]{2}$/.test(text), plain, both(2 / 2.75, 0.5 / 3.5));
+    // And so of a plain word and a negated one: who likes the film says that it is hot and not bad.
+    const mixed = task.demonstrations
+      .filter(({ prompt, completion }) => prompt.endsWith('F') && /^[^vn]n.$/.test(completion))
+      .map(({ completion }) => completion);
+    const likes = (2 / 2.75) * (3 / 3.5);
+    const dislikes = (0.5 / 3.5) * (0.75 / 2.75);
+    near((text) => /^[gh]n[bql]$/.test(text), mixed, (likes + dislikes) / 2);
   });
 
   test('the same seed gives the same texts, another seed others, more training the same held-out ones', () => {
