@@ -7,7 +7,7 @@ import { after, before, describe, test } from 'node:test';
 import { Keyboard, until } from '../../test/cli/terminal.js';
 import { saveSmallModel } from '../../test/runs/smallModel.js';
 import { readRows, tokenizePreferences, validateRows } from '../data/index.js';
-import { loadModel, type Decoder } from '../models/index.js';
+import { createModel, loadModel, makeDecoderConfig, type Decoder } from '../models/index.js';
 import { loadTokenizer, type Tokenizer } from '../tokenizers/index.js';
 import { label, type LabelOptions, type LabelResult } from './label.js';
 import { sessionPath } from './sessionFile.js';
@@ -289,6 +289,33 @@ describe('label', () => {
       stepsOf(out).map(({ kind }) => kind),
       ['ranked', 'skipped'],
     );
+  });
+
+  test('who leaves does not wait for what is sampled ahead', async () => {
+    // Nothing ends these completions early: the four prompts behind the first take as long as it at least, while `q` is
+    // there at once.
+    const config = makeDecoderConfig({
+      vocabSize: tokenizer.vocabSize,
+      hiddenSize: 16,
+      intermediateSize: 32,
+      numLayers: 1,
+      numHeads: 2,
+      maxPositionEmbeddings: 512,
+      initializerRange: 0.2,
+    });
+    const endless = createModel(config, { seed: 0 });
+    let decoded = 0;
+    const counting = Object.create(tokenizer, {
+      eosTokenId: { value: undefined },
+      decode: { value: (ids: readonly number[]) => `${decoded++} ${ids.join(' ')}` },
+    }) as Tokenizer;
+    const { result } = await labelled('q\n', {
+      model: endless,
+      tokenizer: counting,
+      maxNewTokens: 400,
+    });
+    endless.dispose();
+    assert.deepEqual([result.state, decoded], ['stopped', 3], 'only the first prompt is decoded');
   });
 
   test('prompts that are too long are left out, and told', async () => {
