@@ -47,10 +47,5 @@ export {
   type RejectionRunOptions,
 } from './rejectionRun.js';
 export { requireSameVocabulary, type OnPolicyRunOptions } from './onPolicyInputs.js';
-export {
-  readRewards,
-  splitRewards,
-  type LoadedRewardModel,
-  type RewardSources,
-} from './rewardSources.js';
+export { readRewards, type LoadedRewardModel, type RewardSources } from './rewardSources.js';
 export { requiredColumns, type RewardLike, type RunData } from './runInputs.js';

@@ -69,43 +69,22 @@ function describe(found: PreferenceEvaluation): string {
 /**
  * Loads what scores completions: functions, and reward models where a specification is `model:folder`.
  *
- * @throws UsageError for the weight of a reward that there is not; ConfigError for another vocabulary than the policy's;
- *   RewardError as `loadReward`
+ * @throws ConfigError for the weight of a reward that there is not, or another vocabulary than the policy's; RewardError
+ *   as `loadReward`
  */
 export async function openRewards(
   specs: readonly string[],
   weightTexts: readonly string[],
   policy: Decoder,
-): Promise<{ rewards: NamedReward[]; rewardModels: ScoringModel[] }> {
-  const { loadScalarModel } = await import('../../models/index.js');
-  const { loadReward, parseRewardWeight, withWeights } = await import('../../rewards/index.js');
-  const { requireSameVocabulary, splitRewards } = await import('../../runs/index.js');
-  const { functions, models } = splitRewards(specs);
+): Promise<{ rewards: readonly NamedReward[]; rewardModels: readonly ScoringModel[] }> {
+  const { parseRewardWeight } = await import('../../rewards/index.js');
+  const { readRewards, requireSameVocabulary } = await import('../../runs/index.js');
   const weights = weightTexts.map(parseRewardWeight);
-  const isModel = (name: string): boolean => models.some((model) => model.name === name);
-  const unknown = weights.find(({ name }) => functions.length === 0 && !isModel(name));
-  if (unknown !== undefined) {
-    throw new UsageError(
-      `--reward-weight: expected the name of a reward (${models.map(({ name }) => name).join(', ')}), received ${JSON.stringify(unknown.name)}.`,
-    );
-  }
-  const named = (await Promise.all(functions.map((spec) => loadReward(String(spec))))).flat();
-  const ofFunctions = weights.filter(({ name }) => !isModel(name));
-  const rewards =
-    named.length === 0 && models.length > 0
-      ? []
-      : withWeights(
-          named,
-          Object.fromEntries(ofFunctions.map(({ name, weight }) => [name, weight])),
-        );
-  const { dtype, device } = policy;
-  const rewardModels = await Promise.all(
-    models.map(async ({ name, folder }) => ({
-      name,
-      weight: weights.findLast((given) => given.name === name)?.weight ?? 1,
-      model: (await loadScalarModel(folder, { dtype, device })).freeze(),
-    })),
+  const { named, load } = await readRewards(
+    specs,
+    Object.fromEntries(weights.map(({ name, weight }) => [name, weight])),
   );
+  const rewardModels = await load(policy);
   requireSameVocabulary(policy, rewardModels);
-  return { rewards, rewardModels };
+  return { rewards: named, rewardModels };
 }

@@ -160,10 +160,10 @@ describe('eval', () => {
     const beside = await rewardOf(...both);
     assert.ok(Math.abs(beside - plain) < 1e-6, `${beside} is ${plain}`);
     const unknown = await capture().run([...argv, '--reward-weight', 'other=2']);
-    assert.equal(unknown.code, 2);
+    assert.equal(unknown.code, 1);
     assert.match(
       unknown.err,
-      /--reward-weight: expected the name of a reward \(judge\), received "other"/,
+      /rewardWeights: expected the name of a reward \(judge\), received "other"/,
     );
   });
 
