@@ -78,8 +78,10 @@ describe('sentimentTask', () => {
     const both = (likes: number, dislikes: number): number => (likes ** 2 + dislikes ** 2) / 2;
     near((text) => /^[gh]{2}$/.test(text), plain, both(2 / 2.75, 0.5 / 3.5));
     // And so of a plain word and a negated one: who likes the film says that it is hot and not bad.
-    const mixed = task.demonstrations
-      .filter(({ prompt, completion }) => prompt.endsWith('F') && /^[^vn]n.$/.test(completion))
+    const mixed = sentimentTask({ seed: 5, demonstrationCount: 40_000 })
+      .demonstrations.filter(
+        ({ prompt, completion }) => prompt.endsWith('F') && /^[^vn]n.$/.test(completion),
+      )
       .map(({ completion }) => completion);
     const likes = (2 / 2.75) * (3 / 3.5);
     const dislikes = (0.5 / 3.5) * (0.75 / 2.75);
