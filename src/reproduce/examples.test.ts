@@ -10,6 +10,7 @@ import {
   parseConfig,
   PpoConfig,
   readConfigFile,
+  RewardConfig,
   SftConfig,
 } from '../config/index.js';
 import { LADDER } from './dapoLadder.js';
@@ -35,12 +36,13 @@ describe('the committed settings', () => {
       const lines = readFileSync(examplePath(file), 'utf8').split('\n');
       assert.ok(lines.length < 100);
       const header = lines.filter((line) => line.startsWith('#')).join('\n');
-      assert.match(header, /^# +npx posttrain reproduce [a-z-]+/m);
+      assert.match(header, /^# +npx posttrain (reproduce|train) [a-z-]+/m);
       assert.match(header, /^# Task: /m);
       assert.match(header, /^# Expected: /m);
       const source = await readConfigFile(examplePath(file));
       const [, method = ''] = /^methods\/(.+)\.yaml$/.exec(file) ?? [];
       if (file.endsWith('sft.yaml')) parseConfig(SftConfig, source);
+      else if (file === 'reward.yaml') parseConfig(RewardConfig, source);
       else if (method === 'ppo') parseConfig(PpoConfig, source);
       else parseConfig(GrpoConfig, method === '' ? source : overPreset(grpoPreset(method), source));
     });

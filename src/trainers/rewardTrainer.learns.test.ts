@@ -1,6 +1,6 @@
 import assert from 'node:assert/strict';
 import { describe, test } from 'node:test';
-import { RewardConfig } from '../config/index.js';
+import { applyOverrides, parseConfig, readConfigFile, RewardConfig } from '../config/index.js';
 import {
   rowsFromObjects,
   SeededRandom,
@@ -57,12 +57,16 @@ function judgedReviews(
 
 /** Share of held-out pairs that a model orders as the true reward does, after training on rankings of other prompts. */
 async function train(seed: number): Promise<number> {
+  const config = parseConfig(
+    RewardConfig,
+    applyOverrides(await readConfigFile('examples/reward.yaml'), [`seed=${seed}`]),
+  );
   const { characters, demonstrations, trainPrompts, heldOut } = sentimentTask({ seed });
   const tokenizer = createCharacterTokenizer({ characters });
   const reviews = [...new Set(demonstrations.map(({ completion }) => completion))];
   const random = new SeededRandom(deriveSeed(seed, 'pairs'));
   const pairsOf = (judged: readonly Judged[]): PreferenceExample[] =>
-    tokenizePreferences(rowsFromObjects(judged), tokenizer, { maxLength: 16 }).pairs;
+    tokenizePreferences(rowsFromObjects(judged), tokenizer, config).pairs;
   const pairs = pairsOf(judgedReviews(trainPrompts, reviews, 1500, random));
   const held = pairsOf(judgedReviews(heldOut, reviews, 100, random));
 
@@ -76,9 +80,6 @@ async function train(seed: number): Promise<number> {
     initializerRange: 0.06,
   });
   const model = createScalarModel(createModel(architecture, { seed }), { seed, std: 0.17 });
-  const config = RewardConfig.parse({
-    ...{ seed, epochs: 2, batchSize: 16, learningRate: 5e-3, warmupSteps: 10 },
-  });
   const optimizer = new AdamW(decayGroups(model, config.weightDecay));
   const trainer = new RewardTrainer({ model, optimizer, pairs }, config);
   while (trainer.step < trainer.totalSteps) await trainer.trainStep();
