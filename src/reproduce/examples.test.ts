@@ -6,11 +6,11 @@ import {
   applyOverrides,
   GrpoConfig,
   grpoPreset,
+  METHOD_CONFIGS,
   overPreset,
   parseConfig,
   PpoConfig,
   readConfigFile,
-  RewardConfig,
   SftConfig,
 } from '../config/index.js';
 import { LADDER } from './dapoLadder.js';
@@ -41,8 +41,9 @@ describe('the committed settings', () => {
       assert.match(header, /^# Expected: /m);
       const source = await readConfigFile(examplePath(file));
       const [, method = ''] = /^methods\/(.+)\.yaml$/.exec(file) ?? [];
-      if (file.endsWith('sft.yaml')) parseConfig(SftConfig, source);
-      else if (file === 'reward.yaml') parseConfig(RewardConfig, source);
+      const own = Object.entries(METHOD_CONFIGS).find(([name]) => file === `${name}.yaml`);
+      if (own) parseConfig(own[1], source);
+      else if (file.endsWith('sft.yaml')) parseConfig(SftConfig, source);
       else if (method === 'ppo') parseConfig(PpoConfig, source);
       else parseConfig(GrpoConfig, method === '' ? source : overPreset(grpoPreset(method), source));
     });
