@@ -94,17 +94,23 @@ const meanOf = (values: readonly number[]): number =>
 
 describe('rejection sampling learns from its own best completions', () => {
   /*
-   * THRESHOLDS
+   * Thresholds and their false alarms. Over 20 other seeds (measured when this test was written) the mean reward of all
+   * samples rose by 0.91 ± 0.15 (at least by 0.64), from about −0.27 to 0.64, and the share of held-out prompts whose
+   * greedy review is worth 1 or more by 0.51 ± 0.14 (at least by 0.25). Means of three seeds have standard deviations of
+   * 0.088 and 0.082: the bounds lie 4.6 and 4.3 of them below. Were the means normal, a right implementation would fail
+   * with probability 1e-5. The runs are seeded, so on one machine they repeat to the bit. The other way round, a model
+   * that does not move keeps its accuracy, and means of 1,920 samples with a standard deviation of about 0.8 differ by
+   * 0.5 with a probability below e^−80 (Chernoff).
    */
   test('four iterations make samples better, and reviews of held-out prompts good (three seeds)', async () => {
     const courses: Course[] = [];
     for (const seed of [100, 101, 102]) courses.push(await train(seed));
     const told = JSON.stringify(courses);
     const gain = meanOf(courses.map(({ firstReward, lastReward }) => lastReward - firstReward));
-    assert.ok(gain > 0.4, `mean reward of all samples, last less first iteration: ${told}`);
+    assert.ok(gain > 0.5, `mean reward of all samples, last less first iteration: ${told}`);
     const better = meanOf(
       courses.map(({ accuracyBefore, accuracyAfter }) => accuracyAfter - accuracyBefore),
     );
-    assert.ok(better > 0.2, `accuracy on held-out prompts, after less before: ${told}`);
+    assert.ok(better > 0.15, `accuracy on held-out prompts, after less before: ${told}`);
   });
 });

@@ -210,9 +210,8 @@ export class GrpoTrainer implements Trainer {
     if (minibatch.length === 0) return {};
     const { learningRate: base, warmupSteps, schedule, groupSize, microBatchTokens } = this.config;
     const { optimizer, policy } = this.parts;
-    const reduction = objectiveReduction(this.config);
     const { device } = policy;
-    const settings = { ...this.config, reduction };
+    const settings = { ...this.config, reduction: objectiveReduction(this.config) };
     const weights = lossWeights(minibatch, settings, { device, counts: this.counts });
     const unitSize = this.config.objective.kind === 'groupPreference' ? groupSize : 1;
     const canMove = (row: TrainingRow): boolean => rowMoves(row, this.config);
