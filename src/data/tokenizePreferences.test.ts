@@ -64,6 +64,17 @@ describe('tokenizePreferences', () => {
     assert.equal(report.withoutEos, 2);
   });
 
+  test('a completion that only begins like the other one is another one', () => {
+    for (const [chosen, rejected] of [
+      ['2', '22'],
+      ['22', '2'],
+    ]) {
+      const rows = rowsFromObjects([{ prompt: '1', chosen, rejected }]);
+      const { pairs } = tokenizePreferences(rows, digits, { maxLength: 8, appendEos: false });
+      assert.equal(pairs.length, 1);
+    }
+  });
+
   test('margin and comparison may be missing or null', () => {
     const { pairs, report } = pairsOf([
       { prompt: '1', chosen: '2', rejected: '3', margin: null, comparison: null },

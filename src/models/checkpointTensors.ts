@@ -72,6 +72,7 @@ function adviceOn(
 
 /** The checkpoint's names of a head. */
 export const SCORE = 'score.weight';
+/** Of a head that has one. */
 export const SCORE_BIAS = 'score.bias';
 
 /** Old checkpoints carry the rotary frequencies, and some carry the output layer although it is tied. */

@@ -119,7 +119,14 @@ export function formatSeconds(seconds: number): string {
 }
 
 /** Metrics that say most in few words, in order. */
-const HEADLINES = ['reward', 'loss', 'klPolicyReference', 'completionLength', 'learningRate'];
+const HEADLINES = [
+  'reward',
+  'loss',
+  'accuracy',
+  'klPolicyReference',
+  'completionLength',
+  'learningRate',
+];
 
 /** The most telling metrics of a step in a few words. */
 export function headline(metrics: Readonly<Record<string, number>>, most = 3): string {
