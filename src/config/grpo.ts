@@ -7,8 +7,10 @@ import {
   rolloutSettings,
 } from './onPolicySettings.js';
 import {
+  JOB_WIDE,
   learningRateSetting,
   optimizerSettings,
+  refusedInStage,
   runSettings,
   scheduleSetting,
   warmupStepsSetting,
@@ -275,17 +277,21 @@ const settings = z
   })
   .meta({ title: 'GRPO' });
 
+const REFUSED = {
+  keepRouting:
+    'it replays which experts of a mixture a token was routed to (DeepSeek-V3.2, §3.1), and no model here is a mixture of experts',
+};
+
 /**
  * Settings of a GRPO run and of its family. Keys are the same in code, in config files and after `--set`. Defaults are
  * DeepSeekMath's (§4.2) where it names one; groups and completions are smaller, so that a first run fits one small
  * machine. Presets (`GRPO_PRESETS`) are settings too.
  */
-export const GrpoConfig = withRules(settings, GRPO_RULES).meta({
-  title: 'GRPO',
-  refused: {
-    keepRouting:
-      'it replays which experts of a mixture a token was routed to (DeepSeek-V3.2, §3.1), and no model here is a mixture of experts',
-  },
+export const GrpoConfig = withRules(settings, GRPO_RULES).meta({ title: 'GRPO', refused: REFUSED });
+
+/** Settings of GRPO as a stage of a job, which has seed, device, dtype and microBatchTokens for all of its stages. */
+export const GrpoStageConfig = withRules(settings.omit(JOB_WIDE), GRPO_RULES).meta({
+  refused: { ...REFUSED, ...refusedInStage('grpo') },
 });
 
 /** Resolved settings of a GRPO run. `reduction.kind` promptMean takes its group size from `groupSize`. */

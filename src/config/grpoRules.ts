@@ -1,11 +1,12 @@
 /** Which settings of the GRPO family make no sense together, and why. */
 import type { GrpoConfig } from './grpo.js';
+import type { JobWide } from './sharedSettings.js';
 import { KL_RULES, ON_POLICY_RULES, type Rule } from './rules.js';
 
 const NEEDS_A_GROUP = ['groupMean', 'leaveOneOut', 'secondBest'];
 
 /** The rules of the GRPO family. */
-export const GRPO_RULES: readonly Rule<GrpoConfig>[] = [
+export const GRPO_RULES: readonly Rule<Omit<GrpoConfig, JobWide>>[] = [
   ...ON_POLICY_RULES,
   {
     path: ['groupSize'],

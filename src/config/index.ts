@@ -17,6 +17,7 @@ export {
   type OrpoConfigInput,
   type SimpoConfigInput,
 } from './preferences.js';
+export { RlhfConfig, type RlhfConfigInput } from './rlhf.js';
 export { KtoConfig, type KtoConfigInput } from './kto.js';
 export { OnlineDpoConfig, type OnlineDpoConfigInput } from './onlineDpo.js';
 export {

@@ -7,6 +7,7 @@ import { PrmConfig } from './prm.js';
 import { CpoConfig, DpoConfig, OrpoConfig, SimpoConfig } from './preferences.js';
 import { RejectionConfig } from './rejection.js';
 import { RewardConfig } from './reward.js';
+import { RlhfConfig } from './rlhf.js';
 import { SftConfig } from './sft.js';
 
 /** What `posttrain config <method>` lists. */
@@ -23,4 +24,5 @@ export const METHOD_CONFIGS = {
   ppo: PpoConfig,
   grpo: GrpoConfig,
   rejection: RejectionConfig,
+  rlhf: RlhfConfig,
 } as const;

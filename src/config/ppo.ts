@@ -7,12 +7,14 @@ import {
 } from './onPolicySettings.js';
 import { KL_RULES, ON_POLICY_RULES, withRules, type Rule } from './rules.js';
 import {
+  JOB_WIDE,
   learningRateSetting,
   optimizerSettings,
   runSettings,
   scheduleSetting,
   warmupStepsSetting,
   weightDecaySetting,
+  type JobWide,
 } from './sharedSettings.js';
 
 const STIENNON = 'Stiennon et al. 2020, arXiv:2009.01325, Appendix B.1';
@@ -198,7 +200,7 @@ const settings = z
   })
   .meta({ title: 'PPO' });
 
-const RULES: readonly Rule<z.output<typeof settings>>[] = [
+const RULES: readonly Rule<Omit<z.output<typeof settings>, JobWide>>[] = [
   ...ON_POLICY_RULES,
   ...KL_RULES,
   {
@@ -237,6 +239,9 @@ const RULES: readonly Rule<z.output<typeof settings>>[] = [
  * al. 2020 and of the N+ details, where they name one; sizes are smaller, so that a first run fits one small machine.
  */
 export const PpoConfig = withRules(settings, RULES).meta({ title: 'PPO' });
+
+/** Settings of PPO as a stage of a job, which has seed, device, dtype and microBatchTokens for all of its stages. */
+export const PpoStageConfig = withRules(settings.omit(JOB_WIDE), RULES);
 
 /** Resolved settings of a PPO run. */
 export type PpoConfig = z.output<typeof settings>;

@@ -2,12 +2,14 @@
 import * as z from 'zod';
 import { withRules, type Rule } from './rules.js';
 import {
+  JOB_WIDE,
   learningRateSetting,
   optimizerSettings,
   runSettings,
   scheduleSetting,
   warmupStepsSetting,
   weightDecaySetting,
+  type JobWide,
 } from './sharedSettings.js';
 
 const RAFAILOV = 'Rafailov et al. 2023 (DPO), arXiv:2305.18290, Appendix B';
@@ -219,7 +221,7 @@ export const DPO_LOSS_RULES: readonly Rule<{
   },
 ];
 
-const DPO_RULES: readonly Rule<z.output<typeof dpo>>[] = [
+const DPO_RULES: readonly Rule<Omit<z.output<typeof dpo>, JobWide>>[] = [
   ...DPO_LOSS_RULES,
   {
     path: ['fDivergence'],
@@ -244,6 +246,8 @@ const DPO_RULES: readonly Rule<z.output<typeof dpo>>[] = [
 
 /** Settings of a DPO run. Keys are the same in code, in config files and after `--set`. */
 export const DpoConfig = withRules(dpo, DPO_RULES).meta({ title: 'DPO' });
+/** Settings of DPO as a stage of a job, which has seed, device, dtype and microBatchTokens for all of its stages. */
+export const DpoStageConfig = withRules(dpo.omit(JOB_WIDE), DPO_RULES);
 /** Resolved settings of a DPO run. */
 export type DpoConfig = z.output<typeof dpo>;
 /** Settings of a DPO run as a user writes them: every key may be left out. */

@@ -116,7 +116,7 @@ describe('RejectionConfig', () => {
     [
       'a seed of the fine-tuning',
       { sft: { seed: 3 } },
-      `sft.seed is refused: ${OF_THE_JOB}, each fine-tuning derives its own from it.`,
+      `sft.seed is refused: ${OF_THE_JOB}, each stage derives its own from it.`,
     ],
     [
       'a device of the fine-tuning',

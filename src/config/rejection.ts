@@ -2,7 +2,7 @@ import * as z from 'zod';
 import { rolloutSettings, samplingSetting } from './onPolicySettings.js';
 import { withRules } from './rules.js';
 import { SftConfig } from './sft.js';
-import { runSettings } from './sharedSettings.js';
+import { JOB_WIDE, refusedInStage, runSettings } from './sharedSettings.js';
 
 const LLAMA2 = 'Touvron et al. 2023 (Llama 2), arXiv:2307.09288, §3.2.3';
 const RAFT = 'Dong et al. 2023 (RAFT), arXiv:2304.06767';
@@ -77,18 +77,9 @@ const sampling = samplingSetting
   })
   .prefault({});
 
-const OF_THE_JOB = 'it is a setting of the whole job: set it beside sft';
-
-const sft = SftConfig.omit({ seed: true, device: true, dtype: true, microBatchTokens: true })
+const sft = SftConfig.omit(JOB_WIDE)
   .prefault({})
-  .meta({
-    refused: {
-      seed: `${OF_THE_JOB}, each fine-tuning derives its own from it`,
-      device: OF_THE_JOB,
-      dtype: OF_THE_JOB,
-      microBatchTokens: OF_THE_JOB,
-    },
-  });
+  .meta({ refused: refusedInStage('sft') });
 
 const settings = z
   .strictObject({

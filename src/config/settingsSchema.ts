@@ -106,6 +106,8 @@ export function expectedText(schema: SettingSchema): string {
         : `an object with ${keysOf(schema).join(', ')}`;
     case 'boolean':
       return 'true or false';
+    case 'array':
+      return 'a list';
     case undefined:
       return 'a value';
     default:
@@ -140,6 +142,7 @@ export function typeText(schema: SettingSchema): string {
     });
     return `{ ${fields.join(', ')} }`;
   }
+  if (schema.type === 'array') return 'list';
   const signs: string[] = [];
   const within = (sign: string, value: number | undefined): void => {
     if (value === undefined || Math.abs(value) === Number.MAX_SAFE_INTEGER) return;

@@ -44,6 +44,23 @@ export const runSettings = {
   }),
 };
 
+/** Settings that a job of several stages has once, for all of them. */
+export const JOB_WIDE = { seed: true, device: true, dtype: true, microBatchTokens: true } as const;
+
+/** Keys of `JOB_WIDE`. */
+export type JobWide = keyof typeof JOB_WIDE;
+
+/** Why a stage refuses those settings; `stage` is the key that its own stand under. */
+export function refusedInStage(stage: string): Readonly<Record<JobWide, string>> {
+  const reason = `it is a setting of the whole job: set it beside ${stage}`;
+  return {
+    seed: `${reason}, each stage derives its own from it`,
+    device: reason,
+    dtype: reason,
+    microBatchTokens: reason,
+  };
+}
+
 /** AdamW and gradient clipping, without what differs from method to method (learning rate, schedule, decay). */
 export const optimizerSettings = {
   adamBeta1: z.number().min(0).lt(1).default(0.9).meta({
