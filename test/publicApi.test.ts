@@ -12,6 +12,7 @@ const ENTRIES = [
   'posttrain/algorithms',
   'posttrain/rewards',
   'posttrain/environments',
+  'posttrain/tasks',
 ];
 const COMMANDS = [
   [],
@@ -20,6 +21,7 @@ const COMMANDS = [
   ['train', 'grpo'],
   ['train', 'ppo'],
   ['train', 'rejection'],
+  ['train', 'rlhf'],
   ['reproduce'],
   ['generate'],
   ['eval'],

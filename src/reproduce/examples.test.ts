@@ -41,7 +41,9 @@ describe('the committed settings', () => {
       assert.match(header, /^# Expected: /m);
       const source = await readConfigFile(examplePath(file));
       const [, method = ''] = /^methods\/(.+)\.yaml$/.exec(file) ?? [];
-      const own = Object.entries(METHOD_CONFIGS).find(([name]) => file === `${name}.yaml`);
+      const own = Object.entries(METHOD_CONFIGS).find(([name]) =>
+        [`${name}.yaml`, `${name}/${name}.yaml`].includes(file),
+      );
       if (own) parseConfig(own[1], source);
       else if (file.endsWith('sft.yaml')) parseConfig(SftConfig, source);
       else if (method === 'ppo') parseConfig(PpoConfig, source);

@@ -49,3 +49,18 @@ export {
 export { requireSameVocabulary, type OnPolicyRunOptions } from './onPolicyInputs.js';
 export { readRewards, type LoadedRewardModel, type RewardSources } from './rewardSources.js';
 export { requiredColumns, type RewardLike, type RunData } from './runInputs.js';
+export {
+  createRlhfRun,
+  RlhfRun,
+  type RlhfResult,
+  type RlhfReward,
+  type RlhfRunOptions,
+} from './rlhfRun.js';
+export { withInputs, type RlhfGivenInputs } from './rlhfInputs.js';
+export { rlhfReport, type RlhfInputsNamed } from './rlhfReport.js';
+export type {
+  RlhfEstimate,
+  RlhfMeasurement,
+  RlhfStageName,
+  RlhfStageRecord,
+} from './rlhfRecord.js';

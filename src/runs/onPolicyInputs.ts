@@ -14,6 +14,7 @@ import { readRewards, type LoadedRewardModel } from './rewardSources.js';
 import type { RunStart } from './run.js';
 import {
   deviceOf,
+  namedRewards,
   readRunData,
   requiredColumns,
   requireSameData,
@@ -38,6 +39,11 @@ export interface OnPolicyRunOptions<ConfigInput, Row = Readonly<Record<string, u
   readonly environment?: Environment | string | undefined;
   /** Held-out rows, on which greedy completions are scored (see `evalEvery`). */
   readonly evalData?: RunData | undefined;
+  /**
+   * What held-out completions are scored by, functions or specifications: the true reward, where training has a model of
+   * it. The `rewards` that are functions, unless set.
+   */
+  readonly evalRewards?: readonly RewardLike<Row>[] | undefined;
   /** The run directory; must be new, unless the run is resumed. */
   readonly out: string;
   readonly config?: ConfigInput | ConfigSource | undefined;
@@ -62,6 +68,8 @@ export interface OnPolicyInputs {
   readonly prompts: readonly PromptExample[];
   readonly held: readonly PromptExample[] | undefined;
   readonly rewards: readonly NamedReward[];
+  /** What held-out completions are scored by. */
+  readonly heldRewards: readonly NamedReward[];
   readonly environment: Environment | undefined;
   /** Loads the reward models. Last, because they are large. */
   loadRewardModels(placed: { dtype: Dtype; device: string }): Promise<LoadedRewardModel[]>;
@@ -81,40 +89,46 @@ export async function readOnPolicyInputs<ConfigInput, Row>(
 ): Promise<OnPolicyInputs> {
   const { progress = process.stderr } = options;
   const { named, models, load } = await readRewards(options.rewards, config.rewardWeights);
+  const heldRewards =
+    options.evalRewards === undefined ? named : await namedRewards(options.evalRewards, {});
   const { environment: given } = options;
   const environment = typeof given === 'string' ? await loadEnvironment(given) : given;
   const read = async (
     from: RunData,
     word: string,
+    specs: readonly unknown[],
   ): Promise<{ prompts: PromptExample[]; record: DataRecord }> => {
     const { rows, record } = await readRunData(from);
     const formats = ['prompt-only', 'prompt-completion'] as const;
-    validateRows(rows, formats, requiredColumns(options.rewards));
+    validateRows(rows, formats, requiredColumns(specs));
     const { prompts, report } = tokenizePrompts(rows, tokenizer, config);
     const dropped =
       report.dropped > 0 ? `, ${report.dropped} longer than maxPromptLength left out` : '';
     progress?.write(`${word}: ${report.prompts} prompts, ${report.tokens} tokens${dropped}\n`);
     return { prompts, record };
   };
-  const data = await read(options.data, 'Data');
+  const data = await read(options.data, 'Data', options.rewards);
   if (start.record) requireSameData(start.record, data.record);
   const held =
-    options.evalData === undefined ? undefined : await read(options.evalData, 'Evaluation data');
+    options.evalData === undefined
+      ? undefined
+      : await read(options.evalData, 'Evaluation data', options.evalRewards ?? options.rewards);
   const shared = sharedPrompts(data.prompts, held?.prompts ?? []);
   if (shared > 0)
     progress?.write(`${shared} prompts of the evaluation data are in the training data too.\n`);
-  if (held && named.length === 0) {
+  if (held && heldRewards.length === 0) {
     throw new ConfigError(
       'Evaluation data: expected a reward function beside the reward model, received none.',
       { hint: 'What is measured on held-out rows is how often a reward function is satisfied.' },
     );
   }
   const values = data.prompts.map(({ row }) => row.values);
-  for (const reward of named) reward.prepare?.(values);
+  for (const reward of new Set([...named, ...heldRewards])) reward.prepare?.(values);
   return {
     prompts: data.prompts,
     held: held?.prompts,
     rewards: named,
+    heldRewards,
     environment,
     loadRewardModels: load,
     record: {
@@ -122,6 +136,7 @@ export async function readOnPolicyInputs<ConfigInput, Row>(
       data: data.record,
       evalData: held?.record ?? null,
       ...rewardRecord(options.rewards, named),
+      ...(options.evalRewards && { evalRewards: heldRewards.map(({ name }) => name) }),
       ...(models.length > 0 && {
         rewardModels: models.map(({ name, folder }) => ({ name, folder: resolve(folder) })),
       }),
@@ -143,7 +158,7 @@ function sharedPrompts(
 
 /** What a run measures on held-out prompts; undefined where there are none. */
 export function heldOutEvaluation(
-  { held: prompts, rewards, environment }: OnPolicyInputs,
+  { held: prompts, heldRewards: rewards, environment }: OnPolicyInputs,
   config: OnPolicyInputConfig,
   { policy, tokenizer }: { policy: Decoder; tokenizer: Tokenizer },
 ): (() => Promise<Record<string, number>>) | undefined {

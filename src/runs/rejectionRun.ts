@@ -1,6 +1,5 @@
 /** Rejection sampling as a job: sample, score, select, fine-tune, and again. Resumable at every point. */
-import { existsSync, mkdirSync, readFileSync } from 'node:fs';
-import { rm } from 'node:fs/promises';
+import { existsSync, mkdirSync } from 'node:fs';
 import { join, resolve } from 'node:path';
 import { parseConfig, RejectionConfig, type RejectionConfigInput } from '../config/index.js';
 import { BatchOrder } from '../data/index.js';
@@ -18,7 +17,7 @@ import { deriveSeed } from '../torch/index.js';
 import { checkRewardParts, describeFailures } from '../trainers/index.js';
 import type { Checkpoint } from './checkpoints.js';
 import { listenForStop, reportFailure, tellStatus, type StopListener } from './ending.js';
-import { asIoError, replaceFile } from './files.js';
+import { replaceFile } from './files.js';
 import {
   heldOutEvaluation,
   readOnPolicyInputs,
@@ -41,10 +40,11 @@ import {
   type SamplingPlan,
 } from './rejectionSamples.js';
 import { findStart, type TrainOptions } from './run.js';
-import { linkTree, readRunStatus, RunDirectory } from './runDirectory.js';
+import { linkTree, RunDirectory } from './runDirectory.js';
 import { deviceOf, settingsOf } from './runInputs.js';
 import type { RunResult } from './runTraining.js';
 import { createSftRun } from './sftRun.js';
+import { readMetrics, trainStage, type Course } from './stage.js';
 
 /** What `createRejectionRun` needs. `Row` is what the rewards know of a row. */
 export type RejectionRunOptions<Row = Readonly<Record<string, unknown>>> = Omit<
@@ -90,12 +90,6 @@ interface RejectionParts {
   readonly model: string;
   /** The last iteration that is done. */
   readonly done: Checkpoint | undefined;
-}
-
-/** What goes on while a job trains. */
-interface Course {
-  readonly stop: StopListener;
-  readonly stream: ProgressStream | null;
 }
 
 /** A job of rejection sampling. `train` does the work. */
@@ -382,13 +376,9 @@ export class RejectionRun {
   ): Promise<Record<string, number> | undefined> {
     const folder = this.folderOf(iteration);
     const out = join(folder, 'sft');
-    const isBegun = existsSync(join(out, 'config.json'));
-    const isDone = readRunStatus(out)?.state === 'finished' && existsSync(join(out, 'model'));
-    if (!isDone) {
-      // A process that was killed before it wrote what the run is may have left an empty folder.
-      if (!isBegun) await removeFolder(out);
-      const { sft, seed, device, dtype, microBatchTokens, trainFrom } = this.config;
-      const run = await createSftRun({
+    const { sft, seed, device, dtype, microBatchTokens, trainFrom } = this.config;
+    const state = await trainStage(out, { stop, stream }, (resume) =>
+      createSftRun({
         model: trainFrom === 'base' ? this.parts.model : this.modelAfter(iteration - 1),
         data: join(folder, 'selected.jsonl'),
         out,
@@ -397,31 +387,17 @@ export class RejectionRun {
           seed: deriveSeed(seed, 'rejection sft', iteration),
           ...{ device, dtype, microBatchTokens },
         },
-        resume: isBegun,
+        resume,
         progress: stream,
-      });
-      try {
-        const { state } = await run.train({ progress: stream, signal: stop.abort });
-        if (state === 'stopped') return undefined;
-      } finally {
-        run.dispose();
-      }
-    }
+      }),
+    );
+    if (state === 'stopped') return undefined;
     return lastMetrics(join(out, 'metrics.jsonl'));
-  }
-}
-
-async function removeFolder(folder: string): Promise<void> {
-  try {
-    await rm(folder, { recursive: true, force: true });
-  } catch (error) {
-    throw asIoError(error, `Removing ${folder}`);
   }
 }
 
 /** Steps and loss at the end of a fine-tuning, from its file, so that a resumed job tells the same. */
 function lastMetrics(path: string): Record<string, number> {
-  const line = readFileSync(path, 'utf8').trimEnd().split('\n').at(-1) ?? '{}';
-  const { step = NaN, loss = NaN } = JSON.parse(line) as { step?: number; loss?: number };
+  const { step = NaN, loss = NaN } = readMetrics(path).at(-1) ?? {};
   return { 'sft/steps': step, 'sft/loss': loss };
 }

@@ -112,7 +112,8 @@ export class RunDirectory {
   }
 
   /**
-   * Checks that a new run may have this folder: that it does not exist, or is empty.
+   * Checks that a new run may have this folder: that it does not exist, or is empty but for `inputs`, which are what the
+   * run will read.
    *
    * @throws IoError if it holds something, or is no folder
    */
@@ -124,7 +125,7 @@ export class RunDirectory {
       if (systemCode(error) === 'ENOENT') return;
       throw asIoError(error, `Making the run directory ${path}`);
     }
-    if (present.length === 0) return;
+    if (present.every((name) => name === 'inputs')) return;
     const isRun = present.includes('config.json') && present.includes('checkpoints');
     throw new IoError(
       `Making the run directory ${path}: expected a new or empty folder, but it holds ${isRun ? 'a run' : present.slice(0, 3).join(', ')} already.`,

@@ -29,4 +29,4 @@ export {
 } from './scoreRows.js';
 export type { RolloutParts } from './rolloutSource.js';
 export type { RatioDeviation } from './ratioInvariant.js';
-export type { TokenRow, TokenTensors } from './tokenRows.js';
+export { logprobPass, type TokenRow, type TokenTensors } from './tokenRows.js';

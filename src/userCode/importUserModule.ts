@@ -6,7 +6,11 @@ import { createJiti } from 'jiti';
 import type { ErrorOptions, PosttrainError } from '../errors/index.js';
 
 /** Parts of the package that such a file may import by name, with the folder of each. */
-const IMPORTABLE = { 'posttrain/rewards': 'rewards', 'posttrain/environments': 'environments' };
+const IMPORTABLE = {
+  'posttrain/rewards': 'rewards',
+  'posttrain/environments': 'environments',
+  'posttrain/tasks': 'tasks',
+};
 
 /** Whom a file is imported for, and how a failure is told. */
 export interface ImportUserModuleOptions {

@@ -8,6 +8,7 @@ import { methodCommand, onPolicyCommand, readOnPolicyInputs, report } from './tr
 import { registerTrainReward } from './trainReward.js';
 import { registerTrainRejection } from './trainRejection.js';
 import { registerTrainPrm } from './trainPrm.js';
+import { registerTrainRlhf } from './trainRlhf.js';
 
 /** Adds `train` with a command per method. */
 export function registerTrain(program: Command, context: CommandContext): void {
@@ -78,6 +79,7 @@ export function registerTrain(program: Command, context: CommandContext): void {
   registerPreferences(train, context);
 
   registerTrainRejection(train, context);
+  registerTrainRlhf(train, context);
 }
 
 async function trainGrpo(

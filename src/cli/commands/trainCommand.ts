@@ -88,6 +88,14 @@ export function report(
 ): void {
   if (json === true) io.out(JSON.stringify(result));
   else io.out(describeResult(result, next, unit));
+  stoppedExitCode({ setExitCode }, result);
+}
+
+/** Sets the exit code of a run that was stopped. */
+export function stoppedExitCode(
+  { setExitCode }: Pick<CommandContext, 'setExitCode'>,
+  result: Pick<Ended, 'state' | 'stoppedBy'>,
+): void {
   if (result.state === 'stopped')
     setExitCode(result.stoppedBy === 'SIGTERM' ? EXIT_CODES.SIGTERM : EXIT_CODES.SIGINT);
 }
