@@ -25,7 +25,7 @@ import {
   type OnPolicyInputs,
   type OnPolicyRunOptions,
 } from './onPolicyInputs.js';
-import { headline, Progress, type ProgressStream } from './progress.js';
+import { formatNumber, Progress, type ProgressStream } from './progress.js';
 import {
   readIteration,
   requireSame,
@@ -166,8 +166,10 @@ export class RejectionRun {
         null,
       );
       this.step = iteration;
-      const said = `Iteration ${iteration} of ${this.position().totalSteps}: ${headline(metrics, 5)}`;
-      this.tell(said, stream);
+      this.tell(
+        `Iteration ${iteration} of ${this.position().totalSteps}: ${inWords(metrics)}`,
+        stream,
+      );
       const remark = onStep?.(iteration, metrics);
       if (remark !== undefined) this.tell(remark, stream);
       tellStatus(directory, this.position(), 'running');
@@ -400,4 +402,15 @@ export class RejectionRun {
 function lastMetrics(path: string): Record<string, number> {
   const { step = NaN, loss = NaN } = readMetrics(path).at(-1) ?? {};
   return { 'sft/steps': step, 'sft/loss': loss };
+}
+
+/** What an iteration came to. */
+function inWords(metrics: Readonly<Record<string, number>>): string {
+  const names = ['reward', 'rewardKept', 'acceptanceRate', 'eval/accuracy', 'eval/reward'];
+  return names
+    .flatMap((name) => {
+      const value = metrics[name];
+      return value === undefined ? [] : [`${name} ${formatNumber(value)}`];
+    })
+    .join(', ');
 }
