@@ -30,6 +30,7 @@ describe('calibrationError', () => {
 
   test('the ends of the range are in it, a border belongs to the upper bin, half right is half right', () => {
     close(calibrationError({ confidences: [0.5, 1], correct: [0.5, 1] }), 0);
+    close(calibrationError({ confidences: [0.5, 1], correct: [0.75, 0] }), (0.25 + 1) / 2);
     const twoBins = { confidences: [0.5, 0.75], correct: [0.5, 0.75 - 0.25], bins: 2 };
     close(calibrationError(twoBins), 0.125);
     // One bin: +0.3 and −0.3 cancel; two: they do not.

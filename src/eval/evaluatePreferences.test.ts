@@ -100,6 +100,9 @@ describe('evaluatePreferences', () => {
       pairs.reduce((sum, pair) => sum + win(pair), 0) / pairs.length;
     expectClose(found.accuracy.value, (share([one]) + share(ranking)) / 2, { rtol: 1e-12 });
     assert.deepEqual([found.pairs, found.comparisons], [4, 2]);
+    const lead = (pairs: readonly PreferenceExample[]): number =>
+      pairs.reduce((sum, pair) => sum + leadOf(pair)[0] - leadOf(pair)[1], 0) / pairs.length;
+    expectClose(found.margin, (lead([one]) + lead(ranking)) / 2, { rtol: 1e-10 });
     const [low, high] = [share([one]), share(ranking)].sort((a, b) => a - b);
     assert.deepEqual([found.accuracy.low, found.accuracy.high], [low, high]); // of two values
     const again = evaluatePreferences({ model, pairs: [one, ...ranking] });
