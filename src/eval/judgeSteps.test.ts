@@ -40,7 +40,9 @@ const mean = (values: readonly number[]): number =>
 
 describe('stepLogOdds', () => {
   test('gives every step what it has alone, whatever stands beside it', () => {
-    const rows = [...tinySteps(), { inputIds: [4, 5], stepEnds: [] }];
+    const [first, ...others] = tinySteps();
+    assert.ok(first, 'an example');
+    const rows = [first, { inputIds: [4, 5], stepEnds: [] }, ...others];
     const expected = rows.map(({ inputIds, stepEnds }) =>
       stepEnds.map((end) => oddsAlone(inputIds.slice(0, end + 1))),
     );
@@ -227,7 +229,20 @@ describe('evaluateSteps', () => {
       gaps.set(bin, (gaps.get(bin) ?? 0) + hit - confidence);
     }
     close(found.calibrationError, mean([...gaps.values()].map(Math.abs)) * (gaps.size / 10));
-    assert.deepEqual(evaluateSteps({ model, examples, seed: 4, microBatchTokens: 9 }).steps, 10);
+  });
+  test('reads no more tokens at once than it may, to the same result', () => {
+    const watched = made();
+    const sizes: number[] = [];
+    const read = watched.trunk.hiddenStates.bind(watched.trunk);
+    watched.trunk.hiddenStates = (input) => {
+      sizes.push(input.inputIds.numel);
+      return read(input);
+    };
+    const whole = evaluateSteps({ model: watched, examples });
+    assert.equal(sizes.length, 1);
+    const parts = evaluateSteps({ model: watched, examples, microBatchTokens: 12 });
+    assert.ok(Math.max(...sizes.slice(1)) <= 12, `micro-batches of ${sizes.join(', ')} tokens`);
+    expectClose(parts.loss, whole.loss, EXACT);
   });
   test('steps at exactly ½ are half right, and no probability is told of a class without steps', () => {
     const flat = createStepModel(tinyModel({ dtype: 'float64' }));
@@ -254,6 +269,10 @@ describe('evaluateSteps', () => {
       'wholeRowsHigh',
       'wholeRowsLow',
     ]);
+    const order = (name: string) =>
+      ['Low', '', 'High'].map((end) => metrics[`${name}${end}`] ?? NaN);
+    for (const [low = NaN, value = NaN, high = NaN] of [order('wholeRows'), order('rowAccuracy')])
+      assert.ok(low < high && low <= value && value <= high, `${low} ≤ ${value} ≤ ${high}`);
     assert.ok(
       Object.values(metrics).every((value) => Number.isFinite(value)),
       'finite numbers',
