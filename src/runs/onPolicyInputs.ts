@@ -31,8 +31,8 @@ export interface OnPolicyRunOptions<ConfigInput, Row = Readonly<Record<string, u
   /** Rows with a `prompt` and whatever the rewards read: a file, several, or objects. */
   readonly data: RunData;
   /**
-   * Functions, or specifications such as `exact-match`, `./reward.ts` and `model:folder` (a reward model); their weighted
-   * sum is the reward.
+   * Functions, or specifications such as `exact-match`, `./reward.ts` `model:folder` (a reward model)
+   * and `prm:folder` (a process reward model; `prm-min:`, `prm-last:`); their weighted sum is the reward.
    */
   readonly rewards: readonly RewardLike<Row>[];
   /** What answers the model between its turns: an environment, `calculator`, or a file that exports one. */
@@ -73,6 +73,8 @@ export interface OnPolicyInputs {
   readonly environment: Environment | undefined;
   /** Loads the reward models. Last, because they are large. */
   loadRewardModels(placed: { dtype: Dtype; device: string }): Promise<LoadedRewardModel[]>;
+  /** Frees what the rewards loaded for themselves. */
+  disposeRewards(): void;
   /** For config.json. */
   readonly record: Record<string, unknown>;
 }
@@ -88,7 +90,7 @@ export async function readOnPolicyInputs<ConfigInput, Row>(
   { start, tokenizer }: { start: RunStart; tokenizer: Tokenizer },
 ): Promise<OnPolicyInputs> {
   const { progress = process.stderr } = options;
-  const { named, models, load } = await readRewards(options.rewards, config.rewardWeights);
+  const { named, models, load, dispose } = await readRewards(options.rewards, config.rewardWeights);
   const heldRewards =
     options.evalRewards === undefined ? named : await namedRewards(options.evalRewards, {});
   const { environment: given } = options;
@@ -131,6 +133,7 @@ export async function readOnPolicyInputs<ConfigInput, Row>(
     heldRewards,
     environment,
     loadRewardModels: load,
+    disposeRewards: dispose,
     record: {
       model: resolve(options.model),
       data: data.record,
@@ -220,6 +223,7 @@ export async function loadOnPolicyModels<ConfigInput, Row>(
     placed,
     disposeFrozen: () => {
       reference?.dispose();
+      inputs.disposeRewards();
       for (const { model } of rewardModels) model.dispose();
     },
   };

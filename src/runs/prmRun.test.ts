@@ -3,12 +3,22 @@ import { existsSync, mkdtempSync, readFileSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { after, before, describe, test } from 'node:test';
+import { expectClose } from '../../test/expect.js';
 import { saveSmallModel } from '../../test/runs/smallModel.js';
-import { CheckpointError, ConfigError, DataError } from '../errors/index.js';
-import { scoreSteps } from '../eval/index.js';
+import { CheckpointError, ConfigError, DataError, RewardError } from '../errors/index.js';
+import { judgeSteps, scoreSteps } from '../eval/index.js';
 import { loadStepModel } from '../models/index.js';
+import type { RewardInput } from '../rewards/index.js';
+import { ProcessJudge, processRewardSpec } from './processJudge.js';
+import { readRewards } from './rewardSources.js';
 import { loadTokenizer } from '../tokenizers/index.js';
-import { createPrmRun, readRunRecord, type PrmRunOptions } from './index.js';
+import {
+  createGrpoRun,
+  createPpoRun,
+  createPrmRun,
+  readRunRecord,
+  type PrmRunOptions,
+} from './index.js';
 
 const root = mkdtempSync(join(tmpdir(), 'posttrain-prm-'));
 const model = join(root, 'model');
@@ -155,5 +165,114 @@ describe('createPrmRun', () => {
       ConfigError,
     );
     assert.equal(existsSync(fresh), false);
+  });
+});
+
+describe('a process reward model as a reward', () => {
+  const placed = { dtype: 'float64', device: 'cpu' } as const;
+  let folder = '';
+  before(async () => {
+    const out = join(root, 'judge');
+    const run = await createPrmRun(options(out));
+    await run.train({ progress: null });
+    run.dispose();
+    folder = join(out, 'model');
+  });
+  const inputOf = (prompt: string, completion: string): RewardInput => ({
+    ...{ prompt, completion, row: { prompt }, finishReason: 'eos', completionTokens: 1 },
+    source: { file: 'x.jsonl', line: 3 },
+  });
+  const answers = ['1+1=2 2+1=3', '9+9=1', '', '3 4 5'];
+
+  test('its specification says how steps become one score', () => {
+    assert.deepEqual(processRewardSpec('prm:a/b'), { kind: 'product', folder: 'a/b' });
+    assert.deepEqual(processRewardSpec('prm-min:a:b'), { kind: 'min', folder: 'a:b' });
+    assert.deepEqual(processRewardSpec('prm-last:x'), { kind: 'last', folder: 'x' });
+    for (const other of ['model:x', 'prm', 'prm-max:x', ':x', 'exact-match', './prm.ts'])
+      assert.equal(processRewardSpec(other), undefined);
+  });
+
+  test('gives each completion what scoreSteps does, judged together; nothing at all scores 0', async () => {
+    const model = await loadStepModel(folder, placed);
+    const tokenizer = await loadTokenizer(folder);
+    for (const [spec, kind] of [
+      ['prm', 'product'],
+      ['prm-min', 'min'],
+      ['prm-last', 'last'],
+    ] as const) {
+      const { named, load, dispose } = await readRewards([`${spec}:${folder}`], { judge: 0.5 });
+      assert.deepEqual(
+        named.map(({ name, weight }) => [name, weight]),
+        [['judge', 0.5]],
+      );
+      assert.deepEqual(await load(placed), []);
+      const found = await Promise.all(
+        answers.map(async (answer) => await named[0]?.fn(inputOf('1+1+1=', answer))),
+      );
+      const prompts = answers.map(() => '1+1+1=');
+      const expected = scoreSteps({ model, tokenizer, prompts, completions: answers, kind });
+      assert.ok(Number.isNaN(expected[2]), 'an answer without a step');
+      expectClose(
+        found.map((score) => score ?? NaN),
+        expected.map((score) => (Number.isNaN(score) ? 0 : score)),
+        { rtol: 1e-9 },
+      );
+      dispose();
+    }
+    const steps = judgeSteps({
+      ...{ model, tokenizer, completions: ['3 4 5'] },
+      rows: [{ values: { prompt: '1+1+1=' }, file: 'x', line: 1 }],
+    });
+    assert.equal(steps[0]?.length, 3);
+    model.dispose();
+  });
+
+  test('an answer that cannot be judged does not take the scores of the others', async () => {
+    const judge = new ProcessJudge({ kind: 'min', folder });
+    await assert.rejects(
+      judge.score(inputOf('1=', '2')),
+      new RewardError(`Process reward model ${folder}: expected it to be loaded before it scores.`),
+    );
+    await judge.load(placed);
+    const results = await Promise.allSettled([
+      judge.score(inputOf('1=', '2')),
+      judge.score(inputOf('1=', 'no digit')),
+      judge.score({ ...inputOf('1=', '2'), turns: [] }),
+    ]);
+    assert.deepEqual(
+      results.map(({ status }) => status),
+      ['fulfilled', 'rejected', 'rejected'],
+    );
+    judge.dispose();
+  });
+
+  test('two rewards by models of one name are refused', async () => {
+    for (const other of [`prm-min:${folder}`, `model:${join(root, 'x', 'judge')}`])
+      await assert.rejects(readRewards([`prm:${folder}`, other], {}), {
+        message:
+          '--reward: expected reward models in folders of different names, received two named judge.',
+      });
+  });
+
+  test('GRPO and PPO train on it, log it by its folder and go on with it', async () => {
+    const prompts = ['1+1=', '2+3=', '4+1=', '5+2='].map((prompt) => ({ prompt, answer: '1' }));
+    const shared = { model, data: prompts, rewards: [`prm:${folder}`], progress: null };
+    const config = {
+      ...{ steps: 2, promptsPerStep: 2, groupSize: 4, sampling: { maxNewTokens: 6 } },
+    };
+    for (const create of [createGrpoRun, createPpoRun]) {
+      const out = newPath();
+      const run = await create({ ...shared, out, config });
+      await run.train({ progress: null });
+      run.dispose();
+      assert.deepEqual(readRunRecord(out).inputs['rewardSpecs'], [`prm:${folder}`]);
+      const metrics = metricsOf(out);
+      assert.equal(metrics.length, 2);
+      for (const { reward = NaN, unscored, ...rest } of metrics) {
+        assert.equal(rest['reward/judge'], reward);
+        assert.equal(unscored, 0);
+        assert.ok(reward > 0 && reward < 1, `a reward of ${reward}`);
+      }
+    }
   });
 });

@@ -340,6 +340,7 @@ export class RejectionRun {
     } finally {
       progress?.end();
       policy.dispose();
+      inputs.disposeRewards();
       for (const { model } of rewardModels) model.dispose();
     }
   }

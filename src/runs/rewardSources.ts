@@ -4,6 +4,7 @@ import { ConfigError } from '../errors/index.js';
 import { loadScalarModel, type ScalarModel } from '../models/index.js';
 import type { NamedReward } from '../rewards/index.js';
 import type { Dtype } from '../torch/index.js';
+import { ProcessJudge, processRewardSpec } from './processJudge.js';
 import { namedRewards, type RewardLike } from './runInputs.js';
 
 /** A reward that reads tokens. */
@@ -17,8 +18,12 @@ export interface LoadedRewardModel {
 export interface RewardSources {
   readonly named: readonly NamedReward[];
   readonly models: readonly { readonly name: string; readonly folder: string }[];
-  /** Loads the reward models, frozen. Last, because they are large. */
+  /**
+   * Loads the reward models, frozen, and what process reward models among `named` need. Last, because they are large.
+   */
   readonly load: (placed: { dtype: Dtype; device: string }) => Promise<LoadedRewardModel[]>;
+  /** Frees what `load` loaded for rewards in `named`. */
+  readonly dispose: () => void;
 }
 
 /**
@@ -31,7 +36,9 @@ export async function readRewards<Row>(
   rewards: readonly RewardLike<Row>[],
   rewardWeights: Readonly<Record<string, number>>,
 ): Promise<RewardSources> {
-  const { functions, models } = splitRewards(rewards);
+  const { functions: given, models } = splitRewards(rewards);
+  const judges = processJudges(given, models);
+  const functions = given.map((reward) => judges.get(reward)?.reward ?? reward);
   const weights = Object.entries(rewardWeights);
   const unknown = weights.find(
     ([name]) => functions.length === 0 && !models.some((model) => model.name === name),
@@ -49,18 +56,60 @@ export async function readRewards<Row>(
   return {
     named,
     models,
-    load: (placed) =>
-      Promise.all(
+    load: async (placed) => {
+      for (const { judge } of judges.values()) await judge.load(placed);
+      return await Promise.all(
         models.map(async ({ name, folder }) => ({
           name,
           weight: rewardWeights[name] ?? 1,
           model: (await loadScalarModel(folder, placed)).freeze(),
         })),
-      ),
+      );
+    },
+    dispose: () => {
+      for (const { judge } of judges.values()) judge.dispose();
+    },
   };
 }
 
-/** `model:folder` names a reward model; its name is the folder's, or that of the run whose `model` folder it is. */
+/**
+ * The process reward models among rewards, by their specifications, as reward functions.
+ *
+ * @throws ConfigError where two rewards by models have the same name
+ */
+function processJudges<Row>(
+  rewards: readonly RewardLike<Row>[],
+  models: readonly { readonly name: string }[],
+): Map<RewardLike<Row>, { judge: ProcessJudge; reward: NamedReward<Row> }> {
+  const names = models.map(({ name }) => name);
+  const judges = new Map<RewardLike<Row>, { judge: ProcessJudge; reward: NamedReward<Row> }>();
+  for (const given of rewards) {
+    const spec = typeof given === 'string' ? processRewardSpec(given) : undefined;
+    if (spec === undefined) continue;
+    const judge = new ProcessJudge(spec);
+    const name = nameOf(spec.folder);
+    if (names.includes(name)) throw sameName(name);
+    names.push(name);
+    const fn = judge.score as NamedReward<Row>['fn']; // reads the row's prompt, whatever else it holds
+    judges.set(given, { judge, reward: { name, weight: 1, fn } });
+  }
+  return judges;
+}
+
+/** A model's name is that of its folder, or of the run whose `model` folder it is. */
+function nameOf(folder: string): string {
+  const path = resolve(folder);
+  return basename(basename(path) === 'model' ? dirname(path) : path);
+}
+
+function sameName(name: string): ConfigError {
+  return new ConfigError(
+    `--reward: expected reward models in folders of different names, received two named ${name}.`,
+    { hint: 'Rewards are logged by name: rename one of the folders.' },
+  );
+}
+
+/** `model:folder` names a reward model. */
 export function splitRewards<Row>(rewards: readonly RewardLike<Row>[]): {
   functions: RewardLike<Row>[];
   models: { name: string; folder: string }[];
@@ -69,16 +118,10 @@ export function splitRewards<Row>(rewards: readonly RewardLike<Row>[]): {
     typeof reward === 'string' && reward.startsWith('model:');
   const models = rewards.filter(isModel).map((spec) => {
     const folder = spec.slice('model:'.length);
-    const path = resolve(folder);
-    return { name: basename(basename(path) === 'model' ? dirname(path) : path), folder };
+    return { name: nameOf(folder), folder };
   });
   const twice = models.find(({ name }, at) => models.findIndex((m) => m.name === name) !== at);
-  if (twice) {
-    throw new ConfigError(
-      `--reward: expected reward models in folders of different names, received two named ${twice.name}.`,
-      { hint: 'Rewards are logged by name: rename one of the folders.' },
-    );
-  }
+  if (twice) throw sameName(twice.name);
   return { functions: rewards.filter((reward) => !isModel(reward)), models };
 }
 

@@ -26,7 +26,7 @@ export async function printBestOf(
   const { n } = options;
   const { model } = settings;
   const weights = (options.rewardWeight ?? []).map(parseRewardWeight);
-  const { named, load } = await readRewards(
+  const { named, load, dispose } = await readRewards(
     options.reward ?? [],
     Object.fromEntries(weights.map(({ name, weight }) => [name, weight])),
   );
@@ -40,6 +40,7 @@ export async function printBestOf(
     if (options.json === true) io.out(JSON.stringify(asJson(settings, n, found)));
     else print(io, settings, n, found);
   } finally {
+    dispose();
     for (const reward of rewardModels) reward.model.dispose();
   }
 }

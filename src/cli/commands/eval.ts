@@ -53,7 +53,7 @@ export function registerEval(program: Command, context: CommandContext): void {
     .requiredOption('--data <file>', 'rows to measure on: JSONL, JSON or CSV; repeatable', collect)
     .option(
       '--reward <spec>',
-      'what makes a completion correct: a file, a built-in reward or a reward model (model:folder), as for train grpo; repeatable',
+      'what makes a completion correct: a file, a built-in reward, a reward model (model:folder) or a process reward model (prm:folder), as for train grpo; repeatable',
       collect,
     )
     .option('--reward-weight <name=number>', 'weight of a reward in the sum; repeatable', collect)

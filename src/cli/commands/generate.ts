@@ -69,7 +69,7 @@ export function registerGenerate(program: Command, context: CommandContext): voi
     )
     .option(
       '--reward <spec>',
-      'what scores for --best-of: a reward model (model:folder), a file or a built-in reward, as for train grpo; repeatable',
+      'what scores for --best-of: a reward model (model:folder), a process reward model (prm:folder), a file or a built-in reward, as for train grpo; repeatable',
       collect,
     )
     .option('--reward-weight <name=number>', 'weight of a reward in the sum; repeatable', collect)

@@ -1,0 +1,117 @@
+/** A process reward model as a reward: it reads the text of a completion, step by step, and gives one number. */
+import type { StepAggregation } from '../algorithms/index.js';
+import { RewardError } from '../errors/index.js';
+import { aggregateSteps, judgeSteps } from '../eval/index.js';
+import { loadStepModel, type StepModel } from '../models/index.js';
+import type { RewardInput } from '../rewards/index.js';
+import { loadTokenizer, type Tokenizer } from '../tokenizers/index.js';
+import type { Dtype } from '../torch/index.js';
+
+/** What `--reward` begins with for a process reward model, and how its steps become one score. */
+const KINDS: Readonly<Record<string, StepAggregation>> = {
+  prm: 'product',
+  'prm-min': 'min',
+  'prm-last': 'last',
+};
+
+/** A reward by a process reward model, as it is written. */
+export interface ProcessRewardSpec {
+  readonly kind: StepAggregation;
+  readonly folder: string;
+}
+
+/** `prm:folder`, `prm-min:folder` or `prm-last:folder`; undefined for any other specification. */
+export function processRewardSpec(spec: string): ProcessRewardSpec | undefined {
+  const colon = spec.indexOf(':');
+  const kind = Object.entries(KINDS).find(([name]) => name === spec.slice(0, Math.max(0, colon)));
+  return kind && { kind: kind[1], folder: spec.slice(colon + 1) };
+}
+
+interface Waiting {
+  readonly input: RewardInput;
+  readonly resolve: (score: number) => void;
+  readonly reject: (error: unknown) => void;
+}
+
+interface Loaded {
+  readonly model: StepModel;
+  readonly tokenizer: Tokenizer;
+}
+
+/**
+ * Scores completions by a process reward model. Completions that are asked for at the same time are judged in one batch.
+ *
+ * Prompts and steps are tokenized by the model's own tokenizer and cut at its own separator: it need not have the
+ * policy's. A completion without a step has the score 0, so that silence is no way out.
+ */
+export class ProcessJudge {
+  private readonly spec: ProcessRewardSpec;
+  private loaded: Loaded | undefined;
+  private waiting: Waiting[] = [];
+
+  constructor(spec: ProcessRewardSpec) {
+    this.spec = spec;
+  }
+
+  /** Loads model and tokenizer. @throws CheckpointError or IoError as `loadStepModel` */
+  async load(placed: { dtype: Dtype; device: string }): Promise<void> {
+    const { folder } = this.spec;
+    const tokenizer = await loadTokenizer(folder);
+    this.loaded = { tokenizer, model: (await loadStepModel(folder, placed)).freeze() };
+  }
+
+  /** The reward function. */
+  readonly score = (input: RewardInput): Promise<number> =>
+    new Promise((resolve, reject) => {
+      this.waiting.push({ input, resolve, reject });
+      if (this.waiting.length === 1) setImmediate(() => this.answer());
+    });
+
+  /** Frees the model. */
+  dispose(): void {
+    this.loaded?.model.dispose();
+    this.loaded = undefined;
+  }
+
+  private answer(): void {
+    const batch = this.waiting;
+    this.waiting = [];
+    try {
+      const scores = this.judge(batch.map(({ input }) => input));
+      batch.forEach(({ resolve }, index) => resolve(scores[index] ?? NaN));
+    } catch (error) {
+      // One completion that cannot be judged must not take the others' scores: each is tried by itself.
+      for (const one of batch) this.answerOne(one, batch.length > 1 ? undefined : error);
+    }
+  }
+
+  private answerOne({ input, resolve, reject }: Waiting, known: unknown): void {
+    if (known !== undefined) return reject(known);
+    try {
+      resolve(this.judge([input])[0] ?? NaN);
+    } catch (error) {
+      reject(error);
+    }
+  }
+
+  private judge(inputs: readonly RewardInput[]): number[] {
+    const { folder, kind } = this.spec;
+    if (this.loaded === undefined) {
+      throw new RewardError(
+        `Process reward model ${folder}: expected it to be loaded before it scores.`,
+      );
+    }
+    if (inputs.some(({ turns }) => turns)) {
+      throw new RewardError(
+        `Process reward model ${folder}: expected one answer to a prompt, received the turns of an environment.`,
+        { hint: 'Score the answer of the last turn by a reward function.' },
+      );
+    }
+    const judged = judgeSteps({
+      ...this.loaded,
+      rows: inputs.map(({ row, source }) => ({ values: row, file: 'row', line: 0, ...source })),
+      completions: inputs.map(({ completion }) => completion),
+    });
+    return aggregateSteps(judged, kind).map((score) => (Number.isNaN(score) ? 0 : score));
+  }
+}
