@@ -103,6 +103,10 @@ describe('a job of rejection sampling resumes to the same bits', () => {
       (path: string) => appendFileSync(path, `${'\0'.repeat(40)}\n`),
       (path: string) => writeFileSync(path, ''),
       (path: string) => {
+        const lines = readFileSync(path, 'utf8').trimEnd().split('\n');
+        writeFileSync(path, `${lines.slice(0, -1).join('\n')}\n${'\0'.repeat(40)}\n`);
+      },
+      (path: string) => {
         const lines = readFileSync(path, 'utf8').split('\n');
         writeFileSync(path, `${lines.slice(0, 5).join('\n')}\n`);
       },
