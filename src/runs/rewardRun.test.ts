@@ -9,8 +9,14 @@ import { saveSmallModel, smallModel } from '../../test/runs/smallModel.js';
 import type { RewardConfigInput } from '../config/index.js';
 import { CheckpointError, ConfigError, DataError } from '../errors/index.js';
 import { scoreSequences } from '../eval/index.js';
-import { createModel, createScalarModel, loadModel, loadScalarModel } from '../models/index.js';
-import { createCharacterTokenizer, loadTokenizer } from '../tokenizers/index.js';
+import {
+  createModel,
+  createScalarModel,
+  loadModel,
+  loadScalarModel,
+  makeDecoderConfig,
+} from '../models/index.js';
+import { createCharacterTokenizer, loadTokenizer, type Tokenizer } from '../tokenizers/index.js';
 import { createGrpoRun, createPpoRun, createRewardRun, type RewardRunOptions } from './index.js';
 
 const root = mkdtempSync(join(tmpdir(), 'posttrain-reward-runs-'));
@@ -92,7 +98,7 @@ describe('a reward model run', () => {
       progress: null,
       signal: stop.signal,
       onStep: (step) => {
-        if (step === 2) stop.abort();
+        if (step === 3) stop.abort(); // no checkpoint is due here
         return undefined;
       },
     });
@@ -100,7 +106,7 @@ describe('a reward model run', () => {
     assert.equal(stopped.state, 'stopped');
     assert.equal('posttrain_score_shift' in json(stopped.model, 'config.json'), false);
     const second = await createRewardRun({ ...parts, config: {}, resume: true });
-    assert.equal(second.trainer.step, 2);
+    assert.equal(second.trainer.step, 3);
     await second.train({ progress: null });
     second.dispose();
     assert.deepEqual(hashOf(parts.out), hashOf(whole.out));
@@ -245,28 +251,61 @@ describe('a reward model run', () => {
       told,
       'Data: 24 preference rows; 23 pairs, 350 tokens, 1 left out (equal), of 21 comparisons\n',
     );
+  });
 
-    const tokenizer = createCharacterTokenizer({ characters: '0123456789+=', padToken: '<eos>' });
-    const { model: decoder } = smallModel();
-    const { padTokenId } = tokenizer;
-    const raw = { ...decoder.config.raw, pad_token_id: padTokenId, eos_token_id: padTokenId };
-    const eosTokenIds = padTokenId === undefined ? [] : [padTokenId];
-    const config = { ...decoder.config, padTokenId: padTokenId ?? null, eosTokenIds, raw };
-    const folder = join(root, 'shared-pad');
-    const vocabSize = tokenizer.vocabSize;
-    const trunk = createModel(
-      { ...config, vocabSize, raw: { ...raw, vocab_size: vocabSize } },
-      { seed: 1 },
-    );
-    await trunk.save(folder);
-    await tokenizer.save(folder);
-    told = '';
-    const shared = await createRewardRun(options({}, { model: folder, progress }));
-    shared.dispose();
-    assert.match(
-      told,
-      /The padding token is an end token: transformers will read scores one token/,
-    );
+  describe('says where transformers will read scores elsewhere, by the padding token', () => {
+    /** What is told of a model whose config.json and tokenizer name these tokens, and the token that is saved. */
+    async function toldOf(
+      name: string,
+      { padToken, configured }: { padToken: string; configured: boolean },
+    ): Promise<{ told: string; padTokenId: unknown; tokenizer: Tokenizer }> {
+      const tokenizer = createCharacterTokenizer({ characters: '0123456789+=', padToken });
+      const config = makeDecoderConfig({
+        vocabSize: tokenizer.vocabSize,
+        ...{ hiddenSize: 16, intermediateSize: 16, numLayers: 1, numHeads: 2 },
+        eosTokenId: tokenizer.eosTokenId ?? null,
+        padTokenId: configured ? (tokenizer.padTokenId ?? null) : null,
+      });
+      const folder = join(root, name);
+      const trunk = createModel(config, { seed: 1 });
+      await trunk.save(folder);
+      trunk.dispose();
+      await tokenizer.save(folder);
+      let told = '';
+      const progress = { write: (text: string) => (told += text) };
+      const run = await createRewardRun(options({}, { model: folder, progress }));
+      const padTokenId = run.model.config.raw['pad_token_id'] ?? null;
+      run.dispose();
+      return { told: told.split('\n').slice(1).join('\n'), padTokenId, tokenizer };
+    }
+
+    test('nowhere, where it is a token of its own, which config.json then names', async () => {
+      for (const configured of [true, false]) {
+        const { told, padTokenId, tokenizer } = await toldOf(`own-${configured}`, {
+          padToken: '<pad>',
+          configured,
+        });
+        assert.equal(told, '');
+        assert.equal(padTokenId, tokenizer.padTokenId);
+      }
+    });
+
+    test('one token early, where it is the end token', async () => {
+      const { told } = await toldOf('shared', { padToken: '<eos>', configured: true });
+      assert.equal(
+        told,
+        'The padding token is an end token: transformers will read scores one token before the end, where this model was not trained to give them.\n',
+      );
+    });
+
+    test('one text at a time, where config.json names none: the end token is not put there', async () => {
+      const { told, padTokenId } = await toldOf('none', { padToken: '<eos>', configured: false });
+      assert.equal(
+        told,
+        'config.json names no padding token: transformers will read scores one text at a time only.\n',
+      );
+      assert.equal(padTokenId, null);
+    });
   });
 
   describe('refuses', () => {
