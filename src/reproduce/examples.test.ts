@@ -10,6 +10,7 @@ import {
   overPreset,
   parseConfig,
   PpoConfig,
+  PrmConfig,
   readConfigFile,
   SftConfig,
 } from '../config/index.js';
@@ -46,6 +47,7 @@ describe('the committed settings', () => {
       );
       if (own) parseConfig(own[1], source);
       else if (file.endsWith('sft.yaml')) parseConfig(SftConfig, source);
+      else if (file === 'prm.yaml') parseConfig(PrmConfig, source);
       else if (method === 'ppo') parseConfig(PpoConfig, source);
       else parseConfig(GrpoConfig, method === '' ? source : overPreset(grpoPreset(method), source));
     });

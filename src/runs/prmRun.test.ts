@@ -188,7 +188,7 @@ describe('a process reward model as a reward', () => {
     assert.deepEqual(processRewardSpec('prm:a/b'), { kind: 'product', folder: 'a/b' });
     assert.deepEqual(processRewardSpec('prm-min:a:b'), { kind: 'min', folder: 'a:b' });
     assert.deepEqual(processRewardSpec('prm-last:x'), { kind: 'last', folder: 'x' });
-    for (const other of ['model:x', 'prm', 'prm-max:x', ':x', 'exact-match', './prm.ts'])
+    for (const other of ['model:x', 'prm', 'prm-max:x', ':x', 'prmx', 'exact-match', './prm.ts'])
       assert.equal(processRewardSpec(other), undefined);
   });
 

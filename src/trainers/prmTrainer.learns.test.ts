@@ -1,6 +1,6 @@
 import assert from 'node:assert/strict';
 import { describe, test } from 'node:test';
-import { PrmConfig } from '../config/index.js';
+import { applyOverrides, parseConfig, PrmConfig, readConfigFile } from '../config/index.js';
 import { rowsFromObjects, SeededRandom, splitRows, tokenizeSteps } from '../data/index.js';
 import { evaluateSteps, scoreSteps } from '../eval/index.js';
 import { createModel, createStepModel, makeDecoderConfig } from '../models/index.js';
@@ -43,9 +43,10 @@ async function train(seed: number): Promise<{ accuracy: number; ranked: number }
     initializerRange: 0.1,
   });
   const model = createStepModel(createModel(config, { seed }), { stepSeparator: ';' });
-  const settings = PrmConfig.parse({
-    ...{ seed, maxSteps: 300, batchSize: 32, learningRate: 1e-2, stepSeparator: ';' },
-  });
+  const settings = parseConfig(
+    PrmConfig,
+    applyOverrides(await readConfigFile('examples/prm.yaml'), [`seed=${seed}`]),
+  );
   const split = sums(seed);
   const read = (rows: typeof split.train) =>
     tokenizeSteps(rowsFromObjects(rows), tokenizer, { maxLength: 16, stepSeparator: ';' }).examples;
