@@ -137,7 +137,7 @@ export async function prepareStart(
     progress,
   });
   try {
-    const result = finished(await sft.train({ progress }));
+    const result = await trainToEnd(sft, progress);
     const rows = rowsFromObjects(task.heldOut.map((row) => ({ ...row })));
     const maxPromptLength = sft.model.config.maxPositionEmbeddings;
     const { prompts } = tokenizePrompts(rows, sft.tokenizer, { maxPromptLength });
@@ -191,7 +191,7 @@ export async function trainVariant<Measured>(
     progress,
   });
   try {
-    finished(await run.train({ progress }));
+    await trainToEnd(run, progress);
     const metrics = await readMetrics(run.directory);
     const seconds = metrics.reduce((sum, { stepSeconds = 0 }) => sum + stepSeconds, 0);
     const measured = await measure(run.model, run.tokenizer);
@@ -199,6 +199,14 @@ export async function trainVariant<Measured>(
   } finally {
     run.dispose();
   }
+}
+
+/** Trains a run to its last step. @throws what ends the experiment where a signal stopped it */
+export async function trainToEnd(
+  run: { train(options: { progress: ProgressStream | null }): Promise<RunResult> },
+  progress: ProgressStream | null,
+): Promise<RunResult> {
+  return finished(await run.train({ progress }));
 }
 
 function finished(result: RunResult): RunResult {

@@ -1,9 +1,6 @@
 /** Every on-policy method from the same SFT checkpoint on the same task, each run in a process of its own. */
-import { spawn } from 'node:child_process';
 import { readFile } from 'node:fs/promises';
-import { extname, join } from 'node:path';
-import { fileURLToPath } from 'node:url';
-import { IoError } from '../errors/index.js';
+import { join } from 'node:path';
 import { evaluate } from '../eval/index.js';
 import { loadModel, type DecoderOptions } from '../models/index.js';
 import { klToReference } from '../quickstart/klToReference.js';
@@ -19,12 +16,12 @@ import {
   readMetrics,
   runExperiment,
   seriesOf,
-  Stopped,
   type Experiment,
   type ReproduceOptions,
   type Reproduction,
   type Start,
 } from './experiment.js';
+import { trainInProcess } from './ownProcess.js';
 import { examplePath } from './packageFiles.js';
 import { curvePoints } from './plot.js';
 import type { Findings, Table } from './report.js';
@@ -32,8 +29,6 @@ import { mean, overSeeds, spread, type Verdict } from './verdict.js';
 
 /** Greedy accuracy on held-out problems that a method is to reach. */
 const TARGET = 0.9;
-
-const SIGNALS = ['SIGINT', 'SIGTERM'] as const;
 
 /** The methods, by the command that trains them; their settings are `examples/methods/<name>.yaml`. */
 export const METHODS = [
@@ -208,40 +203,6 @@ async function measureKl(folder: string, { model, heldOut, seed }: Start): Promi
   } finally {
     policy.dispose();
     reference.dispose();
-  }
-}
-
-/** Our own command line in a process of its own: its peak memory is that of one run. A signal to this one ends both. */
-async function trainInProcess(
-  args: readonly string[],
-  progress: ProgressStream | null,
-): Promise<void> {
-  const main = fileURLToPath(new URL(`../cli/main${extname(import.meta.url)}`, import.meta.url));
-  const child = spawn(process.execPath, [...process.execArgv, main, ...args], {
-    stdio: ['ignore', 'ignore', 'pipe'],
-  });
-  let said = '';
-  child.stderr.on('data', (part: Buffer) => {
-    progress?.write(part.toString());
-    said = `${said}${part.toString()}`.slice(-2000);
-  });
-  let stoppedBy: NodeJS.Signals | undefined;
-  const stop = (signal: NodeJS.Signals): void => {
-    stoppedBy = signal;
-    child.kill(signal);
-  };
-  for (const signal of SIGNALS) process.on(signal, stop);
-  try {
-    const code = await new Promise<number | null>((resolve, reject) => {
-      child.on('error', reject);
-      child.on('close', resolve);
-    });
-    if (stoppedBy) throw new Stopped(stoppedBy);
-    if (code !== 0) {
-      throw new IoError(`reproduce: ${args.slice(0, 2).join(' ')} ended with ${code}: ${said}`);
-    }
-  } finally {
-    for (const signal of SIGNALS) process.off(signal, stop);
   }
 }
 
