@@ -44,7 +44,7 @@ describe('bestOfNExact', () => {
       const bound = Math.log(n) - (n - 1) / n;
       const { kl, reward } = bestOfNExact(uniform, n);
       assert.ok(kl <= bound, `${kl} must be at most ${bound}`);
-      expectClose(kl, bound, { rtol: 2e-2 });
+      expectClose(kl, bound, { rtol: 1e-2 });
       expectClose(reward / count, n / (n + 1), { rtol: 1e-3 });
     }
   });

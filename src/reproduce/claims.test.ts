@@ -1,10 +1,13 @@
 import assert from 'node:assert/strict';
 import { describe, test } from 'node:test';
 import { calculatorVerdict, type CalculatorRun } from './calculator.js';
+import { comparisonVerdicts, type ComparedRun } from './comparison.js';
 import { ladderVerdicts, LADDER, type LadderRun } from './dapoLadder.js';
 import { majPassVerdicts, type AtK, type MajPassRun } from './majPass.js';
 import { methodsVerdicts, type MethodRun } from './methods.js';
 import { optimalPolicyVerdicts, type MethodEnd, type OptimalPolicyRun } from './optimalPolicy.js';
+import { overoptimisationVerdicts, type ProxyRun } from './overoptimisation.js';
+import { frontierVerdicts, type FrontierRun } from './preferenceFrontier.js';
 import { scstVerdict, type ScstRun } from './scst.js';
 import { stalenessVerdicts, type StaleRun } from './staleness.js';
 
@@ -190,5 +193,74 @@ describe('optimalPolicyVerdicts', () => {
       /ended at 3\.0e-9 nats or less, from 0\.75 \(0\.50–1\.00\) nats/,
     );
     assert.match(rl?.because ?? '', /ended at 1\.0e-10 nats or less/);
+  });
+});
+
+describe('frontierVerdicts', () => {
+  const run = (family: FrontierRun['family'], seed: number, share: number): FrontierRun => ({
+    ...{ family, seed, share, at: 1, kl: 1, reward: 1 },
+  });
+  const seen = (...runs: FrontierRun[]): string[] => frontierVerdicts(runs).map((one) => one.seen);
+  test('compares mean shares, seed by seed', () => {
+    const worse = [
+      run('PPO, reward model', 0, 0.5),
+      run('PPO, reward model', 0, 0.7),
+      run('PPO, true reward', 0, 0.9),
+      run('SFT on the best', 0, 0.2),
+    ];
+    assert.deepEqual(seen(run('DPO', 0, 0.61), ...worse), ['yes', 'no', 'yes']);
+    assert.deepEqual(seen(run('DPO', 0, 0.59), ...worse), ['no', 'no', 'yes']);
+    const other = worse.map((one) => ({ ...one, seed: 1 }));
+    const mixed = [run('DPO', 0, 0.61), run('DPO', 1, 0.1), ...worse, ...other];
+    assert.deepEqual(seen(...mixed), ['partly', 'no', 'partly']);
+  });
+  test('tells the numbers', () => {
+    const [first] = frontierVerdicts([run('DPO', 0, 0.5), run('PPO, reward model', 0, 0.4)]);
+    assert.equal(
+      first?.because,
+      'the mean share is 50.0 % with DPO and 40.0 % with PPO, reward model',
+    );
+  });
+});
+
+describe('overoptimisationVerdicts', () => {
+  const run = (hasKl: boolean, golds: number[], proxies = golds.map((_, at) => at)): ProxyRun => ({
+    ...{ seed: 0, hasKl, klCoef: hasKl ? 0.5 : 1e-6, agreement: 0.6 },
+    curve: golds.map((gold, step) => ({ step, kl: step, proxy: proxies[step] ?? NaN, gold })),
+  });
+  const seen = (...runs: ProxyRun[]): string[] =>
+    overoptimisationVerdicts(runs).map((one) => one.seen);
+  test('turning over is to end more than a tenth of the gain below the highest', () => {
+    const held = run(true, [0, 1, 0.95]);
+    assert.deepEqual(seen(run(false, [0, 1, 0.89]), held), ['yes', 'yes']);
+    assert.deepEqual(seen(run(false, [0, 1, 0.91]), held), ['no', 'yes']);
+    assert.deepEqual(seen(run(false, [0, 1, 0.5]), run(true, [0, 1, 0.5])), ['yes', 'no']);
+  });
+  test('a reward that never rose has not turned over', () => {
+    assert.deepEqual(seen(run(false, [1, 0.5, 0.2]), run(true, [1, 0.5, 0.2])), ['no', 'yes']);
+  });
+  test('the learned reward must have gone on rising', () => {
+    assert.equal(seen(run(false, [0, 1, 0.5], [0, 2, 1]), run(true, [0, 1, 1]))[0], 'no');
+  });
+});
+
+describe('comparisonVerdicts', () => {
+  const run = (method: ComparedRun['method'], values: Partial<ComparedRun>): ComparedRun => ({
+    ...{ method, seed: 0, kl: 1, reward: 1, share: 0.5, steps: 1, secondsPerStep: 1 },
+    ...{ samples: 1, peakMegabytes: 100, ...values },
+  });
+  const seen = (sft: object, dpo: object, ppo: object, grpo: object): string[] =>
+    comparisonVerdicts([
+      ...[run('sft', sft), run('dpo', dpo), run('ppo', ppo), run('grpo', grpo)],
+    ]).map((one) => one.seen);
+  test('memory is less where it is less', () => {
+    const ppo = { peakMegabytes: 120 };
+    assert.deepEqual(seen({}, {}, ppo, {}).slice(0, 2), ['yes', 'yes']);
+    assert.deepEqual(seen({}, ppo, ppo, {}).slice(0, 2), ['yes', 'no']);
+    assert.deepEqual(seen({}, {}, ppo, { peakMegabytes: 121 }).slice(0, 2), ['no', 'yes']);
+  });
+  test('SFT on the best must be below each of the others', () => {
+    assert.equal(seen({ share: 0.4 }, {}, {}, {})[2], 'yes');
+    assert.equal(seen({ share: 0.4 }, {}, { share: 0.3 }, {})[2], 'no');
   });
 });

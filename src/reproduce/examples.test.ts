@@ -5,6 +5,7 @@ import { describe, test } from 'node:test';
 import {
   applyOverrides,
   GrpoConfig,
+  METHOD_CONFIGS,
   grpoPreset,
   METHOD_CONFIGS,
   overPreset,
@@ -42,12 +43,13 @@ describe('the committed settings', () => {
       assert.match(header, /^# Expected: /m);
       const source = await readConfigFile(examplePath(file));
       const [, method = ''] = /^methods\/(.+)\.yaml$/.exec(file) ?? [];
+      // Files named after a method hold its settings.
       const own = Object.entries(METHOD_CONFIGS).find(([name]) =>
-        [`${name}.yaml`, `${name}/${name}.yaml`].includes(file),
+        [`${name}.yaml`, `${name}/${name}.yaml`, `preferences/${name}.yaml`].includes(file),
       );
-      if (own) parseConfig(own[1], source);
-      else if (file.endsWith('sft.yaml')) parseConfig(SftConfig, source);
-      else if (file === 'prm.yaml') parseConfig(PrmConfig, source);
+      if (file.endsWith('sft.yaml')) parseConfig(SftConfig, source);
+      else if (own) parseConfig(own[1], source);
+      else if (file === 'preferences/overoptimisation.yaml') parseConfig(PpoConfig, source);
       else if (method === 'ppo') parseConfig(PpoConfig, source);
       else parseConfig(GrpoConfig, method === '' ? source : overPreset(grpoPreset(method), source));
     });

@@ -4,10 +4,13 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { after, describe, test } from 'node:test';
 import { expectClose } from '../../test/expect.js';
+import { reproduceComparison, type ComparedRun } from './comparison.js';
 import { reproduceCalculator } from './calculator.js';
 import { LADDER, reproduceDapoLadder } from './dapoLadder.js';
 import type { Reproduction } from './experiment.js';
 import { reproduceMajPass } from './majPass.js';
+import { reproduceOveroptimisation, type ProxyRun } from './overoptimisation.js';
+import { reproduceFrontier, type FrontierRun } from './preferenceFrontier.js';
 import { reproduceMethods, type MethodRun } from './methods.js';
 import { reproduceOptimalPolicy, type OptimalPolicyRun } from './optimalPolicy.js';
 import { reproduceScst } from './scst.js';
@@ -138,6 +141,87 @@ describe('the exact ones', () => {
       const [least, largest] = cancellation.logPartitions;
       assert.ok(largest - least > 0.1, `log Z from ${least} to ${largest}`);
     }
+  });
+});
+
+/** Four prompts, two rankings of each, a model of a few thousand parameters. */
+const GROUND = {
+  ...{ model: tinyDecoder(16), trainCount: 4, heldOutCount: 2, rankingsPerPrompt: 2 },
+  ...{ sft: SFT, reward: ['epochs=1', 'batchSize=4', 'warmupSteps=0'] },
+};
+const PPO = ['steps=2', 'promptsPerStep=2', 'groupSize=2', 'minibatchSize=4'];
+const EPOCH = ['epochs=1', 'batchSize=4', 'warmupSteps=0'];
+
+describe('experiments on preferences', () => {
+  test('frontier', async () => {
+    const result = await reproduceFrontier(
+      { out: join(base, 'frontier'), seeds: [0], progress: null },
+      {
+        ...{ ...GROUND, dpoBetas: [0.5], klCoefs: [0.2], bestOf: [2, 4] },
+        ...{ dpo: EPOCH, ppo: PPO, preferred: EPOCH },
+      },
+    );
+    const runs = requireWritten(result, 'frontier') as FrontierRun[];
+    assert.deepEqual(
+      runs.map(({ family, at }) => [family, at]),
+      [
+        ['DPO', 0.5],
+        ['PPO, reward model', 0.2],
+        ['PPO, true reward', 0.2],
+        ['SFT on the best', null],
+        ['best of n, reward model', 2],
+        ['best of n, true reward', 2],
+        ['best of n, reward model', 4],
+        ['best of n, true reward', 4],
+      ],
+    );
+    for (const { family, kl, share } of runs) {
+      assert.ok(kl >= 0, `${family}: KL ${kl}`);
+      // Beyond rounding no policy has more reward at its KL. Best-of-n leaves out a ten-thousandth of the mass.
+      assert.ok(share <= 1 + 1e-3, `${family}: share ${share}`);
+    }
+    const [two, four] = runs.filter(({ family }) => family === 'best of n, true reward');
+    assert.ok((four?.reward ?? 0) > (two?.reward ?? 0), 'more samples have a better best');
+  });
+
+  test('overoptimisation', async () => {
+    const result = await reproduceOveroptimisation(
+      { out: join(base, 'overoptimisation'), seeds: [0], progress: null },
+      { ...GROUND, klCoefs: [0.5, 1e-6], ppo: [...PPO, 'steps=12'] },
+    );
+    const runs = requireWritten(result, 'overoptimisation') as ProxyRun[];
+    assert.deepEqual(
+      runs.map(({ hasKl, curve }) => [hasKl, curve.map(({ step }) => step)]),
+      [
+        [true, [5.5, 11.5]],
+        [false, [5.5, 11.5]],
+      ],
+    );
+    for (const { curve } of runs)
+      for (const { kl, proxy, gold } of curve)
+        assert.ok([kl, proxy, gold].every(Number.isFinite), `${kl}, ${proxy}, ${gold}`);
+  });
+
+  test('sft-dpo-ppo-grpo', async () => {
+    const GRPO_STEPS = ['steps=2', 'promptsPerStep=2', 'groupSize=2'];
+    const result = await reproduceComparison(
+      { out: join(base, 'comparison'), seeds: [0], progress: null },
+      { ...GROUND, train: { sft: EPOCH, dpo: EPOCH, ppo: PPO, grpo: GRPO_STEPS } },
+    );
+    const runs = requireWritten(result, 'sft-dpo-ppo-grpo') as ComparedRun[];
+    assert.deepEqual(
+      runs.map(({ method, steps, samples }) => [method, steps, samples]),
+      [
+        ['sft', 2, 8],
+        ['dpo', runs[1]?.steps, 8 * (runs[1]?.steps ?? NaN)],
+        ['ppo', 2, 8],
+        ['grpo', 2, 8],
+      ],
+    );
+    assert.ok(
+      runs.every(({ peakMegabytes }) => peakMegabytes > 10),
+      'memory is measured',
+    );
   });
 });
 

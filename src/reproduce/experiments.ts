@@ -1,8 +1,11 @@
 /** The experiments by the name that the command line knows them by. `methods` has options of its own and stands beside. */
 import { reproduceCalculator } from './calculator.js';
+import { reproduceComparison } from './comparison.js';
 import { reproduceDapoLadder } from './dapoLadder.js';
 import type { ReproduceOptions, Reproduction } from './experiment.js';
 import { reproduceMajPass } from './majPass.js';
+import { reproduceOveroptimisation } from './overoptimisation.js';
+import { reproduceFrontier } from './preferenceFrontier.js';
 import { reproduceOptimalPolicy } from './optimalPolicy.js';
 import { reproduceScst } from './scst.js';
 import { reproduceStaleness } from './staleness.js';
@@ -46,5 +49,20 @@ export const EXPERIMENTS: readonly NamedExperiment[] = [
     name: 'optimal-policy',
     summary: 'DPO and KL-regularised RL against the optimum in closed form',
     run: (options) => reproduceOptimalPolicy(options),
+  },
+  {
+    name: 'frontier',
+    summary: 'reward against KL for DPO, PPO, SFT on the best and best-of-n, beside the frontier',
+    run: (options) => reproduceFrontier(options),
+  },
+  {
+    name: 'overoptimisation',
+    summary: 'the true reward while PPO raises a learned one, with and without a KL',
+    run: (options) => reproduceOveroptimisation(options),
+  },
+  {
+    name: 'sft-dpo-ppo-grpo',
+    summary: 'four methods from one reference: memory, time, samples, reward and KL',
+    run: (options) => reproduceComparison(options),
   },
 ];
