@@ -11,7 +11,6 @@ import {
   overPreset,
   parseConfig,
   PpoConfig,
-  PrmConfig,
   readConfigFile,
   SftConfig,
 } from '../config/index.js';
