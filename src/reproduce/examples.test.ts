@@ -7,7 +7,6 @@ import {
   GrpoConfig,
   METHOD_CONFIGS,
   grpoPreset,
-  METHOD_CONFIGS,
   overPreset,
   parseConfig,
   PpoConfig,
