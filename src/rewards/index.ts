@@ -4,6 +4,7 @@ export {
   type NamedReward,
   type RewardFunction,
   type RewardInput,
+  type RewardPart,
   type Turn,
 } from './reward.js';
 export {

@@ -34,6 +34,13 @@ export type RewardFunction<Row = Readonly<Record<string, unknown>>> = (
   input: RewardInput<Row>,
 ) => number | null | undefined | Promise<number | null | undefined>;
 
+/** A part of a score and where in the completion it was earned. */
+export interface RewardPart {
+  /** Where the text that earned it ends, in UTF-16 units of the completion. */
+  readonly end: number;
+  readonly reward: number;
+}
+
 /** A reward with the name it is logged under and its weight in the sum. */
 export interface NamedReward<Row = Readonly<Record<string, unknown>>> {
   readonly name: string;
@@ -44,6 +51,11 @@ export interface NamedReward<Row = Readonly<Record<string, unknown>>> {
    * data. For what a score needs to know of the other rows.
    */
   readonly prepare?: ((rows: readonly Readonly<Record<string, unknown>>[]) => void) | undefined;
+  /**
+   * Of a completion that was just scored, the parts that its score is the sum of, for methods that reward single tokens
+   * (PPO). Without it the score is one whole.
+   */
+  readonly parts?: ((input: RewardInput) => readonly RewardPart[]) | undefined;
 }
 
 /**

@@ -32,7 +32,7 @@ export interface OnPolicyRunOptions<ConfigInput, Row = Readonly<Record<string, u
   readonly data: RunData;
   /**
    * Functions, or specifications such as `exact-match`, `./reward.ts` `model:folder` (a reward model)
-   * and `prm:folder` (a process reward model; `prm-min:`, `prm-last:`); their weighted sum is the reward.
+   * and `prm:folder` (a process reward model; `prm-min:`, `prm-last:`, `prm-steps:`); their weighted sum is the reward.
    */
   readonly rewards: readonly RewardLike<Row>[];
   /** What answers the model between its turns: an environment, `calculator`, or a file that exports one. */

@@ -188,6 +188,7 @@ describe('a process reward model as a reward', () => {
     assert.deepEqual(processRewardSpec('prm:a/b'), { kind: 'product', folder: 'a/b' });
     assert.deepEqual(processRewardSpec('prm-min:a:b'), { kind: 'min', folder: 'a:b' });
     assert.deepEqual(processRewardSpec('prm-last:x'), { kind: 'last', folder: 'x' });
+    assert.deepEqual(processRewardSpec('prm-steps:x'), { kind: 'sum', folder: 'x' });
     for (const other of ['model:x', 'prm', 'prm-max:x', ':x', 'prmx', 'exact-match', './prm.ts'])
       assert.equal(processRewardSpec(other), undefined);
   });
@@ -225,6 +226,97 @@ describe('a process reward model as a reward', () => {
     });
     assert.equal(steps[0]?.length, 3);
     model.dispose();
+  });
+
+  test('prm-steps scores the sum of the steps, and tells what each earned and where', async () => {
+    const { named, load, dispose } = await readRewards([`prm-steps:${folder}`], {});
+    await load(placed);
+    const inputs = answers.map((answer) => inputOf('1+1+1=', answer));
+    const found = await Promise.all(inputs.map(async (input) => await named[0]?.fn(input)));
+    const parts = inputs.map((input) => named[0]?.parts?.(input) ?? []);
+    assert.deepEqual(
+      parts.map((ofOne) => ofOne.map(({ end }) => end)),
+      [[6, 11], [5], [], [2, 4, 5]],
+    );
+    const model = await loadStepModel(folder, placed);
+    const judged = judgeSteps({
+      model,
+      tokenizer: await loadTokenizer(folder),
+      rows: inputs.map(({ row }) => ({ values: row, file: 'x', line: 1 })),
+      completions: answers,
+    });
+    expectClose(
+      parts.flat().map(({ reward }) => reward),
+      judged.flat().map(({ score }) => score),
+      { rtol: 1e-9 },
+    );
+    expectClose(
+      found.map((score) => score ?? NaN),
+      judged.map((steps) => steps.reduce((sum, { score }) => sum + score, 0)),
+      { rtol: 1e-9 },
+    );
+    assert.deepEqual(named[0]?.parts?.(inputOf('1=', 'never scored')), []);
+    const { named: whole } = await readRewards([`prm:${folder}`], {});
+    assert.equal(whole[0]?.parts, undefined);
+    dispose();
+    model.dispose();
+  });
+
+  test('PPO pays prm-steps where it was earned, beside another reward, and resumes bit for bit', async () => {
+    const prompts = ['1+1=', '2+3=', '4+1=', '5+2='].map((prompt) => ({ prompt }));
+    const config = {
+      ...{ steps: 4, promptsPerStep: 2, groupSize: 4, sampling: { maxNewTokens: 6 }, seed: 5 },
+      ...{ rewardWeights: { judge: 0.5 }, checkpointEvery: 2, klCoef: 0 },
+    };
+    const rewards = [`prm-steps:${folder}`, 'length:3'];
+    const shared = { model, data: prompts, rewards, progress: null, config };
+    const whole = newPath();
+    const run = await createPpoRun({ ...shared, out: whole });
+    await run.train({ progress: null });
+    run.dispose();
+    const [{ score = NaN, reward = NaN, ...first } = {}] = metricsOf(whole);
+    // The score at the end is what the other reward gave; the rest was paid at the steps.
+    expectClose(score, first['reward/length'] ?? NaN, { rtol: 1e-9 });
+    expectClose(reward, score + 0.5 * (first['reward/judge'] ?? NaN), { rtol: 1e-9 });
+    expectClose(first['rewardShaped'] ?? NaN, reward, { rtol: 1e-9 });
+    assert.ok((first['reward/judge'] ?? 0) > 0, 'steps were paid');
+
+    const out = newPath();
+    const stop = new AbortController();
+    const begun = await createPpoRun({ ...shared, out });
+    const onStep = (step: number): undefined => {
+      if (step === 2) stop.abort();
+    };
+    await begun.train({ progress: null, signal: stop.signal, onStep });
+    begun.dispose();
+    const again = await createPpoRun({ ...shared, out, resume: true });
+    await again.train({ progress: null });
+    again.dispose();
+    assert.deepEqual(weightsOf(out), weightsOf(whole));
+  });
+
+  test('PPO refuses prm-steps where it knows one score per completion only', async () => {
+    const shared = { model, data: [{ prompt: '1+1=' }], rewards: [`prm-steps:${folder}`] };
+    for (const [config, message] of [
+      [
+        { advantageEstimator: 'monteCarlo', klCoef: 0 },
+        'PpoTrainer: expected advantageEstimator gae with judge, which rewards single steps, received monteCarlo.',
+      ],
+      [
+        { rewardNormalization: 'running' },
+        'PpoTrainer: expected rewardNormalization none with judge, which rewards single steps, received running.',
+      ],
+    ] as const) {
+      const out = newPath();
+      await assert.rejects(
+        createPpoRun({
+          ...{ ...shared, out, progress: null },
+          config: { sampling: { maxNewTokens: 4 }, ...config },
+        }),
+        (error: Error) => error instanceof ConfigError && error.message === message,
+      );
+      assert.equal(existsSync(out), false);
+    }
   });
 
   test('an answer that cannot be judged does not take the scores of the others', async () => {

@@ -3,24 +3,26 @@ import type { StepAggregation } from '../algorithms/index.js';
 import { RewardError } from '../errors/index.js';
 import { aggregateSteps, judgeSteps } from '../eval/index.js';
 import { loadStepModel, type StepModel } from '../models/index.js';
-import type { RewardInput } from '../rewards/index.js';
+import type { RewardInput, RewardPart } from '../rewards/index.js';
 import { loadTokenizer, type Tokenizer } from '../tokenizers/index.js';
 import type { Dtype } from '../torch/index.js';
 
 /** What `--reward` begins with for a process reward model, and how its steps become one score. */
-const KINDS: Readonly<Record<string, StepAggregation>> = {
+const KINDS: Readonly<Record<string, ProcessRewardSpec['kind']>> = {
   prm: 'product',
   'prm-min': 'min',
   'prm-last': 'last',
+  'prm-steps': 'sum',
 };
 
 /** A reward by a process reward model, as it is written. */
 export interface ProcessRewardSpec {
-  readonly kind: StepAggregation;
+  /** `sum`: every step is a reward of its own. */
+  readonly kind: StepAggregation | 'sum';
   readonly folder: string;
 }
 
-/** `prm:folder`, `prm-min:folder` or `prm-last:folder`; undefined for any other specification. */
+/** `prm:folder`, `prm-min:folder`, `prm-last:folder` or `prm-steps:folder`; undefined for any other specification. */
 export function processRewardSpec(spec: string): ProcessRewardSpec | undefined {
   const colon = spec.indexOf(':');
   const kind = Object.entries(KINDS).find(([name]) => name === spec.slice(0, Math.max(0, colon)));
@@ -48,6 +50,7 @@ export class ProcessJudge {
   private readonly spec: ProcessRewardSpec;
   private loaded: Loaded | undefined;
   private waiting: Waiting[] = [];
+  private readonly found = new WeakMap<RewardInput, readonly RewardPart[]>();
 
   constructor(spec: ProcessRewardSpec) {
     this.spec = spec;
@@ -66,6 +69,9 @@ export class ProcessJudge {
       this.waiting.push({ input, resolve, reject });
       if (this.waiting.length === 1) setImmediate(() => this.answer());
     });
+
+  /** With `sum`, what each step of a completion that was scored earned. */
+  readonly parts = (input: RewardInput): readonly RewardPart[] => this.found.get(input) ?? [];
 
   /** Frees the model. */
   dispose(): void {
@@ -112,6 +118,15 @@ export class ProcessJudge {
       rows: inputs.map(({ row, source }) => ({ values: row, file: 'row', line: 0, ...source })),
       completions: inputs.map(({ completion }) => completion),
     });
+    if (kind === 'sum') {
+      judged.forEach((steps, index) =>
+        this.found.set(
+          inputs[index] as RewardInput,
+          steps.map(({ end, score }) => ({ end, reward: score })),
+        ),
+      );
+      return judged.map((steps) => steps.reduce((sum, { score }) => sum + score, 0));
+    }
     return aggregateSteps(judged, kind).map((score) => (Number.isNaN(score) ? 0 : score));
   }
 }

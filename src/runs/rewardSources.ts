@@ -91,7 +91,8 @@ function processJudges<Row>(
     if (names.includes(name)) throw sameName(name);
     names.push(name);
     const fn = judge.score as NamedReward<Row>['fn']; // reads the row's prompt, whatever else it holds
-    judges.set(given, { judge, reward: { name, weight: 1, fn } });
+    const parts = spec.kind === 'sum' && { parts: judge.parts };
+    judges.set(given, { judge, reward: { name, weight: 1, fn, ...parts } });
   }
   return judges;
 }

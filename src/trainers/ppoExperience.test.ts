@@ -66,6 +66,21 @@ describe('ppoExperience', () => {
     expectClose([...returns], [1.3375, 3.55, 9.8], { atol: 1e-12 });
   });
 
+  test('by hand: what was earned at a token is paid there, and the rest at the end', () => {
+    const tokenParts = [0, 4, 1];
+    const moments = new RunningMoments();
+    const earned = row({ tokenParts }); // 10 in all: 5 at tokens, 5 at the end
+    const scores = usedScores([earned], SETTINGS, moments);
+    assert.deepEqual(scores, [5]);
+    assert.deepEqual(usedScores([earned], { ...SETTINGS, rewardClip: 2 }, moments), [2]);
+    const [found] = ppoExperience([earned], scores, 0.1, SETTINGS);
+    // As above, with 4 more at the second token, and 1 + 5 instead of 10 at the third: −0.05, 4.1, 6 − 0.2.
+    expectClose([...(found?.tokenRewards ?? [])], [-0.05, 4.1, 5.8], { atol: 1e-12 });
+    // δ₃ = 5.8 − 4 = 1.8;  δ₂ = 4.1 + 0.5·4 − 2 = 4.1;  δ₁ = −0.05.
+    // A₃ = 1.8;  A₂ = 4.1 + 0.25·1.8 = 4.55;  A₁ = −0.05 + 0.25·4.55 = 1.0875.
+    expectClose([...(found?.advantages ?? [])], [1.0875, 4.55, 1.8], { atol: 1e-12 });
+  });
+
   test('the KL is in the reward only where it is placed there', () => {
     const { tokenRewards } = one({}, { ...SETTINGS, klPlacement: 'loss' });
     assert.deepEqual([...tokenRewards], [0, 0, 10]);

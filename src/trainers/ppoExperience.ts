@@ -51,7 +51,7 @@ export type ExperienceSettings = Pick<
 
 /**
  * The scores as they are used: normalised by the moments of everything scored so far (this rollout included), clipped,
- * and less the penalty of a completion that was cut off.
+ * and less the penalty of a completion that was cut off. What a process reward earned at single tokens is not in them.
  *
  * @param moments are updated
  */
@@ -63,7 +63,9 @@ export function usedScores(
   const { rewardNormalization, rewardClip, missingEosPenalty } = config;
   const isNormalized = rewardNormalization === 'running';
   if (isNormalized) moments.add(rows.map(({ reward }) => reward));
-  return rows.map(({ reward, finishReason }) => {
+  return rows.map(({ reward: whole, tokenParts = [], finishReason }) => {
+    // What was earned at a token before the end is paid there.
+    const reward = tokenParts.reduce((rest, part) => rest - part, whole);
     const scaled = isNormalized ? (reward - moments.mean) / moments.std : reward;
     const limit = rewardClip ?? Infinity;
     const clipped = Number.isNaN(scaled) ? scaled : Math.min(Math.max(scaled, -limit), limit);
@@ -72,7 +74,8 @@ export function usedScores(
 }
 
 /**
- * Token rewards, advantages and returns. The score lands on the last token that the model drew; tokens of an environment
+ * Token rewards, advantages and returns. The score lands on the last token that the model drew, but for what a
+ * process reward earned at a step's end; tokens of an environment
  * are skipped, and the recursion goes on through them. Unscored rows count nowhere.
  *
  * @param klCoef of this step
@@ -89,7 +92,7 @@ export function ppoExperience(
     const like = zeros(mask.shape, { dtype: 'float64' });
     const logprobs = perToken(rows, like, ({ oldLogprobs }) => oldLogprobs);
     const isInReward = config.klPlacement === 'reward' && klCoef > 0;
-    const rewards = shapeRewards({
+    const shaped = shapeRewards({
       scores: tensor(Float64Array.from(scores)),
       logprobs,
       refLogprobs: isInReward
@@ -98,6 +101,7 @@ export function ppoExperience(
       mask,
       klCoef: isInReward ? klCoef : 0,
     });
+    const rewards = shaped.add(perToken(rows, like, ({ tokenParts = 0 }) => tokenParts));
     const values = perToken(rows, like, (row) => row.values);
     const { advantages, returns } = estimate({ rows, scores, rewards, values, mask }, config);
     const used = config.whitenAdvantages ? whiten({ values: advantages, mask }) : advantages;

@@ -39,7 +39,29 @@ export function checkPpoParts(parts: PpoParts, config: PpoConfig): void {
       `PpoTrainer: expected a value model of kind ${config.valueModel.kind}, received one ${isShared ? "on the policy's trunk" : 'with a trunk of its own'}.`,
     );
   }
+  checkTokenRewards(parts, config);
   const { rewardModels = [], valueModel } = parts;
   const readers = [reference, valueModel.trunk, ...rewardModels.map(({ model }) => model)];
   checkRoom('PpoTrainer', parts, config.sampling.maxNewTokens, readers);
+}
+
+/** @throws ConfigError for settings that know one score per completion, beside a reward that is earned token by token */
+function checkTokenRewards(
+  { rewards }: PpoParts,
+  { advantageEstimator, rewardNormalization }: PpoConfig,
+): void {
+  const inParts = rewards.find(({ parts }) => parts);
+  if (inParts === undefined) return;
+  if (advantageEstimator === 'monteCarlo') {
+    throw new ConfigError(
+      `PpoTrainer: expected advantageEstimator gae with ${inParts.name}, which rewards single steps, received monteCarlo.`,
+      { hint: 'gae with gaeLambda 1 is the same with a reward for every token.' },
+    );
+  }
+  if (rewardNormalization === 'running') {
+    throw new ConfigError(
+      `PpoTrainer: expected rewardNormalization none with ${inParts.name}, which rewards single steps, received running.`,
+      { hint: 'The moments are those of whole completions. Scale the reward by --reward-weight.' },
+    );
+  }
 }

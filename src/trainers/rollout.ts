@@ -7,6 +7,7 @@ import type { Decoder } from '../models/index.js';
 import type { NamedReward, RewardInput, Turn } from '../rewards/index.js';
 import type { Tokenizer } from '../tokenizers/index.js';
 import { deriveSeed } from '../torch/index.js';
+import { rewardsOfTokens } from './rewardParts.js';
 import { scoreRows, type RewardModel, type ScoredRows } from './scoreRows.js';
 import { drawnTokens, type TokenRow } from './tokenRows.js';
 
@@ -28,6 +29,8 @@ export interface RolloutRow extends TokenRow {
   /** What is maximised: the outcome and any penalty of the method's own. */
   readonly reward: number;
   readonly rewards: Readonly<Record<string, number>>;
+  /** Per token, what of the outcome was earned there (see `NamedReward.parts`); missing where all of it is one whole. */
+  readonly tokenParts?: readonly number[] | undefined;
   /** The reward of the greedy completion of the prompt, where the method's baseline needs it. */
   readonly greedyReward?: number | undefined;
   /** How many updates the weights that drew it had seen. */
@@ -87,6 +90,7 @@ export async function rollout(
       ...(episode.supports && { supports: episode.supports }),
     };
     const outcome = drawn.outcomes[index] ?? NaN;
+    const parts = Number.isNaN(outcome) ? [] : drawn.partsOf(index);
     const rewardOf = (score: number, length: number): number =>
       score + (penaltyOf?.({ length }) ?? 0);
     const greedyEpisode = greedy?.episodes[episode.promptIndex];
@@ -102,6 +106,9 @@ export async function rollout(
       outcome,
       reward: rewardOf(outcome, drawnTokens(row)),
       rewards: drawn.rewardsOf(index),
+      ...(parts.length > 0 && {
+        tokenParts: rewardsOfTokens(options.tokenizer, episode.tokenIds, parts),
+      }),
       ...(greedyEpisode && {
         greedyReward: rewardOf(
           greedy?.outcomes[episode.promptIndex] ?? NaN,
@@ -155,12 +162,13 @@ async function sampleScored(
     promptIds: (prompts[promptIndex] as PromptExample).inputIds,
     completionIds: tokenIds,
   }));
-  const { outcomes, failures, rewardsOf } = await scoreRows({ ...options, inputs, rows });
+  const { outcomes, failures, rewardsOf, partsOf } = await scoreRows({ ...options, inputs, rows });
   return {
     episodes,
     outcomes: episodes.map(({ failed }, index) => (failed ? NaN : (outcomes[index] ?? NaN))),
     failures: [...broken, ...failures],
     rewardsOf,
+    partsOf,
   };
 }
 

@@ -3,6 +3,7 @@ import type { ScalarModel } from '../models/index.js';
 import {
   scoreCompletions,
   type NamedReward,
+  type RewardPart,
   type RewardFailure,
   type RewardInput,
   type RewardScores,
@@ -42,6 +43,8 @@ export interface ScoredRows {
   readonly failures: readonly string[];
   /** Each reward's own score of one completion, before weights. */
   readonly rewardsOf: (index: number) => Record<string, number>;
+  /** The parts of one completion's outcome that were earned at places of its text, weighted. */
+  readonly partsOf: (index: number) => readonly RewardPart[];
 }
 
 const NO_FUNCTIONS: RewardScores = { scores: new Float64Array(), byReward: {}, failures: [] };
@@ -80,6 +83,12 @@ export async function scoreRows(options: ScoreRowsOptions): Promise<ScoredRows> 
       Object.fromEntries(
         Object.entries(byReward).map(([name, values]) => [name, values[index] ?? NaN]),
       ),
+    partsOf: (index) =>
+      rewards.flatMap(({ weight, parts }) => {
+        const input = inputs[index];
+        const found = input === undefined ? [] : (parts?.(input) ?? []);
+        return found.map(({ end, reward }) => ({ end, reward: weight * reward }));
+      }),
   };
 }
 

@@ -44,7 +44,7 @@ export function scoringCommand(train: Command, name: string, description: string
   return methodCommand(train, name, description)
     .option(
       '--reward <spec>',
-      'a file (./reward.ts), a reward model (model:folder), a process reward model (prm:folder, prm-min:folder, prm-last:folder) or a built-in reward: exact-match[:column], numeric-match[:column], format:/regex/, length:N, bleu, rouge-l, cider-d; repeatable',
+      'a file (./reward.ts), a reward model (model:folder), a process reward model (prm:folder, prm-min:folder, prm-last:folder, prm-steps:folder) or a built-in reward: exact-match[:column], numeric-match[:column], format:/regex/, length:N, bleu, rouge-l, cider-d; repeatable',
       collect,
     )
     .option(
