@@ -26,6 +26,10 @@ describe('rewardsOfTokens', () => {
     assert.deepEqual(rewardsOfTokens(tokenizer, ids, [at(9, 1)]), [0, 0, 0, 1]);
     assert.deepEqual(rewardsOfTokens(tokenizer, ids, []), [0, 0, 0, 0]);
   });
+  test('special tokens have no text', () => {
+    const ids = [eos, ...tokenizer.encode('ab:')];
+    assert.deepEqual(rewardsOfTokens(tokenizer, ids, [{ end: 3, reward: 1 }]), [0, 0, 0, 1]);
+  });
   test('a token that spans the border of two steps completes the first one', async () => {
     const qwen = await loadTokenizer('test/golden/tokenizers/qwen');
     const text = 'The answer is\nnine, 日本';
