@@ -319,6 +319,16 @@ describe('a process reward model as a reward', () => {
     }
   });
 
+  test('a row without a prompt, as a command line gives it, is judged by the text of the prompt', async () => {
+    const judge = new ProcessJudge({ kind: 'product', folder });
+    await judge.load(placed);
+    const given = inputOf('1+1=', '2 3');
+    const { source: _, ...bare } = { ...given, row: {} };
+    assert.equal(await judge.score(bare), await judge.score(given));
+    assert.notEqual(await judge.score({ ...bare, prompt: '5+1=' }), await judge.score(given));
+    judge.dispose();
+  });
+
   test('an answer that cannot be judged does not take the scores of the others', async () => {
     const judge = new ProcessJudge({ kind: 'min', folder });
     await assert.rejects(

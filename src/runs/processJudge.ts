@@ -1,5 +1,6 @@
 /** A process reward model as a reward: it reads the text of a completion, step by step, and gives one number. */
 import type { StepAggregation } from '../algorithms/index.js';
+import type { Row } from '../data/index.js';
 import { RewardError } from '../errors/index.js';
 import { aggregateSteps, judgeSteps } from '../eval/index.js';
 import { loadStepModel, type StepModel } from '../models/index.js';
@@ -115,7 +116,7 @@ export class ProcessJudge {
     }
     const judged = judgeSteps({
       ...this.loaded,
-      rows: inputs.map(({ row, source }) => ({ values: row, file: 'row', line: 0, ...source })),
+      rows: inputs.map(rowOf),
       completions: inputs.map(({ completion }) => completion),
     });
     if (kind === 'sum') {
@@ -129,4 +130,10 @@ export class ProcessJudge {
     }
     return aggregateSteps(judged, kind).map((score) => (Number.isNaN(score) ? 0 : score));
   }
+}
+
+/** The row that a completion answers; one with the prompt as text where it has none, as from a command line. */
+function rowOf({ prompt, row, source }: RewardInput): Row {
+  const values = 'prompt' in row ? row : { prompt };
+  return { values, file: 'prompt', line: 1, ...source };
 }
