@@ -279,16 +279,15 @@ function rewardOutcome(folder: string, before: Readonly<Record<string, number>>)
 /** Agreement with the held-out pairs at the end of a run, where it was measured. */
 function agreement(folder: string): Record<string, number> {
   const line = readMetrics(join(folder, 'metrics.jsonl')).at(-1) ?? {};
-  const names = {
-    heldOutAccuracy: 'eval/accuracy',
-    heldOutAccuracyLow: 'eval/accuracyLow',
-    heldOutAccuracyHigh: 'eval/accuracyHigh',
+  const found = {
+    heldOutAccuracy: line['eval/accuracy'] ?? line['eval/rewards/accuracies'], // of a reward model, of DPO
+    heldOutAccuracyLow: line['eval/accuracyLow'],
+    heldOutAccuracyHigh: line['eval/accuracyHigh'],
   };
   return Object.fromEntries(
-    Object.entries(names).flatMap(([name, logged]) => {
-      const value = line[logged];
-      return value === undefined ? [] : [[name, value] as const];
-    }),
+    Object.entries(found).flatMap(([name, value]) =>
+      value === undefined ? [] : [[name, value] as const],
+    ),
   );
 }
 
@@ -421,17 +420,19 @@ export async function requireSameTokenizer(
   const texts = (prompts?.rows ?? [])
     .slice(0, COMPARED_TEXTS)
     .flatMap(({ values: { prompt } }) => (typeof prompt === 'string' ? [prompt] : []));
-  const facts = (of: Tokenizer): [string, unknown][] => [
-    ['a vocabulary of', of.vocabSize],
-    ['the end token', of.eosTokenId ?? null],
-    ...texts.map((text): [string, unknown] => [
+  // Asked one by one: a smaller vocabulary may have no tokens for a text.
+  const facts: [string, (of: Tokenizer) => unknown][] = [
+    ['a vocabulary of', ({ vocabSize }) => vocabSize],
+    ['the end token', ({ eosTokenId }) => eosTokenId ?? null],
+    ...texts.map((text): [string, (of: Tokenizer) => unknown] => [
       `for ${JSON.stringify(text)} the tokens`,
-      of.encode(text),
+      (of) => of.encode(text),
     ]),
   ];
-  const theirs = facts(other);
-  for (const [index, [what, ours]] of facts(tokenizer).entries()) {
-    const [expected, received] = [JSON.stringify(ours), JSON.stringify(theirs[index]?.[1])];
+  for (const [what, fact] of facts) {
+    const [expected, received] = [fact(tokenizer), fact(other)].map((value) =>
+      JSON.stringify(value),
+    );
     if (expected === received) continue;
     throw new ConfigError(
       `${stage}: expected the tokenizer that the pipeline begins with in ${resolve(folder)}, with ${what} ${expected}, received ${received}.`,

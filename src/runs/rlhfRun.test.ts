@@ -1,0 +1,623 @@
+import assert from 'node:assert/strict';
+import { appendFileSync, existsSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import { join } from 'node:path';
+import { before, describe, test } from 'node:test';
+import { expectClose } from '../../test/expect.js';
+import {
+  CONFIG,
+  demonstrations,
+  evalPrompts,
+  evenDigits,
+  linesOf,
+  model,
+  newPath,
+  options,
+  prompts,
+  recordOf,
+  root,
+  trained,
+} from '../../test/runs/rlhfJob.js';
+import { saveSmallModel, smallModel } from '../../test/runs/smallModel.js';
+import { readRows, tokenizePreferences, validateRows } from '../data/index.js';
+import { ConfigError, PosttrainError, UsageError } from '../errors/index.js';
+import { createScalarModel, loadModel, weightsSha256 } from '../models/index.js';
+import { createCharacterTokenizer, loadTokenizer } from '../tokenizers/index.js';
+import { memory } from '../torch/index.js';
+import { createRlhfRun, readRunRecord, rlhfReport, type RlhfResult } from './index.js';
+import { fingerprint } from './rlhfRecord.js';
+import { requireSameTokenizer } from './rlhfStages.js';
+
+/** Asserts class and message. */
+async function refused(
+  work: Promise<unknown>,
+  kind: abstract new (message: string) => PosttrainError,
+  message: RegExp,
+): Promise<void> {
+  await assert.rejects(work, (error) => {
+    assert.ok(error instanceof kind, `${String(error)} is no ${kind.name}`);
+    assert.match(error.message, message);
+    assert.ok(error.hint !== undefined, 'the error says what to do');
+    return true;
+  });
+}
+
+const texts = (values: readonly unknown[]): string[] => values.map((value) => String(value));
+
+describe('a pipeline', () => {
+  describe('of fine-tuning, annotator, reward model and PPO', () => {
+    const given = options();
+    const at = (name: string): string => join(given.out, name);
+    let result: RlhfResult;
+    before(async () => {
+      result = await trained(given);
+    });
+
+    test('ends with the model of the last stage, and a record of every stage', async () => {
+      assert.deepEqual(
+        [result.state, result.step, result.totalSteps, result.model],
+        ['finished', 4, 4, at('model')],
+      );
+      assert.equal(await fingerprint(at('model')), await fingerprint(at('4-ppo/model')));
+      const { stages } = recordOf(given.out);
+      assert.deepEqual(
+        stages.map(({ name, folder, state }) => [name, folder, state]),
+        [
+          ['sft', '1-sft', 'finished'],
+          ['preferences', '2-preferences', 'finished'],
+          ['reward', '3-reward', 'finished'],
+          ['ppo', '4-ppo', 'finished'],
+        ],
+      );
+      assert.deepEqual(result.stages, stages);
+      assert.deepEqual(
+        stages.map(({ inputs }) => Object.keys(inputs)),
+        [
+          ['model', 'demonstrations'],
+          ['model', 'prompts'],
+          ['model', 'preferences', 'heldOutPreferences', 'demonstrations'],
+          ['model', 'rewardModel', 'prompts'],
+        ],
+      );
+    });
+
+    test('every stage begins with the model that the stage before it left', async () => {
+      const [sft, preferences, reward, ppo] = recordOf(given.out).stages;
+      assert.equal(sft?.inputs['model'], await weightsSha256(model));
+      const tuned = await weightsSha256(at('1-sft/model'));
+      assert.notEqual(tuned, sft?.inputs['model']);
+      for (const stage of [preferences, reward, ppo]) assert.equal(stage?.inputs['model'], tuned);
+      assert.equal(ppo?.inputs['rewardModel'], await weightsSha256(at('3-reward/model')));
+      for (const stage of ['3-reward', '4-ppo'])
+        assert.equal(readRunRecord(at(stage)).inputs['model'], at('1-sft/model'));
+      assert.equal(
+        readRunRecord(at('3-reward')).inputs['referenceData'] !== null,
+        true,
+        'scores are centred on the demonstrations',
+      );
+    });
+
+    test('no two stages draw from the same seed', () => {
+      const seeds = recordOf(given.out).stages.map(({ settings }) => settings['seed']);
+      assert.equal(new Set(seeds).size, 4);
+    });
+
+    test('the preferences are what the annotator ranked, with where they are from', async () => {
+      const rankings = linesOf(at('2-preferences/rankings.jsonl'));
+      assert.equal(rankings.length, prompts.length * 9);
+      const rows = await readRows(at('2-preferences/preferences.jsonl'));
+      assert.equal(validateRows(rows, ['preference']).name, 'preference');
+      assert.ok(rows.length > 100, `${rows.length} rows`);
+      const sha256 = await weightsSha256(at('1-sft/model'));
+      for (const { values } of rows) {
+        const provenance = values['provenance'] as Record<string, unknown>;
+        const { ranking, weightsSha256: weights, seed, noise, scores, ranks } = provenance;
+        assert.deepEqual([weights, seed, noise], [sha256, 5, 1]);
+        assert.deepEqual(provenance['sampling'], {
+          ...{ completions: 4, maxNewTokens: 3, temperature: 1 },
+        });
+        const line = rankings[Number(ranking)];
+        const completions = line?.['completions'] as {
+          text: string;
+          score: number;
+          rank: number | null;
+        }[];
+        assert.deepEqual(
+          completions.map(({ score }) => score),
+          scores,
+        );
+        assert.deepEqual(
+          completions.map(({ rank }) => rank),
+          ranks,
+        );
+        const rankOf = (text: unknown): number =>
+          completions.find((own) => own.text === text && own.rank !== null)?.rank ?? NaN;
+        assert.ok(
+          rankOf(values['chosen']) < rankOf(values['rejected']),
+          'the better one is chosen',
+        );
+        for (const own of completions) {
+          assert.equal(own.score, evenDigits({ completion: own.text }));
+          if (own.text === '') assert.equal(own.rank, null);
+        }
+        assert.equal(values['prompt'], prompts[Number(line?.['promptIndex'])]?.prompt);
+        assert.equal(values['comparison'], `${sha256.slice(0, 8)}-5-${String(ranking)}`);
+      }
+    });
+
+    test('all pairs of unequal rank are there, and every ranking draws anew', () => {
+      const rows = linesOf(at('2-preferences/preferences.jsonl'));
+      let pairs = 0;
+      const drawn = new Set<string>();
+      for (const { completions } of linesOf(at('2-preferences/rankings.jsonl'))) {
+        const ranked = (completions as { rank: number | null }[]).flatMap(({ rank }) => rank ?? []);
+        assert.equal(new Set(ranked).size, ranked.length, 'with noise nothing is tied');
+        pairs += (ranked.length * (ranked.length - 1)) / 2;
+        drawn.add(JSON.stringify(completions));
+      }
+      assert.equal(rows.length, pairs);
+      assert.ok(drawn.size > 60, `${drawn.size} different rankings of 72`);
+    });
+
+    test('held-out preferences are those of other prompts', () => {
+      const of = (name: string): Record<string, unknown>[] => linesOf(at(`2-preferences/${name}`));
+      const [all, train, held] = ['preferences.jsonl', 'train.jsonl', 'held-out.jsonl'].map(of);
+      assert.equal((train?.length ?? 0) + (held?.length ?? 0), all?.length);
+      const promptsOf = (rows: Record<string, unknown>[] = []): Set<string> =>
+        new Set(texts(rows.map(({ prompt }) => prompt)));
+      assert.deepEqual([promptsOf(train).size, promptsOf(held).size], [6, 2]);
+      assert.deepEqual(
+        [...promptsOf(train)].filter((prompt) => promptsOf(held).has(prompt)),
+        [],
+      );
+      const { numbers } = recordOf(given.out).stages[1] ?? {};
+      assert.deepEqual(
+        [numbers?.['pairs'], numbers?.['heldOutPairs']],
+        [train?.length, held?.length],
+      );
+    });
+
+    test('the ceiling of the annotator is that of the held-out rankings', () => {
+      const held = new Set(linesOf(at('2-preferences/held-out.jsonl')).map(({ prompt }) => prompt));
+      const shares: number[] = [];
+      for (const line of linesOf(at('2-preferences/rankings.jsonl'))) {
+        if (!held.has(prompts[Number(line['promptIndex'])]?.prompt)) continue;
+        const scores = (line['completions'] as { rank: number | null; score: number }[])
+          .filter(({ rank }) => rank !== null)
+          .map(({ score }) => score);
+        const pairs: number[] = [];
+        for (let i = 0; i < scores.length; i++) {
+          for (let j = 0; j < i; j++) {
+            const p = 1 / (1 + Math.exp((scores[i] ?? NaN) - (scores[j] ?? NaN)));
+            pairs.push(Math.max(p, 1 - p));
+          }
+        }
+        if (pairs.length > 0) shares.push(pairs.reduce((a, b) => a + b) / pairs.length);
+      }
+      const expected = shares.reduce((a, b) => a + b) / shares.length;
+      const [, preferences, reward] = recordOf(given.out).stages;
+      expectClose(preferences?.numbers['accuracyCeiling'] ?? NaN, expected, { rtol: 1e-12 });
+      assert.equal(reward?.numbers['accuracyCeiling'], preferences?.numbers['accuracyCeiling']);
+      const { heldOutAccuracy = NaN, heldOutAccuracyLow = NaN } = reward?.numbers ?? {};
+      assert.equal(
+        heldOutAccuracy,
+        linesOf(at('3-reward/metrics.jsonl')).at(-1)?.['eval/accuracy'],
+      );
+      assert.equal(reward?.warnings.length, heldOutAccuracyLow > 0.5 ? 0 : 1);
+    });
+
+    test('the true reward of held-out prompts is measured while PPO trains, and trains nothing', () => {
+      const lines = linesOf(at('4-ppo/metrics.jsonl'));
+      assert.deepEqual(
+        lines.flatMap((line) => ('eval/reward' in line ? [line['step']] : [])),
+        [3, 6],
+      );
+      assert.ok('reward/3-reward' in (lines[0] ?? {}), Object.keys(lines[0] ?? {}).join(', '));
+      assert.ok(!('reward/evenDigits' in (lines[0] ?? {})), 'the true reward is no reward');
+      assert.deepEqual(readRunRecord(at('4-ppo')).inputs['evalRewards'], ['evenDigits']);
+    });
+
+    test('the models are compared on the same prompts: KL 0 of the fine-tuned one, all rewards', () => {
+      const { measurements } = result;
+      assert.deepEqual(
+        measurements?.map(({ name }) => name),
+        ['base', 'sft', 'ppo'],
+      );
+      for (const measured of measurements ?? []) {
+        const { trueReward, rewardModelScore } = measured;
+        for (const estimate of [trueReward, rewardModelScore]) {
+          assert.ok(estimate !== null, 'is measured');
+          assert.ok(estimate.low <= estimate.value && estimate.value <= estimate.high);
+        }
+        assert.ok(measured.completionLength >= 1 && measured.completionLength <= 3);
+      }
+      expectClose(measurements?.[1]?.klToSft ?? NaN, 0, { atol: 1e-5 });
+      assert.ok((measurements?.[0]?.klToSft ?? 0) > 0.1, 'the base model is elsewhere');
+    });
+
+    test('metrics.jsonl has a line per stage, and the report names everything', () => {
+      const lines = linesOf(at('metrics.jsonl'));
+      assert.deepEqual(
+        lines.map(({ step }) => step),
+        [1, 2, 3, 4],
+      );
+      assert.equal(lines[2]?.['reward/steps'], 8);
+      const report = rlhfReport(result, { evalPrompts: 'eval.jsonl', evalReward: 'true.ts' });
+      assert.match(report, /^1-sft .* 8 steps, loss [\d.]+ → [\d.]+$/m);
+      assert.match(report, /^2-preferences .* 72 rankings, \d+ pairs, \d+ held out, reward/m);
+      assert.match(
+        report,
+        /^3-reward .*right in [\d.]+ % of held-out pairs \(.*, [\d.]+ % can be/m,
+      );
+      assert.match(report, /^held-out prompts +base +sft +ppo$/m);
+      assert.match(report, /^KL to the SFT model, nats +[\d.]+ +0\.000 +-?[\d.]+$/m);
+      assert.match(report, /^Finished 4 stages/m);
+      assert.match(report, /posttrain eval --model .* --data eval\.jsonl --reward true\.ts/);
+      assert.match(report, /--resume --set method=dpo/);
+    });
+
+    test('goes on to DPO on the same preferences, and leaves the rest as it is', async () => {
+      const before = recordOf(given.out).stages;
+      const dpo = await trained({ ...given, config: { method: 'dpo' }, resume: true });
+      assert.deepEqual(
+        dpo.stages.map(({ folder }) => folder),
+        ['1-sft', '2-preferences', '4-dpo'],
+      );
+      assert.deepEqual(recordOf(given.out).stages.slice(0, 4), before);
+      assert.equal(await fingerprint(at('model')), await fingerprint(at('4-dpo/model')));
+      assert.equal(dpo.measurements?.at(-1)?.rewardModelScore, null);
+      assert.match(rlhfReport(dpo), /^4-dpo .* steps, loss .* right in/m);
+      assert.doesNotMatch(rlhfReport(dpo), /score of the reward model/);
+    });
+  });
+
+  test('of GRPO from a model that is fine-tuned already, without an error of the annotator', async () => {
+    const preferences = { ...CONFIG.preferences, noise: 0, rankingsPerPrompt: 2 };
+    const given = options(
+      { method: 'grpo', sft: null, preferences },
+      { demonstrations: undefined, evalReward: undefined },
+    );
+    const { state, stages, measurements } = await trained(given);
+    assert.equal(state, 'finished');
+    assert.deepEqual(
+      stages.map(({ folder }) => folder),
+      ['2-preferences', '3-reward', '4-grpo'],
+    );
+    assert.deepEqual(
+      measurements?.map(({ name, trueReward }) => [name, trueReward]),
+      [
+        ['sft', null],
+        ['grpo', null],
+      ],
+    );
+    assert.equal(stages[0]?.numbers['accuracyCeiling'], 1);
+    for (const { chosen, rejected } of linesOf(join(given.out, '2-preferences/train.jsonl')))
+      assert.ok(
+        evenDigits({ completion: String(chosen) }) > evenDigits({ completion: String(rejected) }),
+        'an annotator without noise never errs, and ties give no pair',
+      );
+    assert.equal(readRunRecord(join(given.out, '3-reward')).inputs['referenceData'], null);
+  });
+
+  test('of a reward model as the annotator', async () => {
+    const judge = join(root, 'judge');
+    const { model: trunk, tokenizer } = smallModel({ seed: 4 });
+    await createScalarModel(trunk, { seed: 1, std: 0.5 }).save(judge);
+    await tokenizer.save(judge);
+    const preferences = { ...CONFIG.preferences, rankingsPerPrompt: 2 };
+    const given = options(
+      { method: 'dpo', preferences },
+      { annotator: `model:${judge}`, evalReward: undefined, evalPrompts: undefined },
+    );
+    const { stages, measurements } = await trained(given);
+    assert.equal(measurements, null);
+    assert.equal(stages[1]?.inputs['annotator'], await weightsSha256(judge));
+  });
+
+  describe('of preferences that people made', () => {
+    // As `posttrain label` writes them: the pairs of a ranking share `comparison`; one ranking of three has a tie.
+    const pairs = Array.from({ length: 10 }, (_, i) => [
+      { prompt: `${i}+${i}=`, chosen: `${2 * i}`, rejected: '1', comparison: `s-${i}` },
+      { prompt: `${i}+${i}=`, chosen: `${2 * i}`, rejected: '33', comparison: `s-${i}` },
+    ])
+      .flat()
+      .map((row, index) => ({
+        ...{ subject: 'sums', ...row },
+        provenance: { labeler: 'ann', ranks: [1, 2, 2], order: [2, 0, 1], line: index + 1 },
+      }));
+    const file = (): string => {
+      const path = `${newPath()}.jsonl`;
+      writeFileSync(path, pairs.map((row) => `${JSON.stringify(row)}\n`).join(''));
+      return path;
+    };
+    const labelled = { annotator: undefined, evalReward: undefined } as const;
+
+    test('runs through reward model and PPO', async () => {
+      const given = options({}, { ...labelled, preferences: file() });
+      const { state, stages } = await trained(given);
+      assert.equal(state, 'finished');
+      assert.deepEqual(
+        stages.map(({ folder }) => folder),
+        ['1-sft', '2-preferences', '3-reward', '4-ppo'],
+      );
+      const { rankings, pairs: trainedOn, heldOutPairs } = stages[1]?.numbers ?? {};
+      assert.deepEqual([rankings, trainedOn, heldOutPairs], [10, 14, 6]);
+      assert.equal(stages[2]?.numbers['accuracyCeiling'], undefined);
+      assert.deepEqual(linesOf(join(given.out, '2-preferences/preferences.jsonl')), pairs);
+      assert.ok(!existsSync(join(given.out, '2-preferences/rankings.jsonl')), 'nothing is drawn');
+      const rows = await readRows(join(given.out, '2-preferences/train.jsonl'));
+      const { report } = tokenizePreferences(rows, await loadTokenizer(model), { maxLength: 16 });
+      assert.equal(report.comparisons, 7);
+    });
+
+    test('runs through DPO without prompts', async () => {
+      const given = options(
+        { method: 'dpo' },
+        { ...labelled, preferences: file(), prompts: undefined, evalPrompts: undefined },
+      );
+      const { state, stages } = await trained(given);
+      assert.equal(state, 'finished');
+      assert.deepEqual(
+        stages.map(({ folder }) => folder),
+        ['1-sft', '2-preferences', '4-dpo'],
+      );
+      const { loss = NaN, lossAtStart = NaN } = stages[2]?.numbers ?? {};
+      expectClose(lossAtStart, Math.log(2), { rtol: 1e-5 });
+      assert.ok(loss < lossAtStart, `${loss} after ${lossAtStart}`);
+    });
+
+    test('without anything held out the reward model is not measured, and it says so', async () => {
+      const preferences = { ...CONFIG.preferences, heldOutShare: 0 };
+      const given = options(
+        { preferences },
+        { ...labelled, preferences: file(), evalPrompts: undefined },
+      );
+      const { stages } = await trained(given);
+      assert.deepEqual(stages[2]?.warnings, [
+        '3-reward: nothing was held out, so nobody knows how often the model is right.',
+      ]);
+    });
+
+    test('a row that is none is refused before anything is written', async () => {
+      const path = file();
+      appendFileSync(path, '{"prompt":"1+1=","chosen":"2"}\n');
+      const given = options({}, { ...labelled, preferences: path });
+      await refused(createRlhfRun(given), PosttrainError, /jsonl:21: expected/);
+      assert.ok(!existsSync(given.out), 'nothing is written');
+    });
+  });
+
+  describe('warns', () => {
+    test('where the fine-tuning did not learn, and where the reward model is not above chance', async () => {
+      // The annotator does not read what it ranks, and the fine-tuning runs away.
+      let calls = 0;
+      const blind = (): number => (calls++ * 7) % 5;
+      const given = options(
+        { sft: { ...CONFIG.sft, maxSteps: 12, learningRate: 1, schedule: { kind: 'constant' } } },
+        { annotator: blind, evalPrompts: undefined, evalReward: undefined },
+      );
+      const { stages } = await trained(given);
+      assert.match(stages[0]?.warnings[0] ?? '', /^1-sft: the loss did not fall \([\d.]+ at the/);
+      assert.match(
+        stages[2]?.warnings[0] ?? '',
+        /^3-reward: on held-out preferences the model is right in [\d.]+ % of the pairs \(95 % interval [\d.]+ % to [\d.]+ %\), which is not above chance\./,
+      );
+      assert.match(
+        readFileSync(join(given.out, 'log.txt'), 'utf8'),
+        /1-sft: the loss did not fall/,
+      );
+    });
+  });
+
+  describe('refuses', () => {
+    const before_ = options({}, { evalPrompts: undefined, evalReward: undefined });
+    const at = (name: string): string => join(before_.out, name);
+    const resumed = (config = {}, more = {}) =>
+      createRlhfRun({ ...before_, config, resume: true, ...more });
+    before(async () => void (await trained(before_)));
+
+    const artefacts = [
+      ['1-sft', 'model', '1-sft/model/config.json'],
+      ['2-preferences', 'train.jsonl', '2-preferences/train.jsonl'],
+      ['2-preferences', 'held-out.jsonl', '2-preferences/held-out.jsonl'],
+      ['3-reward', 'model', '3-reward/model/config.json'],
+      ['4-ppo', 'model', '4-ppo/model/tokenizer.json'],
+    ] as const;
+    for (const [stage, name, file] of artefacts) {
+      test(`an artefact of ${stage} that was changed or removed: ${file}`, async () => {
+        const whole = readFileSync(at(file));
+        appendFileSync(at(file), ' ');
+        const message = new RegExp(
+          `^Resuming ${stage}: expected ${name} as the finished stage left it \\(sha256 \\w{12}…\\), received another \\(\\w{12}…\\)\\.$`,
+        );
+        await refused(resumed(), PosttrainError, message);
+        writeFileSync(at(file), whole);
+        if (name === 'model') return;
+        rmSync(at(file));
+        await refused(resumed(), PosttrainError, /, but there is none\.$/);
+        writeFileSync(at(file), whole);
+      });
+    }
+
+    test('weights that were changed', async () => {
+      const file = at('1-sft/model/model.safetensors');
+      const whole = readFileSync(file);
+      const changed = Buffer.from(whole);
+      changed[changed.length - 1] = (changed.at(-1) ?? 0) ^ 1;
+      writeFileSync(file, changed);
+      await refused(resumed(), PosttrainError, /^Resuming 1-sft: expected model as the finished/);
+      writeFileSync(file, whole);
+    });
+
+    test('other settings of a stage that is finished', async () => {
+      for (const [config, message] of [
+        [
+          { sft: { learningRate: 0.5 } },
+          /^Resuming 1-sft: .* finished with, .* learningRate 0\.01, now 0\.5\.$/,
+        ],
+        [{ preferences: { noise: 2 } }, /^Resuming 2-preferences: .* noise 1, now 2\.$/],
+        [{ reward: { epochs: 3 } }, /^Resuming 3-reward: .* epochs 1, now 3\.$/],
+        [{ ppo: { steps: 9 } }, /^Resuming 4-ppo: .* steps 6, now 9\.$/],
+        [{ seed: 6 }, /^Resuming 1-sft: .* seed \d+, now \d+\.$/],
+      ] as const) {
+        await refused(resumed(config), PosttrainError, message);
+      }
+    });
+
+    test('other data, another model, another file of rewards', async () => {
+      await refused(
+        resumed({}, { demonstrations: demonstrations.slice(1) }),
+        PosttrainError,
+        /^Resuming 1-sft: expected the demonstrations that the stage was begun with \(sha256 \w{12}…\), received another/,
+      );
+      await refused(
+        resumed({}, { prompts: prompts.slice(1) }),
+        PosttrainError,
+        /^Resuming 2-preferences: expected the prompts that/,
+      );
+      const other = await saveSmallModel(join(root, 'other'), { seed: 9 });
+      await refused(
+        resumed({}, { model: other }),
+        PosttrainError,
+        /^Resuming 1-sft: expected the model that/,
+      );
+      await refused(
+        resumed({}, { annotator: () => 1 }),
+        PosttrainError,
+        /^Resuming 2-preferences: .* annotator \[\{"name":"evenDigits","weight":1\}\], now/,
+      );
+    });
+
+    test('nothing of what may change: what is measured, and where it computes', async () => {
+      const run = await resumed({ microBatchTokens: 64 }, { evalPrompts, evalReward: evenDigits });
+      run.dispose();
+    });
+
+    test('a record that cannot be read, and a second call of train', async () => {
+      const path = at('rlhf.json');
+      const whole = readFileSync(path);
+      writeFileSync(path, '{');
+      await assert.rejects(resumed(), /rlhf\.json: expected JSON, but it cannot be read\./);
+      writeFileSync(path, whole);
+      const run = await resumed();
+      await run.train({ progress: null });
+      await refused(run.train(), UsageError, /^RlhfRun\.train: expected to be called once per run/);
+      run.dispose();
+    });
+
+    test('a folder that holds something, but for inputs', async () => {
+      await refused(createRlhfRun(before_), PosttrainError, /holds a run already/);
+      await assert.rejects(
+        createRlhfRun({ ...options(), resume: true }),
+        /expected a run directory, but it has no config\.json/,
+      );
+    });
+
+    const missing: [given: Parameters<typeof options>, message: RegExp][] = [
+      [[{}, { model: undefined }], /^inputs\.model: expected the folder of a model/],
+      [
+        [{}, { demonstrations: undefined }],
+        /^inputs\.demonstrations: expected rows to fine-tune on/,
+      ],
+      [[{}, { prompts: undefined }], /^inputs\.prompts: expected rows \{prompt\} to sample from/],
+      [[{}, { annotator: undefined }], /^inputs\.annotator: expected a reward to rank by, or/],
+      [[{}, { evalPrompts: undefined }], /^inputs\.evalPrompts: expected held-out rows/],
+      [
+        [{}, { preferences: [{ prompt: '1+1=', chosen: '2', rejected: '3' }] }],
+        /^inputs\.annotator: expected nothing beside inputs\.preferences, received both\.$/,
+      ],
+      [
+        [{}, { evalReward: 'model:judge' }],
+        /^evalReward: expected a function, a file or a built-in reward, received model:judge\.$/,
+      ],
+    ];
+    for (const [given, message] of missing) {
+      test(`inputs that are not enough or too many: ${message.source}`, async () => {
+        const asked = options(...given);
+        await refused(createRlhfRun(asked), ConfigError, message);
+        assert.ok(!existsSync(asked.out), 'nothing is written');
+      });
+    }
+
+    test('what leaves no pair, and one prompt where some are to be held out', async () => {
+      const preferences = { ...CONFIG.preferences, noise: 0 };
+      const given = options({ preferences }, { annotator: () => 1 });
+      await refused(
+        trained(given),
+        PosttrainError,
+        /^Preferences: expected completions of unequal rank, but none of 54 rankings to train on has two\.$/,
+      );
+      await refused(
+        trained(options({}, { prompts: prompts.slice(0, 1) })),
+        PosttrainError,
+        /^Preferences: expected at least two prompts, so that one can be held out, received 1\.$/,
+      );
+    });
+
+    test('completions without a score are not ranked', async () => {
+      const given = options(
+        { method: 'dpo' },
+        {
+          annotator: ({ completion }) =>
+            completion.startsWith('1') ? NaN : evenDigits({ completion }),
+          ...{ evalReward: undefined, evalPrompts: undefined },
+        },
+      );
+      await trained(given);
+      const rows = linesOf(join(given.out, '2-preferences/preferences.jsonl'));
+      assert.ok(rows.length > 0, 'the others are');
+      for (const { chosen, rejected } of rows)
+        assert.ok(
+          !`${String(chosen)} ${String(rejected)}`.includes(' 1') &&
+            !String(chosen).startsWith('1'),
+        );
+    });
+  });
+
+  test('frees the models that it measures', async () => {
+    const preferences = { ...CONFIG.preferences, rankingsPerPrompt: 1 };
+    const given = options({ preferences });
+    await trained(given);
+    const before = memory().liveTensors;
+    await trained({ ...given, config: {}, resume: true });
+    assert.ok(memory().liveTensors <= before, `${memory().liveTensors} tensors after ${before}`);
+  });
+});
+
+describe('requireSameTokenizer', () => {
+  test('names the first difference of two tokenizers', async () => {
+    const folder = join(root, 'tokenizer');
+    const rows = prompts.map((values, index) => ({ values, file: 'prompts', line: index + 1 }));
+    const record = { files: null, rows: rows.length, sha256: '' };
+    const sources = {
+      tokenizer: await loadTokenizer(model),
+      prompts: { from: prompts, rows, record },
+    };
+    await requireSameTokenizer('3-reward', sources, model);
+    const { model: decoder } = smallModel();
+    decoder.dispose();
+    for (const [characters, message] of [
+      [
+        '0123456789+',
+        /^3-reward: expected the tokenizer .* with a vocabulary of \d+, received \d+\.$/,
+      ],
+      [
+        '9876543210+=',
+        /^3-reward: expected .* with for "0\+0=" the tokens \[.*\], received \[.*\]\.$/,
+      ],
+    ] as const) {
+      await createCharacterTokenizer({ characters }).save(folder);
+      await refused(requireSameTokenizer('3-reward', sources, folder), ConfigError, message);
+      rmSync(folder, { recursive: true });
+    }
+  });
+});
+
+describe('the final model', () => {
+  test('is a language model that loads', async () => {
+    const given = options({ method: 'dpo' }, { evalPrompts: undefined, evalReward: undefined });
+    const { model: folder } = await trained(given);
+    const loaded = await loadModel(folder);
+    assert.equal(loaded.config.vocabSize, (await loadTokenizer(folder)).vocabSize);
+    loaded.dispose();
+  });
+});
