@@ -1,6 +1,7 @@
 import assert from 'node:assert/strict';
 import { describe, test } from 'node:test';
 import { expectClose } from '../../test/expect.js';
+import { FOUR_STEPS, requireClippedStep, requireFourSteps } from '../../test/optimizerSettings.js';
 import {
   completionLogprob,
   EPS,
@@ -409,6 +410,12 @@ describe('a run', () => {
       assert.equal(parameterDistance(a, b), 0);
     });
   }
+
+  test('has the learning rates of the schedule, and leaves no gradient to the next step', () =>
+    requireFourSteps(make(dpo({ ...FOUR_STEPS, maxSteps: 4 })), RATE));
+
+  test('has its gradients clipped', () =>
+    requireClippedStep((maxGradNorm) => make(dpo({ maxGradNorm })), RATE));
 
   test('has as many steps as its epochs need', () => {
     const stepsOf = (config: DpoConfigInput): number =>

@@ -1,6 +1,7 @@
 import assert from 'node:assert/strict';
 import { describe, test } from 'node:test';
 import { expectClose } from '../../test/expect.js';
+import { FOUR_STEPS, requireClippedStep, requireFourSteps } from '../../test/optimizerSettings.js';
 import { completionLogprob, EPS, pairModels } from '../../test/pairFormulas.js';
 import {
   parameterDistance,
@@ -185,6 +186,12 @@ describe('a step', () => {
     assert.equal(memory().liveTensors, liveTensors);
     assert.equal(parameterDistance(parameterValues(reference), before), 0);
   });
+
+  test('has the learning rate of the schedule, and leaves no gradient to the next one', () =>
+    requireFourSteps(make({ ...FOUR_STEPS, maxSteps: 4 }), RATE));
+
+  test('has its gradient clipped', () =>
+    requireClippedStep((maxGradNorm) => make({ maxGradNorm }), RATE));
 
   test('that is not finite is not taken', async () => {
     const { trainer, policy } = make();

@@ -1,6 +1,7 @@
 import assert from 'node:assert/strict';
 import { describe, test } from 'node:test';
 import { expectClose } from '../../test/expect.js';
+import { FOUR_STEPS, requireClippedStep, requireFourSteps } from '../../test/optimizerSettings.js';
 import {
   completionLogprob,
   EPS,
@@ -22,7 +23,7 @@ import { AdamW, decayGroups } from '../optim/index.js';
 import type { RewardFunction } from '../rewards/index.js';
 import { memory, noGrad, tidy } from '../torch/index.js';
 import { OnlineDpoTrainer } from './onlineDpoTrainer.js';
-import type { SampleRecord } from './trainer.js';
+import type { SampleRecord, StepReport } from './trainer.js';
 
 /** How many letters x, and a little for every letter: few pairs are equal. */
 const countX: RewardFunction = ({ completion }) =>
@@ -67,39 +68,87 @@ function promptIds({ prompt }: SampleRecord): readonly number[] {
   return tinyPrompts().find(({ text }) => text === prompt)?.inputIds ?? assert.fail(prompt);
 }
 
+/** Sampled pairs by their numbers, from whole forward passes. */
+function writtenPairs(
+  { policy, reference }: { policy: Decoder; reference: Decoder },
+  pairs: readonly (readonly [SampleRecord, SampleRecord])[],
+  temperature = 1,
+): WrittenPair[] {
+  const logprob = (model: Decoder, sample: SampleRecord) =>
+    completionLogprob(model, promptIds(sample), sample.tokenIds, temperature);
+  return pairs.map(([better, worse]): WrittenPair => ({
+    chosen: logprob(policy, better),
+    rejected: logprob(policy, worse),
+    refChosen: noGrad(() => logprob(reference, better).item()),
+    refRejected: noGrad(() => logprob(reference, worse).item()),
+    chosenLength: better.tokenIds.length,
+    rejectedLength: worse.tokenIds.length,
+  }));
+}
+
+const NUMBERS = { beta: 0.6, epsilon: 0, tau: 1, delta: 0 };
+
 describe('a step', () => {
-  test('is one of DPO on the sampled pairs, at the temperature of sampling', async () => {
-    const temperature = 0.8;
-    const { trainer, policy } = make({ sampling: { temperature } });
-    const { metrics, samples } = await trainer.trainStep();
-    assert.equal(samples.length, 12);
-    const pairs = judged(samples, rewardOf);
-    assert.ok(pairs.length >= 3, 'most pairs must differ');
-    const expected = tidy(() => {
-      const models = pairModels();
-      const { reference } = models;
-      const logprob = (model: Decoder, sample: SampleRecord) =>
-        completionLogprob(model, promptIds(sample), sample.tokenIds, temperature);
-      const written = pairs.map(([better, worse]): WrittenPair => ({
-        chosen: logprob(models.policy, better),
-        rejected: logprob(models.policy, worse),
-        refChosen: noGrad(() => logprob(reference, better).item()),
-        refRejected: noGrad(() => logprob(reference, worse).item()),
-        chosenLength: better.tokenIds.length,
-        rejectedLength: worse.tokenIds.length,
-      }));
-      const numbers = { beta: 0.6, epsilon: 0, tau: 1, delta: 0 };
-      const loss = writtenVariant('sigmoid', numbers)(written);
-      loss.backward();
-      new AdamW(decayGroups(models.policy, 0), { eps: EPS }).step(RATE);
-      return { loss: loss.item(), after: parameterValues(models.policy) };
+  for (const [claim, variant, temperature, microBatchTokens] of [
+    ['at the temperature of sampling', 'sigmoid', 0.8, 4096],
+    ['in micro-batches of a pair each', 'sigmoid', 1, 1],
+    ['coupled over all of them, in whatever micro-batches', 'aot', 0.8, 8],
+  ] as const) {
+    test(`is one of DPO on the sampled pairs, ${claim}`, async () => {
+      const losses = { [variant]: 1 };
+      const { trainer, policy } = make({ losses, microBatchTokens, sampling: { temperature } });
+      const { metrics, samples } = await trainer.trainStep();
+      assert.equal(samples.length, 12);
+      const pairs = judged(samples, rewardOf);
+      assert.ok(pairs.length >= 3, 'most pairs must differ');
+      const expected = tidy(() => {
+        const models = pairModels();
+        const loss = writtenVariant(variant, NUMBERS)(writtenPairs(models, pairs, temperature));
+        loss.backward();
+        new AdamW(decayGroups(models.policy, 0), { eps: EPS }).step(RATE);
+        return { loss: loss.item(), after: parameterValues(models.policy) };
+      });
+      expectClose(metrics['loss'] ?? NaN, expected.loss, { rtol: 1e-10 });
+      const distance = parameterDistance(parameterValues(policy), expected.after);
+      assert.ok(distance <= 1e-9, `parameters differ by ${distance}`);
+      expectClose(metrics['pairsWithoutPreference'] ?? NaN, 1 - pairs.length / 6, { atol: 1e-12 });
+      assert.ok((metrics['rolloutRatioDeviation'] ?? 1) < 1e-6, 'sampler and trainer agree');
+      const lengths = samples.map((row) => promptIds(row).length + row.tokenIds.length);
+      assert.equal(
+        metrics['tokens'],
+        lengths.reduce((sum, length) => sum + length),
+      );
     });
-    expectClose(metrics['loss'] ?? NaN, expected.loss, { rtol: 1e-10 });
-    const distance = parameterDistance(parameterValues(policy), expected.after);
-    assert.ok(distance <= 1e-9, `parameters differ by ${distance}`);
-    expectClose(metrics['pairsWithoutPreference'] ?? NaN, 1 - pairs.length / 6, { atol: 1e-12 });
-    assert.ok((metrics['rolloutRatioDeviation'] ?? 1) < 1e-6, 'sampler and trainer agree');
-  });
+  }
+
+  for (const rewardShift of ['none', 'runningMean'] as const) {
+    test(`the second step of bco_pair has the shift of the first (${rewardShift})`, async () => {
+      const config: OnlineDpoConfigInput = { losses: { bco_pair: 1 }, rewardShift };
+      const once = make(config);
+      const { samples } = await once.trainer.trainStep();
+      const rewards = tidy(() =>
+        noGrad(() =>
+          writtenPairs(pairModels(), judged(samples, rewardOf)).flatMap((pair) => [
+            0.6 * (pair.chosen.item() - pair.refChosen),
+            0.6 * (pair.rejected.item() - pair.refRejected),
+          ]),
+        ),
+      );
+      const mean = rewards.reduce((sum, reward) => sum + reward, 0) / rewards.length;
+      assert.ok(Math.abs(mean) > 1e-2, 'the mean must be something');
+      const twice = make(config);
+      await twice.trainer.trainStep();
+      const second = await twice.trainer.trainStep();
+      const expected = tidy(() =>
+        noGrad(() => {
+          const delta = rewardShift === 'none' ? 0 : mean;
+          const pairs = writtenPairs(once, judged(second.samples, rewardOf));
+          return writtenVariant('bco_pair', { ...NUMBERS, delta })(pairs).item();
+        }),
+      );
+      expectClose(second.metrics['loss'] ?? NaN, expected, { rtol: 1e-10 });
+    });
+  }
 
   test('tells of every completion which side it was on', async () => {
     const { samples } = await make().trainer.trainStep();
@@ -161,12 +210,6 @@ describe('a step', () => {
     assert.ok(warnings.length > 0, 'it is told');
   });
 
-  test('coupled variants see all pairs of the step', async () => {
-    const { trainer } = make({ losses: { aot: 1 }, microBatchTokens: 8 });
-    const { metrics } = await trainer.trainStep();
-    assert.ok(Number.isFinite(metrics['loss']), 'a step of aot');
-  });
-
   test('truncated sampling is renormalised on what was kept', async () => {
     const sampling = { topK: 3, keepSamplingMask: true };
     const { metrics } = await make({ sampling }).trainer.trainStep();
@@ -189,6 +232,30 @@ describe('a step', () => {
     assert.equal(memory().liveTensors, liveTensors);
     assert.equal(parameterDistance(parameterValues(reference), before), 0);
   });
+});
+
+describe('the optimizer step', () => {
+  test('has the learning rates of the schedule, and leaves no gradient', () =>
+    requireFourSteps(make({ ...FOUR_STEPS, steps: 4 }), RATE));
+  test('has its gradient clipped', () =>
+    requireClippedStep((maxGradNorm) => make({ maxGradNorm }), RATE));
+});
+
+test('samples tell how many updates the weights that drew them have seen, also after resuming', async () => {
+  let isFirst = true;
+  const fn: RewardFunction = (input) => (isFirst ? 1 : countX(input));
+  const versionsOf = ({ samples }: StepReport): number[] => [
+    ...new Set(samples.map(({ weightVersion }) => weightVersion)),
+  ];
+  const { trainer, policy, reference } = make({}, pairModels(), fn);
+  assert.deepEqual(versionsOf(await trainer.trainStep()), [0]);
+  isFirst = false;
+  assert.deepEqual(versionsOf(await trainer.trainStep()), [0], 'no preference, no update');
+  const resumed = make({}, { policy, reference }, fn);
+  resumed.trainer.restore(trainer.state(), trainer.tensors());
+  const third = await resumed.trainer.trainStep();
+  assert.deepEqual(versionsOf(third), [1]);
+  assert.deepEqual([...new Set(third.samples.map(({ step }) => step))], [3]);
 });
 
 test('the reference is replaced when it is told to', async () => {
