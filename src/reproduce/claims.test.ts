@@ -8,6 +8,7 @@ import { methodsVerdicts, type MethodRun } from './methods.js';
 import { optimalPolicyVerdicts, type MethodEnd, type OptimalPolicyRun } from './optimalPolicy.js';
 import { overoptimisationVerdicts, type ProxyRun } from './overoptimisation.js';
 import { frontierVerdicts, type FrontierRun } from './preferenceFrontier.js';
+import { preferenceMethodsVerdict, type PreferenceMethodRun } from './preferenceMethods.js';
 import { scstVerdict, type ScstRun } from './scst.js';
 import { stalenessVerdicts, type StaleRun } from './staleness.js';
 
@@ -262,5 +263,20 @@ describe('comparisonVerdicts', () => {
   test('SFT on the best must be below each of the others', () => {
     assert.equal(seen({ share: 0.4 }, {}, {}, {})[2], 'yes');
     assert.equal(seen({ share: 0.4 }, {}, { share: 0.3 }, {})[2], 'no');
+  });
+});
+
+describe('preferenceMethodsVerdict', () => {
+  const run = (seed: number, reward: number): PreferenceMethodRun => ({
+    ...{ method: 'kto', seed, reward, before: 0.2, kl: 1, share: 0.5, agreement: null },
+  });
+  test('every run must be above its reference', () => {
+    assert.equal(preferenceMethodsVerdict([run(0, 0.3), run(1, 0.21)]).seen, 'yes');
+    assert.equal(preferenceMethodsVerdict([run(0, 0.3), run(1, 0.2)]).seen, 'partly');
+    assert.equal(preferenceMethodsVerdict([run(0, 0.3), run(0, 0.1)]).seen, 'no');
+  });
+  test('tells the gains', () => {
+    const { because } = preferenceMethodsVerdict([run(0, 0.3), run(1, 0.5)]);
+    assert.equal(because, 'the true reward rose by 0.20 (0.10–0.30) (kto)');
   });
 });

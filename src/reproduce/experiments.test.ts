@@ -13,6 +13,7 @@ import { reproduceOveroptimisation, type ProxyRun } from './overoptimisation.js'
 import { reproduceFrontier, type FrontierRun } from './preferenceFrontier.js';
 import { reproduceMethods, type MethodRun } from './methods.js';
 import { reproduceOptimalPolicy, type OptimalPolicyRun } from './optimalPolicy.js';
+import { reproducePreferenceMethods, type PreferenceMethodRun } from './preferenceMethods.js';
 import { reproduceScst } from './scst.js';
 import { tinyDecoder } from './settings.js';
 import { reproduceStaleness } from './staleness.js';
@@ -182,6 +183,26 @@ describe('experiments on preferences', () => {
     }
     const [two, four] = runs.filter(({ family }) => family === 'best of n, true reward');
     assert.ok((four?.reward ?? 0) > (two?.reward ?? 0), 'more samples have a better best');
+  });
+
+  test('preference-methods', async () => {
+    const result = await reproducePreferenceMethods(
+      { out: join(base, 'preference-methods'), seeds: [0], progress: null },
+      { ...GROUND, pairs: EPOCH, online: ['steps=2', 'promptsPerStep=2'] },
+    );
+    const runs = requireWritten(result, 'preference-methods') as PreferenceMethodRun[];
+    assert.deepEqual(
+      runs.map(({ method, agreement }) => [method, agreement !== null]),
+      [
+        ['dpo', true],
+        ['kto', false],
+        ['orpo', true],
+        ['simpo', true],
+        ['cpo', true],
+        ['online-dpo', false],
+      ],
+    );
+    assert.equal(new Set(runs.map(({ kl }) => kl)).size, 6, 'each is another policy');
   });
 
   test('overoptimisation', async () => {

@@ -7,6 +7,7 @@ import { reproduceMajPass } from './majPass.js';
 import { reproduceOveroptimisation } from './overoptimisation.js';
 import { reproduceFrontier } from './preferenceFrontier.js';
 import { reproduceOptimalPolicy } from './optimalPolicy.js';
+import { reproducePreferenceMethods } from './preferenceMethods.js';
 import { reproduceScst } from './scst.js';
 import { reproduceStaleness } from './staleness.js';
 
@@ -54,6 +55,11 @@ export const EXPERIMENTS: readonly NamedExperiment[] = [
     name: 'frontier',
     summary: 'reward against KL for DPO, PPO, SFT on the best and best-of-n, beside the frontier',
     run: (options) => reproduceFrontier(options),
+  },
+  {
+    name: 'preference-methods',
+    summary: 'DPO, KTO, ORPO, SimPO, CPO and online DPO on the same preferences',
+    run: (options) => reproducePreferenceMethods(options),
   },
   {
     name: 'overoptimisation',
