@@ -6,7 +6,8 @@ import * as z from 'zod';
 
 /** The part of JSON Schema that settings use, with the extra facts that their schemas carry. */
 export interface SettingSchema {
-  readonly type?: string;
+  /** A list where a choice is between types alone. */
+  readonly type?: string | readonly string[];
   readonly title?: string;
   readonly description?: string;
   /** Where the default comes from. */
@@ -35,6 +36,8 @@ export function settingsSchemaOf(schema: z.ZodType): SettingSchema {
 
 /** The forms a setting may take: the branches of a union, else itself. */
 function branchesOf(schema: SettingSchema): readonly SettingSchema[] {
+  const { type } = schema;
+  if (typeof type === 'object') return type.map((one) => ({ ...schema, type: one }));
   return schema.oneOf ?? schema.anyOf ?? [schema];
 }
 
@@ -111,7 +114,7 @@ export function expectedText(schema: SettingSchema): string {
     case undefined:
       return 'a value';
     default:
-      return schema.type === 'null' ? 'null' : `a ${schema.type}`;
+      return schema.type === 'null' ? 'null' : `a ${String(schema.type)}`;
   }
 }
 
@@ -152,5 +155,5 @@ export function typeText(schema: SettingSchema): string {
   within('>', schema.exclusiveMinimum);
   within('≤', schema.maximum);
   within('<', schema.exclusiveMaximum);
-  return [schema.type ?? 'value', signs.join(', ')].filter((part) => part !== '').join(' ');
+  return [String(schema.type ?? 'value'), signs.join(', ')].filter((part) => part !== '').join(' ');
 }

@@ -1,10 +1,12 @@
 /** A pipeline on a small model, and what tests read of its folder. */
+import assert from 'node:assert/strict';
 import { createHash } from 'node:crypto';
 import { mkdtempSync, readFileSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { after, before } from 'node:test';
 import type { RlhfConfigInput } from '../../src/config/index.js';
+import type { PosttrainError } from '../../src/errors/index.js';
 import {
   createRlhfRun,
   type RlhfResult,
@@ -114,4 +116,18 @@ export function resultOf(out: string): Record<string, unknown> {
     stages: stages.map(({ seconds: _seconds, ...stage }) => stage),
     ...{ measurements, metrics },
   };
+}
+
+/** Asserts class and message. */
+export async function refused(
+  work: Promise<unknown>,
+  kind: abstract new (message: string) => PosttrainError,
+  message: RegExp,
+): Promise<void> {
+  await assert.rejects(work, (error) => {
+    assert.ok(error instanceof kind, `${String(error)} is no ${kind.name}`);
+    assert.match(error.message, message);
+    assert.ok(error.hint !== undefined, 'the error says what to do');
+    return true;
+  });
 }
