@@ -84,8 +84,56 @@ describe('bestOfNExact', () => {
     expectClose(part.reward, whole.reward, { rtol: 1e-12 });
   });
 
-  test('rejects no sample, no completion, and other lengths', () => {
+  describe('what rounding would break', () => {
+    const weighted = (masses: readonly number[]) => ({
+      logprobs: logs(masses),
+      scores: masses.map((_, index) => index),
+      rewards: masses.map((_, index) => (index === masses.length - 1 ? 1 : 0)),
+    });
+
+    test('shares that add up to more than 1, below the best or with it, to the power of n', () => {
+      // (1 + 2⁻⁵²)ⁿ is e for n = 2⁵², where the probability of drawing the best at least once is 1.
+      for (const masses of [
+        [0.6, 0.3, 0.1],
+        [0.48, 0.13, 0.75, 0.4, 1e-18],
+      ]) {
+        const { kl, reward } = bestOfNExact(weighted(masses), 2 ** 52);
+        assert.ok(reward <= 1, `the reward of the best is 1, and was ${reward}`);
+        assert.ok(kl <= Math.log(2 ** 52), `the KL is at most log n, and was ${kl}`);
+      }
+      const found = bestOfNExact(weighted([0.6, 0.3, 0.1]), 2 ** 52);
+      expectClose([found.kl, found.reward], [Math.log(10), 1], { rtol: 1e-12 });
+    });
+
+    test('the best of a mass of 0 is never drawn', () => {
+      const masses = [0.67, 0.32, 0.94, 0.59];
+      const found = bestOfNExact(weighted([...masses, 0]), 3);
+      const rewards = [0, 0, 0, 0];
+      const without = bestOfNExact({ ...weighted(masses), rewards }, 3);
+      expectClose(found.kl, without.kl, { rtol: 1e-12 });
+      assert.equal(found.reward, 0);
+    });
+
+    test('a worst whose mass to the power of n is 0 adds nothing', () => {
+      const { kl, reward } = bestOfNExact(weighted([1e-200, 1]), 2);
+      assert.deepEqual([kl, reward], [0, 1]);
+    });
+
+    test('the KL of one sample, which is 0, is not told as less', () => {
+      const { kl } = bestOfNExact(weighted([0.05, 0.67, 0.32, 0.94, 0.59, 0.24]), 1);
+      assert.ok(kl >= 0, `a KL is not negative, and was ${kl}`);
+    });
+  });
+
+  test('rejects no sample, part of one, no completion, and other lengths', () => {
     const one = { logprobs: [0], scores: [1], rewards: [1] };
+    assert.throws(() => bestOfNExact(one, 1.5), {
+      message: 'bestOfNExact: expected n to be a positive integer, received 1.5.',
+    });
+    assert.throws(() => bestOfNExact({ ...one, rewards: [1, 2] }, 1), {
+      message:
+        'bestOfNExact: expected one score and one reward per completion and at least one, received 1 scores and 2 rewards of 1 completions.',
+    });
     assert.throws(() => bestOfNExact(one, 0), {
       message: 'bestOfNExact: expected n to be a positive integer, received 0.',
     });

@@ -512,6 +512,21 @@ describe('rejects', () => {
     assert.equal(trainer.step, 1);
     assert.equal(parameterDistance(parameterValues(policy), before), 0);
   });
+  test('the weights of a moving reference that are not whole, and keeps its own', async () => {
+    const moving = dpo({ referenceEvery: 1 });
+    const other = make(moving);
+    await other.trainer.trainStep();
+    const tensors = other.trainer.tensors();
+    assert.ok(tensors.delete('reference.model.norm.weight'), 'a moving reference is saved');
+    const { trainer } = make(moving);
+    refused(
+      () => trainer.restore(other.trainer.state(), tensors),
+      CheckpointError,
+      /expected model\.norm\.weight of shape \[16\], received none/,
+    );
+    assert.equal(trainer.step, 0);
+    assert.equal(trainer.tensors().get('model.norm.weight.step')?.item(), 0);
+  });
 });
 
 function first<Value>(values: readonly (Value | undefined)[]): Value {

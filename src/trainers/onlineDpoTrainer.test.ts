@@ -316,4 +316,17 @@ describe('rejects', () => {
       message: /an? online-dpo run over 6 prompts, received one of online-dpo over 7/,
     });
   });
+  test('the weights of a moving reference that are not whole, and keeps its own', async () => {
+    const other = make({ referenceEvery: 1 });
+    await other.trainer.trainStep();
+    const tensors = other.trainer.tensors();
+    assert.ok(tensors.delete('reference.model.norm.weight'), 'a moving reference is saved');
+    const { trainer } = make({ referenceEvery: 1 });
+    assert.throws(() => trainer.restore(other.trainer.state(), tensors), {
+      name: CheckpointError.name,
+      message: /expected model\.norm\.weight of shape \[16\], received none/,
+    });
+    assert.equal(trainer.step, 0);
+    assert.equal(trainer.tensors().get('model.norm.weight.step')?.item(), 0);
+  });
 });

@@ -120,6 +120,21 @@ describe('policyObjective', () => {
     expectClose(loss(rows, { ratioAgainst: 'rollout' }, [logprobs ?? []]).loss, 0.25 * (4 + 1));
   });
 
+  test('ρ of k3Unbiased is against the stream that ratioAgainst names', () => {
+    const [now, old, rollout, ref] = [-1, -1 - Math.log(2), -1 - Math.log(4), -2];
+    const stale = row({
+      ...{ advantages: [0], oldLogprobs: [old], rolloutLogprobs: [rollout] },
+      refLogprobs: [ref],
+    });
+    const k3 = Math.exp(ref - now) - 1 - (ref - now); // e⁻¹ − 1 + 1
+    const kl = { klCoef: 0.1, klEstimator: 'k3Unbiased' } as const;
+    expectClose(loss([stale], kl, [[now]]).loss, 0.25 * 0.1 * 2 * k3);
+    expectClose(
+      loss([stale], { ...kl, ratioAgainst: 'rollout' }, [[now]]).loss,
+      0.25 * 0.1 * 4 * k3,
+    );
+  });
+
   describe('importance weights multiply the policy term and not the KL', () => {
     const stale = row({
       oldLogprobs: [-1, -1],
