@@ -24,7 +24,7 @@ export function tinyTokenizer(): Tokenizer {
 
 /** A two-layer decoder for `tinyTokenizer`, far enough from uniform that mistakes show. */
 export function tinyModel(
-  options: { seed?: number; dtype?: Dtype; initializerRange?: number } = {},
+  options: { seed?: number; dtype?: Dtype; initializerRange?: number; positions?: number } = {},
 ): Decoder {
   const tokenizer = tinyTokenizer();
   const config = makeDecoderConfig({
@@ -34,7 +34,7 @@ export function tinyModel(
     numLayers: 2,
     numHeads: 2,
     tieWordEmbeddings: true,
-    maxPositionEmbeddings: 32,
+    maxPositionEmbeddings: options.positions ?? 32,
     initializerRange: options.initializerRange ?? 0.3,
     eosTokenId: tokenizer.eosTokenId ?? null,
     padTokenId: tokenizer.padTokenId ?? null,

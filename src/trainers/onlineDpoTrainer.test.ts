@@ -17,8 +17,8 @@ import {
   tinyTokenizer,
 } from '../../test/tinyRun.js';
 import { OnlineDpoConfig, type OnlineDpoConfigInput } from '../config/index.js';
-import { CheckpointError, ConfigError, DataError } from '../errors/index.js';
-import type { Decoder } from '../models/index.js';
+import { CheckpointError, ConfigError, DataError, NumericsError } from '../errors/index.js';
+import { createScalarModel, type Decoder } from '../models/index.js';
 import { AdamW, decayGroups } from '../optim/index.js';
 import type { RewardFunction } from '../rewards/index.js';
 import { memory, noGrad, tidy } from '../torch/index.js';
@@ -308,6 +308,34 @@ describe('rejects', () => {
   });
   test('prompts that leave no room', () => {
     assert.throws(() => make({ sampling: { maxNewTokens: 30 } }), { name: DataError.name });
+  });
+  test('prompts that leave no room in a reference or reward model of fewer positions', () => {
+    const models = pairModels();
+    const short = () => tinyModel({ seed: 2, positions: 7 }).freeze();
+    const refused = { name: DataError.name, message: /to fit the model's 7 positions/ };
+    assert.throws(() => make({}, { ...models, reference: short() }), refused);
+    const model = createScalarModel(short(), { seed: 1 }).freeze();
+    const rest = { tokenizer: tinyTokenizer(), prompts: tinyPrompts(), rewards: [] };
+    const optimizer = new AdamW(decayGroups(models.policy, 0));
+    const rewardModels = [{ name: 'rm', weight: 1, model }];
+    const parts = { ...models, ...rest, optimizer, rewardModels };
+    assert.throws(() => new OnlineDpoTrainer(parts, settings()), refused);
+  });
+  test('weights that changed between sampling and training; a little is told', async () => {
+    const meddling = (factor: number) => {
+      const models = pairModels();
+      const fn: RewardFunction = (input) => {
+        noGrad(() => models.policy.norm.weight.mul_(factor));
+        return countX(input);
+      };
+      return make({}, models, fn).trainer;
+    };
+    const { warnings } = await meddling(1 + 1e-4).trainStep();
+    assert.equal(warnings.length, 1);
+    assert.match(warnings[0] ?? '', /sampler and trainer disagree about the sampled tokens/);
+    const far = meddling(1.01);
+    await assert.rejects(far.trainStep(), NumericsError);
+    assert.equal(far.state()['updates'], 0);
   });
   test('the state of another run', async () => {
     const { trainer } = make();

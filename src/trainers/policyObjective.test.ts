@@ -120,6 +120,39 @@ describe('policyObjective', () => {
     expectClose(loss(rows, { ratioAgainst: 'rollout' }, [logprobs ?? []]).loss, 0.25 * (4 + 1));
   });
 
+  describe('an objective has its own settings', () => {
+    const drifted = (advantages: number[]) => [
+      row({ advantages, oldLogprobs: [-1 - Math.log(4), -1, -1 + Math.log(4)] }), // ρ: 4, 1, 1/4
+    ];
+    const at = [[-1, -1, -1]];
+
+    test('dualClip: a negative advantage costs at most c·Â', () => {
+      const rows = drifted([-1, -1, -1]);
+      const clipped = { low: 0.2, high: 0.2 };
+      const plain = { objective: { kind: 'ppoClip' }, clip: clipped } as const;
+      expectClose(loss(rows, plain, at).loss, 0.25 * (4 + 1 + 0.8));
+      const dual = { objective: { kind: 'ppoClip', dualClip: 3 }, clip: clipped } as const;
+      expectClose(loss(rows, dual, at).loss, 0.25 * (3 + 1 + 0.8));
+    });
+
+    test('cispo: bounds of the ratio itself', () => {
+      const objective = { kind: 'cispo', low: 0.5, high: 2 } as const;
+      const found = loss(drifted([1, 1, 1]), { objective }, at);
+      expectClose(found.loss, 0.25 * (2 + 1 + 0.5));
+      expectClose(found.gradient, [[-0.5, -0.25, -0.125]]);
+    });
+
+    test('gspo: the gradient of a sequence, or of its tokens', () => {
+      const rows = [row({ advantages: [2, 4] })];
+      const gspo = (level: 'sequence' | 'token') =>
+        loss(rows, { objective: { kind: 'gspo', level }, clip: { low: 3e-4, high: 4e-4 } }, [
+          [-1, -1],
+        ]);
+      expectClose(gspo('sequence').gradient, [[-0.75, -0.75]]);
+      expectClose(gspo('token').gradient, [[-0.5, -1]]);
+    });
+  });
+
   test('ρ of k3Unbiased is against the stream that ratioAgainst names', () => {
     const [now, old, rollout, ref] = [-1, -1 - Math.log(2), -1 - Math.log(4), -2];
     const stale = row({
