@@ -139,6 +139,34 @@ describe('a PPO run', () => {
     );
   });
 
+  test('what held-out rows are scored by trains nothing', async () => {
+    const rewards = [`model:${rewardModel}`];
+    const of = async (more: Partial<PpoRunOptions>) => {
+      const given = options({ steps: 2, evalEvery: 1 }, { rewards, ...more });
+      const run = await createPpoRun(given);
+      const { metrics } = await run.train({ progress: null });
+      run.dispose();
+      return { metrics, weights: weightsOf(given.out), record: readRunRecord(given.out) };
+    };
+    const plain = await of({});
+    const measured = await of({ evalData: problems, evalRewards: [() => 3] });
+    assert.equal(measured.weights, plain.weights);
+    assert.equal(measured.metrics['eval/reward'], 3);
+    assert.equal(measured.metrics['reward'], plain.metrics['reward']);
+    assert.deepEqual(measured.record.inputs['evalRewards'], ['reward']);
+    const beside = await of({
+      rewards: [...rewards, () => 1],
+      evalData: problems,
+      evalRewards: [() => 3],
+    });
+    assert.equal(beside.metrics['eval/reward'], 3);
+    // The columns that it reads are asked of held-out rows, not of those that are trained on.
+    const data = problems.map(({ prompt }) => ({ prompt }));
+    const exact = await of({ data, evalData: problems, evalRewards: ['exact-match'] });
+    assert.ok((exact.metrics['eval/reward'] ?? NaN) >= 0, 'is measured');
+    await assert.rejects(of({ data, evalData: data, evalRewards: ['exact-match'] }), /answer/);
+  });
+
   describe('refuses', () => {
     const refused = async (given: PpoRunOptions, message: RegExp): Promise<void> => {
       await assert.rejects(createPpoRun(given), (error: unknown) => {
