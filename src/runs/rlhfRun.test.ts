@@ -130,15 +130,22 @@ describe('a pipeline', () => {
 
     test('all pairs of unequal rank are there, and every ranking draws anew', () => {
       const rows = linesOf(at('2-preferences/preferences.jsonl'));
-      let pairs = 0;
+      let [pairs, repeated] = [0, 0];
       const drawn = new Set<string>();
       for (const { completions } of linesOf(at('2-preferences/rankings.jsonl'))) {
         const ranked = (completions as { rank: number | null }[]).flatMap(({ rank }) => rank ?? []);
         assert.equal(new Set(ranked).size, ranked.length, 'with noise nothing is tied');
+        const own = (completions as { text: string; rank: number | null }[]).map(
+          ({ text }) => text,
+        );
+        const different = new Set(own.filter((text) => text !== ''));
+        assert.equal(ranked.length, different.size, 'a text that comes twice is ranked once');
+        if (different.size < own.length) repeated += 1;
         pairs += (ranked.length * (ranked.length - 1)) / 2;
         drawn.add(JSON.stringify(completions));
       }
       assert.equal(rows.length, pairs);
+      assert.ok(repeated > 0, 'some do come twice');
       assert.ok(drawn.size > 60, `${drawn.size} different rankings of 72`);
     });
 
