@@ -41,3 +41,14 @@ export {
   type TranslationTask,
   type TranslationTaskOptions,
 } from './translation.js';
+export {
+  WORKED_SUM_SEPARATOR,
+  workedSumReward,
+  workedSumSteps,
+  workedSumTask,
+  type WorkedSumDemonstration,
+  type WorkedSumProblem,
+  type WorkedSumSteps,
+  type WorkedSumTask,
+  type WorkedSumTaskOptions,
+} from './workedSum.js';
