@@ -9,6 +9,7 @@ import { optimalPolicyVerdicts, type MethodEnd, type OptimalPolicyRun } from './
 import { overoptimisationVerdicts, type ProxyRun } from './overoptimisation.js';
 import { frontierVerdicts, type FrontierRun } from './preferenceFrontier.js';
 import { preferenceMethodsVerdict, type PreferenceMethodRun } from './preferenceMethods.js';
+import { prmVsOrmVerdicts, type Chooser, type PrmVsOrmRun } from './prmVsOrm.js';
 import { scstVerdict, type ScstRun } from './scst.js';
 import { stalenessVerdicts, type StaleRun } from './staleness.js';
 
@@ -278,5 +279,103 @@ describe('preferenceMethodsVerdict', () => {
   test('tells the gains', () => {
     const { because } = preferenceMethodsVerdict([run(0, 0.3), run(1, 0.5)]);
     assert.equal(because, 'the true reward rose by 0.20 (0.10–0.30) (kto)');
+  });
+});
+
+describe('prmVsOrmVerdicts', () => {
+  /** Shares of right answers at n = 1, 4 and 64 of four problems; sound ones are a share of these. */
+  type Given = Partial<Record<Chooser, readonly [one: number, few: number, most: number]>>;
+  const run = (given: Given, soundShare: Given = {}): PrmVsOrmRun => {
+    const byN = (chooser: Chooser) =>
+      Object.fromEntries(
+        [1, 4, 64].map((n, at) => {
+          const share = given[chooser]?.[at] ?? 0.5;
+          // Not all the same, so that means are taken.
+          const right = [share - 0.1, share + 0.1, share - 0.1, share + 0.1];
+          const sound = right.map((value) => value * (soundShare[chooser]?.[at] ?? 1));
+          return [n, { right, sound }];
+        }),
+      );
+    return {
+      ...{ seed: 0, completions: 1, pairedCompletions: 1, pairs: 1 },
+      ...{ stepAccuracy: 1, pairAccuracy: 1 },
+      chosen: {
+        ...{ ORM: byN('ORM'), 'PRM, product': byN('PRM, product'), 'PRM, min': byN('PRM, min') },
+        ...{ 'PRM, last': byN('PRM, last'), majority: byN('majority'), oracle: byN('oracle') },
+      },
+    };
+  };
+  const seen = (...runs: PrmVsOrmRun[]): string[] =>
+    prmVsOrmVerdicts(runs, [1, 4, 64]).map((one) => one.seen);
+  const PRM = 'PRM, product';
+
+  test('the PRM must lead at the largest n', () => {
+    assert.equal(seen(run({ [PRM]: [0.5, 0.5, 0.6] }))[0], 'yes');
+    assert.equal(seen(run({ [PRM]: [0.5, 0.9, 0.5] }))[0], 'no');
+    assert.equal(seen(run({ [PRM]: [0.5, 0.5, 0.4] }))[0], 'no');
+    assert.equal(seen(run({ ORM: [0.5, 0.5, 0.4] }), run({}))[0], 'partly');
+  });
+  test('a lead within its interval is none', () => {
+    const narrow = run({ [PRM]: [0.5, 0.5, 0.52] });
+    assert.equal(seen(narrow)[0], 'yes');
+    // One problem decides it: the others are a little against it.
+    const right = [0.9, 0.35, 0.55, 0.35];
+    const wide = {
+      ...narrow.chosen,
+      [PRM]: { ...narrow.chosen[PRM], 64: { right, sound: right } },
+    };
+    assert.equal(seen({ ...narrow, chosen: wide })[0], 'no');
+  });
+  test('the lead grows where it is larger at the largest n than at the smallest above 1', () => {
+    assert.equal(seen(run({ [PRM]: [0.9, 0.6, 0.7] }))[1], 'yes');
+    assert.equal(seen(run({ [PRM]: [0.1, 0.7, 0.7] }))[1], 'no');
+    assert.equal(seen(run({ [PRM]: [0.5, 0.7, 0.6] }))[1], 'no');
+    assert.equal(seen(run({ ORM: [0.5, 0.7, 0.6] }))[1], 'yes');
+  });
+  test('product and minimum may differ by two points, either way', () => {
+    assert.equal(seen(run({ 'PRM, min': [0.5, 0.1, 0.515] }))[2], 'yes');
+    assert.equal(seen(run({ 'PRM, min': [0.5, 0.5, 0.53] }))[2], 'no');
+    assert.equal(seen(run({ 'PRM, min': [0.5, 0.5, 0.47] }))[2], 'no');
+  });
+  test('wrong ways must be less than half as frequent among the PRM’s right answers', () => {
+    const of = (prm: number, orm: number): string | undefined =>
+      seen(run({ ORM: [0.5, 0.5, 0.9] }, { [PRM]: [1, 0, prm], ORM: [1, 1, orm] }))[3];
+    assert.equal(of(0.91, 0.8), 'yes');
+    assert.equal(of(0.89, 0.8), 'no');
+    assert.equal(of(1, 1), 'no');
+  });
+  test('final answers are about as often right within two points', () => {
+    assert.equal(seen(run({ [PRM]: [0.5, 0.9, 0.515] }))[4], 'yes');
+    assert.equal(seen(run({ [PRM]: [0.5, 0.5, 0.53] }))[4], 'no');
+    assert.equal(seen(run({ [PRM]: [0.5, 0.5, 0.47] }))[4], 'no');
+  });
+  test('both must beat the vote', () => {
+    const both = { [PRM]: [0.5, 0.5, 0.6], ORM: [0.5, 0.5, 0.6] } as const;
+    assert.equal(seen(run(both))[5], 'yes');
+    assert.equal(seen(run({ ...both, ORM: [0.5, 0.9, 0.5] }))[5], 'no');
+    assert.equal(seen(run({ ...both, [PRM]: [0.5, 0.9, 0.5] }))[5], 'no');
+  });
+  test('tells the numbers', () => {
+    const [beats, grows, , ways] = prmVsOrmVerdicts(
+      [
+        run(
+          { [PRM]: [0.5, 0.6, 0.8], ORM: [0.5, 0.55, 0.5] },
+          { [PRM]: [1, 1, 0.95], ORM: [0.7, 1, 0.6] },
+        ),
+      ],
+      [1, 4, 64],
+    );
+    assert.equal(
+      beats?.because,
+      'best-of-64 is right for 80.0 % by the PRM and 50.0 % by the ORM, a difference of 30.0 [30.0, 30.0] points',
+    );
+    assert.equal(
+      grows?.because,
+      'by n = 1, 4, 64 the lead is 0.0, 5.0, 30.0 points; from 4 to 64 it changes by 25.0 [25.0, 25.0]',
+    );
+    assert.equal(
+      ways?.because,
+      'of the right answers chosen from 64, 5.0 % have a wrong or missing step by the PRM and 40.0 % by the ORM, where 30.0 % of all right samples do',
+    );
   });
 });

@@ -43,7 +43,10 @@ describe('the committed settings', () => {
       const [, method = ''] = /^methods\/(.+)\.yaml$/.exec(file) ?? [];
       // Files named after a method hold its settings.
       const own = Object.entries(METHOD_CONFIGS).find(([name]) =>
-        [`${name}.yaml`, `${name}/${name}.yaml`, `preferences/${name}.yaml`].includes(file),
+        [
+          ...[`${name}.yaml`, `${name}/${name}.yaml`],
+          ...[`preferences/${name}.yaml`, `prm-vs-orm/${name}.yaml`],
+        ].includes(file),
       );
       if (file.endsWith('sft.yaml')) parseConfig(SftConfig, source);
       else if (own) parseConfig(own[1], source);

@@ -14,6 +14,7 @@ import { reproduceFrontier, type FrontierRun } from './preferenceFrontier.js';
 import { reproduceMethods, type MethodRun } from './methods.js';
 import { reproduceOptimalPolicy, type OptimalPolicyRun } from './optimalPolicy.js';
 import { reproducePreferenceMethods, type PreferenceMethodRun } from './preferenceMethods.js';
+import { reproducePrmVsOrm } from './prmVsOrm.js';
 import { reproduceScst } from './scst.js';
 import { tinyDecoder } from './settings.js';
 import { reproduceStaleness } from './staleness.js';
@@ -243,6 +244,48 @@ describe('experiments on preferences', () => {
       runs.every(({ peakMegabytes }) => peakMegabytes > 10),
       'memory is measured',
     );
+  });
+});
+
+describe('verifiers', () => {
+  test('prm-vs-orm', async () => {
+    const out = join(base, 'prm-vs-orm');
+    const EPOCHS = ['epochs=1', 'batchSize=64', 'warmupSteps=0'];
+    const result = await reproducePrmVsOrm(
+      { out, seeds: [0], progress: null },
+      {
+        // One step each, so that a model that has learned next to nothing is right now and then.
+        ...{ model: tinyDecoder(16), summands: [2, 2], trainCount: 16, heldOutCount: 4 },
+        ...{ judgedPrompts: 8, samplesPerPrompt: 64, samples: 64, n: [1, 4, 64] },
+        ...{ sft: [...SFT, 'maxSteps=100', 'learningRate=0.02'], prm: EPOCHS, reward: EPOCHS },
+      },
+    );
+    const [run] = requireWritten(result, 'prm-vs-orm') as {
+      completions: number;
+      pairedCompletions: number;
+      pairs: number;
+      stepAccuracy: number;
+      pairAccuracy: number;
+      chosen: Record<string, Record<number, { right: number; sound: number | null }>>;
+    }[];
+    assert.ok(run !== undefined, 'there is a run');
+    assert.equal(run.completions, 8 * 64);
+    assert.ok(run.pairedCompletions >= 64 && run.pairedCompletions % 64 === 0, 'whole prompts');
+    assert.ok(run.pairs >= 63, `${run.pairs} pairs`);
+    for (const share of [run.stepAccuracy, run.pairAccuracy])
+      assert.ok(share >= 0 && share <= 1, `${share} is no share`);
+    const { oracle, majority, ...best } = run.chosen;
+    assert.deepEqual(Object.keys(best), ['ORM', 'PRM, product', 'PRM, min', 'PRM, last']);
+    for (const of of Object.values(best)) {
+      // One sample is no choice: every chooser has the generator's own share.
+      expectClose(of[1]?.right ?? NaN, oracle?.[1]?.right ?? 0, { rtol: 1e-9 });
+      expectClose(of[1]?.right ?? NaN, majority?.[1]?.right ?? 0, { rtol: 1e-9 });
+      assert.ok((of[64]?.right ?? NaN) <= (oracle?.[64]?.right ?? NaN), 'none beats the oracle');
+      // With one step a completion is right where its step is.
+      assert.equal(of[64]?.sound, of[64]?.right);
+    }
+    assert.ok(existsSync(join(out, 'seed-0', 'prm', 'model', 'model.safetensors')), 'PRM');
+    assert.ok(existsSync(join(out, 'seed-0', 'orm', 'model', 'model.safetensors')), 'ORM');
   });
 });
 

@@ -8,6 +8,7 @@ import { reproduceOveroptimisation } from './overoptimisation.js';
 import { reproduceFrontier } from './preferenceFrontier.js';
 import { reproduceOptimalPolicy } from './optimalPolicy.js';
 import { reproducePreferenceMethods } from './preferenceMethods.js';
+import { reproducePrmVsOrm } from './prmVsOrm.js';
 import { reproduceScst } from './scst.js';
 import { reproduceStaleness } from './staleness.js';
 
@@ -70,5 +71,10 @@ export const EXPERIMENTS: readonly NamedExperiment[] = [
     name: 'sft-dpo-ppo-grpo',
     summary: 'four methods from one reference: memory, time, samples, reward and KL',
     run: (options) => reproduceComparison(options),
+  },
+  {
+    name: 'prm-vs-orm',
+    summary: 'best-of-n by a process and by an outcome reward model, with votes and pass@n beside',
+    run: (options) => reproducePrmVsOrm(options),
   },
 ];

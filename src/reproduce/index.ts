@@ -4,6 +4,7 @@ export { reproduceCalculator } from './calculator.js';
 export { reproduceDapoLadder } from './dapoLadder.js';
 export { reproduceMajPass } from './majPass.js';
 export { reproduceOptimalPolicy } from './optimalPolicy.js';
+export { reproducePrmVsOrm } from './prmVsOrm.js';
 export { reproduceScst } from './scst.js';
 export { reproduceStaleness } from './staleness.js';
 export { EXPERIMENTS, type NamedExperiment } from './experiments.js';

@@ -12,6 +12,8 @@ const judged = task.demonstrations.map(({ prompt, completion }) => ({
 const share = (of: readonly unknown[], among: readonly unknown[]): number =>
   of.length / among.length;
 
+const twoDigits = (value: number): string => (value < 10 ? `0${value}` : String(value));
+
 /** Digits before `=`. */
 const digitsOf = (prompt: string): number[] => prompt.slice(0, -1).split('+').map(Number);
 
@@ -22,13 +24,21 @@ function assertShare(found: number, expected: number, count: number): void {
 }
 
 describe('workedSumTask', () => {
-  test('answers are the sums of 5 to 7 digits from 1 to 9', () => {
+  test('answers are the sums of 6 digits from 1 to 9, or of as many as told, written with two digits', () => {
     for (const { prompt, answer } of [...task.trainPrompts, ...task.heldOut]) {
-      assert.match(prompt, /^[1-9](\+[1-9]){4,6}=$/);
-      assert.equal(answer, String(digitsOf(prompt).reduce((sum, digit) => sum + digit, 0)));
+      assert.match(prompt, /^0[1-9](\+0[1-9]){5}=$/);
+      assert.equal(answer, twoDigits(digitsOf(prompt).reduce((sum, digit) => sum + digit, 0)));
     }
-    const lengths = new Set(task.trainPrompts.map(({ prompt }) => digitsOf(prompt).length));
-    assert.deepEqual([...lengths].sort(), [5, 6, 7]);
+    const varied = workedSumTask({ seed: 5, trainCount: 200, heldOutCount: 5, summands: [3, 5] });
+    const lengths = new Set(varied.trainPrompts.map(({ prompt }) => digitsOf(prompt).length));
+    assert.deepEqual(
+      [...lengths].sort((a, b) => a - b),
+      [3, 4, 5],
+    );
+    assert.equal(
+      digitsOf(workedSumTask({ seed: 0, summands: [11, 11] }).heldOut[0]?.prompt ?? '').length,
+      11,
+    );
   });
 
   test('demonstrations belong to the training problems in order, and no problem occurs twice', () => {
@@ -129,28 +139,26 @@ describe('workedSumTask', () => {
     const usual = workedSumTask({ seed: 1 });
     assert.deepEqual([usual.demonstrations.length, usual.heldOut.length], [8000, 200]);
     const short = workedSumTask({ seed: 1, trainCount: 30, heldOutCount: 5, summands: [2, 2] });
-    for (const { prompt } of short.trainPrompts) assert.match(prompt, /^\d\+\d=$/);
+    for (const { prompt } of short.trainPrompts) assert.match(prompt, /^0\d\+0\d=$/);
   });
 
   test('refuses counts and lengths that are none, and more problems than can be drawn quickly', () => {
     for (const [options, message] of [
       [{ trainCount: 0 }, 'trainCount to be a positive integer, received 0'],
       [{ heldOutCount: 1.5 }, 'heldOutCount to be a positive integer, received 1.5'],
+      [{ summands: [1, 3] }, 'summands to be two integers from 2 to 11 in order, received 1 and 3'],
+      [{ summands: [4, 3] }, 'summands to be two integers from 2 to 11 in order, received 4 and 3'],
       [
-        { summands: [1, 3] },
-        'summands to be two integers of at least 2 in order, received 1 and 3',
-      ],
-      [
-        { summands: [4, 3] },
-        'summands to be two integers of at least 2 in order, received 4 and 3',
+        { summands: [9, 12] },
+        'summands to be two integers from 2 to 11 in order, received 9 and 12',
       ],
       [
         { summands: [2.5, 3] },
-        'summands to be two integers of at least 2 in order, received 2.5 and 3',
+        'summands to be two integers from 2 to 11 in order, received 2.5 and 3',
       ],
       [
         { summands: [2, 3.5] },
-        'summands to be two integers of at least 2 in order, received 2 and 3.5',
+        'summands to be two integers from 2 to 11 in order, received 2 and 3.5',
       ],
       [
         { summands: [2, 2], trainCount: 60, heldOutCount: 5 },
@@ -169,11 +177,11 @@ describe('workedSumTask', () => {
 
 describe('workedSumSteps', () => {
   // 8 + 7 + 5 + 9: 15, 20, 29.
-  const labelsOf = (completion: string) => workedSumSteps('8+7+5+9=', completion);
+  const labelsOf = (completion: string) => workedSumSteps('08+07+05+09=', completion);
   const cases = [
     ['15;20;29', [true, true, true], true, true],
     // Forgotten and remembered: the answer is right, and nothing after the mistake is.
-    ['5;20;29', [false, false, false], true, false],
+    ['05;20;29', [false, false, false], true, false],
     ['15;10;29', [true, false, false], true, false],
     ['15;20;19', [true, true, false], false, false],
     // What follows rightly from a mistake is wrong too.
@@ -197,11 +205,11 @@ describe('workedSumSteps', () => {
 describe('workedSumReward', () => {
   const scored = (completion: string): unknown =>
     workedSumReward({
-      ...{ prompt: '8+7+5+9=', completion, row: { answer: '29' } },
+      ...{ prompt: '08+07+05+09=', completion, row: { answer: '29' } },
       ...{ finishReason: 'eos', completionTokens: 1 },
     });
   test('is about the last step alone', () => {
-    assert.deepEqual(['15;20;29', '5;20;29', '29'].map(scored), [1, 1, 1]);
+    assert.deepEqual(['15;20;29', '05;20;29', '29'].map(scored), [1, 1, 1]);
     assert.deepEqual(['15;20;19', '29;20', '', '29;', '129'].map(scored), [0, 0, 0, 0, 0]);
   });
 });

@@ -2,8 +2,9 @@
  * Sums worked out step by step by people who forget tens: answers that can be right by a wrong way. Text only; knows no
  * tokens and no models.
  *
- * `8+7+5+9=` is answered `15;20;29`: the sums so far, the last of which is the answer. Who writes `5` for 8 + 7 has
+ * `08+07+05+09=` is answered `15;20;29`: the sums so far, the last of which is the answer. Who writes `05` for 8 + 7 has
  * forgotten a ten; who then writes `20` has remembered it, and the answer is right though a step is wrong.
+ * Two digits each, so that a small model soon learns where to look.
  */
 import { SeededRandom } from '../data/random.js';
 import { ValueRangeError } from '../errors/index.js';
@@ -16,7 +17,7 @@ export interface WorkedSumTaskOptions {
   readonly trainCount?: number | undefined;
   /** Different problems that never occur in training. 200 unless set. */
   readonly heldOutCount?: number | undefined;
-  /** The least and the most summands of a problem, at least 2. 5 and 7 unless set. */
+  /** The least and the most summands of a problem, from 2 to 11. 6 and 6 unless set. */
   readonly summands?: readonly [least: number, most: number] | undefined;
 }
 
@@ -41,7 +42,10 @@ export interface WorkedSumTask {
 /** Stands between the steps of an answer. */
 export const WORKED_SUM_SEPARATOR = ';';
 
-const SUMMANDS = [5, 7] as const;
+const SUMMANDS = [6, 6] as const;
+
+/** Their sums have two digits. */
+const MOST_SUMMANDS = 11;
 
 /** Of the problems with the most summands, so many at most are drawn: drawing until a new one comes stays quick. */
 const MAX_SHARE = 0.8;
@@ -77,7 +81,7 @@ export function workedSumTask(options: WorkedSumTaskOptions): WorkedSumTask {
     characters: '0123456789+=;',
     demonstrations: train.map((summands) => ({
       prompt: promptOf(summands),
-      completion: demonstrate(summands, random).join(WORKED_SUM_SEPARATOR),
+      completion: demonstrate(summands, random).map(written).join(WORKED_SUM_SEPARATOR),
     })),
     trainPrompts: train.map(asRow),
     heldOut: heldOut.map(asRow),
@@ -107,24 +111,29 @@ export interface WorkedSumSteps {
  * a wrong step, or makes up for it, is no right way to the answer.
  */
 export function workedSumSteps(prompt: string, completion: string): WorkedSumSteps {
-  const sums = sumsSoFar(prompt.replace(/=$/, '').split('+').map(Number));
+  const sums = sumsSoFar(prompt.replace(/=$/, '').split('+').map(Number)).map(written);
   const steps = completion.split(WORKED_SUM_SEPARATOR);
-  const firstMistake = steps.findIndex((step, index) => step !== String(sums[index]));
+  const firstMistake = steps.findIndex((step, index) => step !== sums[index]);
   const rightSteps = firstMistake < 0 ? steps.length : firstMistake;
   return {
     steps,
     labels: steps.map((_, index) => index < rightSteps),
-    isRight: steps.at(-1) === String(sums.at(-1)),
+    isRight: steps.at(-1) === sums.at(-1),
     isSound: rightSteps === steps.length && steps.length === sums.length,
   };
 }
 
 function promptOf(summands: readonly number[]): string {
-  return `${summands.join('+')}=`;
+  return `${summands.map(written).join('+')}=`;
+}
+
+/** With two digits at least. */
+function written(value: number): string {
+  return String(value).padStart(2, '0');
 }
 
 function asRow(summands: readonly number[]): WorkedSumProblem {
-  return { prompt: promptOf(summands), answer: String(sumsSoFar(summands).at(-1)) };
+  return { prompt: promptOf(summands), answer: written(sumsSoFar(summands).at(-1) ?? NaN) };
 }
 
 /** The sums after the second summand, the third, … */
@@ -151,7 +160,7 @@ function drawProblems(
 }
 
 function demonstrate(summands: readonly number[], random: SeededRandom): number[] {
-  let written = summands[0] ?? 0;
+  let sum = summands[0] ?? 0;
   let forgottenTens = 0;
   return summands.slice(1).map((value) => {
     // All are drawn at every step, so that what happens at one does not move the draws of the next.
@@ -161,17 +170,17 @@ function demonstrate(summands: readonly number[], random: SeededRandom): number[
       random.nextFloat() < SLIP_SHARE,
     ];
     const slip = random.nextFloat() < 0.5 ? 1 : -1;
-    const passesTen = Math.floor((written + value) / 10) > Math.floor(written / 10);
-    written += value;
+    const passesTen = Math.floor((sum + value) / 10) > Math.floor(sum / 10);
+    sum += value;
     if (passesTen && forgets) {
-      written -= 10;
+      sum -= 10;
       forgottenTens += 1;
     } else if (forgottenTens > 0 && remembers) {
-      written += 10;
+      sum += 10;
       forgottenTens -= 1;
     }
-    if (slips) written = Math.max(0, written + slip);
-    return written;
+    if (slips) sum = Math.max(0, sum + slip);
+    return sum;
   });
 }
 
@@ -185,9 +194,10 @@ function checkOptions(
       `workedSumTask: expected ${name} to be a positive integer, received ${value}.`,
     );
   }
-  if (!Number.isInteger(least) || !Number.isInteger(most) || least < 2 || most < least) {
+  const areLengths = Number.isInteger(least) && Number.isInteger(most) && least >= 2;
+  if (!areLengths || most < least || most > MOST_SUMMANDS) {
     throw new ValueRangeError(
-      `workedSumTask: expected summands to be two integers of at least 2 in order, received ${least} and ${most}.`,
+      `workedSumTask: expected summands to be two integers from 2 to ${MOST_SUMMANDS} in order, received ${least} and ${most}.`,
     );
   }
   const wanted = counts.trainCount + counts.heldOutCount;

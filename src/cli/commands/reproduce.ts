@@ -19,7 +19,7 @@ export function registerReproduce(program: Command, context: CommandContext): vo
     )
     .argument(
       '<claim>',
-      'methods, dapo-ladder, maj-pass, staleness, scst, calculator, optimal-policy, frontier, preference-methods, overoptimisation or sft-dpo-ppo-grpo',
+      'methods, dapo-ladder, maj-pass, staleness, scst, calculator, optimal-policy, frontier, preference-methods, overoptimisation, sft-dpo-ppo-grpo or prm-vs-orm',
     )
     .option('--out <folder>', 'a new folder (default: runs/reproduce-<claim>)')
     .option('--seeds <list>', 'seeds', '0,1,2')
