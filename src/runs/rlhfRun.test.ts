@@ -146,6 +146,11 @@ describe('a pipeline', () => {
       }
       assert.equal(rows.length, pairs);
       assert.ok(repeated > 0, 'some do come twice');
+      const textsOf = (line: Record<string, unknown> | undefined): unknown =>
+        (line?.['completions'] as { text: string }[]).map(({ text }) => text);
+      const lines = linesOf(at('2-preferences/rankings.jsonl'));
+      // The same prompts at the beginning of both chunks.
+      assert.notDeepEqual(lines.slice(0, 8).map(textsOf), lines.slice(64).map(textsOf));
       assert.ok(drawn.size > 60, `${drawn.size} different rankings of 72`);
     });
 
@@ -287,6 +292,25 @@ describe('a pipeline', () => {
         'an annotator without noise never errs, and ties give no pair',
       );
     assert.equal(readRunRecord(join(given.out, '3-reward')).inputs['referenceData'], null);
+  });
+
+  test('an annotator that sees no difference ranks by chance, each time anew', async () => {
+    const preferences = { ...CONFIG.preferences, rankingsPerPrompt: 4 };
+    const given = options(
+      { method: 'dpo', sft: null, preferences },
+      {
+        annotator: () => 1,
+        ...{ demonstrations: undefined, evalReward: undefined, evalPrompts: undefined },
+      },
+    );
+    const { stages } = await trained(given);
+    const orders = linesOf(join(given.out, '2-preferences/rankings.jsonl'))
+      .map(({ completions }) => (completions as { rank: number | null }[]).map(({ rank }) => rank))
+      .filter((ranks) => ranks.every((rank) => rank !== null));
+    // 12 draws among 24 orders show fewer than 6 of them with a probability below C(24, 5)·(5/24)¹² = 3e-4.
+    assert.ok(orders.length >= 12, `${orders.length} rankings of four different texts`);
+    assert.ok(new Set(orders.map(String)).size >= 6, 'many orders');
+    assert.equal(stages[0]?.numbers['accuracyCeiling'], 0.5);
   });
 
   test('of a reward model as the annotator', async () => {
