@@ -39,7 +39,7 @@ export const preferenceDataSettings = {
   }),
   faulty: z.enum(['stop', 'skip']).default('stop').meta({
     description:
-      'Rows that cannot be used (equal or empty completions, too long): stop says where the first one is, skip leaves them out and counts them.',
+      'Rows that cannot be used (a column is missing, equal or empty completions, too long): stop says where the first one is, skip leaves them out and counts them.',
     origin: 'Ours: a fault is seen before anything is trained.',
   }),
 };

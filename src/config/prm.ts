@@ -49,7 +49,7 @@ export const PrmConfig = z
       }),
     faulty: z.enum(['stop', 'skip']).default('stop').meta({
       description:
-        'What happens to rows that cannot be used (too long, a step without text): stop names the first one, skip leaves them out and counts them.',
+        'What happens to rows that cannot be used (a column is missing, labels of another length, too long, a step without text): stop names the first one, skip leaves them out and counts them.',
       origin: 'Ours.',
     }),
     learningRate: learningRateSetting(

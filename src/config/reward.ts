@@ -45,7 +45,7 @@ export const RewardConfig = z
     }),
     faulty: z.enum(['stop', 'skip']).default('stop').meta({
       description:
-        'What happens to rows that cannot be used (equal or empty completions, too long, margin not finite): stop names the first one, skip leaves them out and counts them.',
+        'What happens to rows that cannot be used (a column is missing, equal or empty completions, too long, margin not finite): stop names the first one, skip leaves them out and counts them.',
       origin: 'Ours.',
     }),
     useMargins: z.boolean().default(true).meta({

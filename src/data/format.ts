@@ -68,7 +68,7 @@ export function detectFormat(rows: readonly Row[]): DataFormat {
   if (first === undefined) {
     throw new DataError('detectFormat: expected at least one row, received none.');
   }
-  const shape = SHAPES.find(({ columns }) => hasColumns(first, columns));
+  const shape = shapeOf(first);
   if (shape === undefined) {
     const columns = Object.keys(first.values);
     throw new DataError(
@@ -95,28 +95,10 @@ export function validateRows(
   expected: readonly DataFormatName[],
   requiredColumns: readonly string[] = [],
 ): DataFormat {
-  const format = detectFormat(rows);
-  const [first] = rows;
-  if (first === undefined || !expected.includes(format.name)) {
-    throw new DataError(
-      `${first === undefined ? 'validateRows' : placeOf(first)}: expected ${expected.join(' or ')} rows, received ${format.name} rows (${Object.keys(first?.values ?? {}).join(', ')}).`,
-      { hint: `The formats are: ${formatsAsText(expected)}.` },
-    );
-  }
-  const shape = SHAPES.find(
-    ({ name, columns }) => name === format.name && hasColumns(first, columns),
-  );
+  const format = requireExpected(rows, expected, detectFormat(rows));
+  const shape = rows[0] && shapeOf(rows[0]);
   for (const row of rows) {
-    for (const [column, kind] of Object.entries(shape?.columns ?? {})) {
-      checkColumn(row, column, kind, format.conversational);
-    }
-    for (const [column, kind] of Object.entries(shape?.optional ?? {})) {
-      if (isPresent(row.values[column])) {
-        // A prompt beside conversations may be a string: they hold it then, as in published data sets.
-        const isText = typeof row.values[column] === 'string';
-        checkColumn(row, column, kind, format.conversational && !isText);
-      }
-    }
+    checkColumns(row, shape, format);
     for (const column of requiredColumns) {
       if (!isPresent(row.values[column])) {
         throw new DataError(
@@ -128,6 +110,77 @@ export function validateRows(
     checkLengths(row, format.name);
   }
   return format;
+}
+
+/**
+ * The format of rows: that of the first one, or, where rows with faults are skipped, of the first one that has an
+ * expected format.
+ *
+ * @throws DataError as `detectFormat`
+ */
+export function formatAmong(
+  rows: readonly Row[],
+  expected: readonly DataFormatName[],
+  faulty: 'stop' | 'skip',
+): DataFormat {
+  const isExpected = (row: Row): boolean => {
+    const name = shapeOf(row)?.name;
+    return name !== undefined && expected.includes(name);
+  };
+  const usable = faulty === 'skip' ? rows.find(isExpected) : undefined;
+  return detectFormat(usable === undefined ? rows : [usable]);
+}
+
+/**
+ * As `validateRows`, but where rows with faults are skipped only the format is checked: what makes tokens of the rows
+ * leaves those out that are not of it, and counts them.
+ *
+ * @throws DataError as `validateRows`
+ */
+export function validateFormat(
+  rows: readonly Row[],
+  expected: readonly DataFormatName[],
+  faulty: 'stop' | 'skip',
+): DataFormat {
+  if (faulty === 'stop') return validateRows(rows, expected);
+  return requireExpected(rows, expected, formatAmong(rows, expected, faulty));
+}
+
+function requireExpected(
+  [first]: readonly Row[],
+  expected: readonly DataFormatName[],
+  format: DataFormat,
+): DataFormat {
+  if (expected.includes(format.name)) return format;
+  throw new DataError(
+    `${first === undefined ? 'validateRows' : placeOf(first)}: expected ${expected.join(' or ')} rows, received ${format.name} rows (${Object.keys(first?.values ?? {}).join(', ')}).`,
+    { hint: `The formats are: ${formatsAsText(expected)}.` },
+  );
+}
+
+/** Checks that a row has the columns of the format. @throws DataError as `validateRows` */
+export function validateRow(row: Row, format: DataFormat): void {
+  const shapes = SHAPES.filter(({ name }) => name === format.name);
+  const shape = shapes.find(({ columns }) => hasColumns(row, columns)) ?? shapes[0];
+  checkColumns(row, shape, format);
+  checkLengths(row, format.name);
+}
+
+function shapeOf(row: Row): FormatShape | undefined {
+  return SHAPES.find(({ columns }) => hasColumns(row, columns));
+}
+
+function checkColumns(row: Row, shape: FormatShape | undefined, format: DataFormat): void {
+  for (const [column, kind] of Object.entries(shape?.columns ?? {})) {
+    checkColumn(row, column, kind, format.conversational);
+  }
+  for (const [column, kind] of Object.entries(shape?.optional ?? {})) {
+    if (isPresent(row.values[column])) {
+      // A prompt beside conversations may be a string: they hold it then, as in published data sets.
+      const isText = typeof row.values[column] === 'string';
+      checkColumn(row, column, kind, format.conversational && !isText);
+    }
+  }
 }
 
 function checkColumn(row: Row, column: string, kind: ColumnKind, conversational: boolean): void {

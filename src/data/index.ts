@@ -1,7 +1,13 @@
 /** Rows of the user's data: reading, checking, tokenizing, ordering and batching them. Plain values, no tensors. */
 export { readRows } from './readRows.js';
 export { describeValue, placeOf, rowsFromObjects, type Row } from './row.js';
-export { detectFormat, validateRows, type DataFormat, type DataFormatName } from './format.js';
+export {
+  detectFormat,
+  validateFormat,
+  validateRows,
+  type DataFormat,
+  type DataFormatName,
+} from './format.js';
 export type { Message, TextTokenizer } from './textTokenizer.js';
 export { promptOf } from './tokenizeText.js';
 export {

@@ -1,4 +1,5 @@
 /** One row of a data set and where it came from. */
+import { DataError } from '../errors/index.js';
 
 /** A row: named values and its place in the user's file, so that every later message can point at it. */
 export interface Row {
@@ -13,6 +14,16 @@ export interface Row {
 /** `file:line` of a row, as editors and terminals understand it. */
 export function placeOf(row: Row): string {
   return `${row.file}:${row.line}`;
+}
+
+/** What `read` returns. An error of the data gets the row's place where its message does not begin with it. */
+export function atRow<Result>(row: Row, read: () => Result): Result {
+  try {
+    return read();
+  } catch (error) {
+    if (!(error instanceof DataError) || error.message.startsWith(placeOf(row))) throw error;
+    throw new DataError(`${placeOf(row)}: ${error.message}`, { hint: error.hint, cause: error });
+  }
 }
 
 /** Rows made of objects in memory; the line counts the objects from 1. */

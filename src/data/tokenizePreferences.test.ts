@@ -1,5 +1,6 @@
 import assert from 'node:assert/strict';
 import { describe, test } from 'node:test';
+import { DataError } from '../errors/index.js';
 import {
   createBpeTokenizer,
   createCharacterTokenizer,
@@ -23,7 +24,10 @@ const llama3 = await loadTokenizer('test/golden/tokenizers/llama3');
 type Values = Record<string, unknown>;
 const pairsOf = (rows: Values[], tokenizer: TextTokenizer = digits, maxLength = 64) =>
   tokenizePreferences(rowsFromObjects(rows, 'x.jsonl'), tokenizer, { maxLength });
-const NO_FAULTS = { equal: 0, empty: 0, tooLong: 0, margin: 0, noPrompt: 0, comparison: 0 };
+const NO_FAULTS = {
+  ...{ equal: 0, empty: 0, tooLong: 0, margin: 0, noPrompt: 0, comparison: 0 },
+  unreadable: 0,
+};
 
 describe('tokenizePreferences', () => {
   test('gives prompt, both completions with EOS, margin and comparison of a row', () => {
@@ -313,19 +317,52 @@ describe('tokenizePreferences', () => {
       });
     });
 
-    test('columns of other types, also where faults are skipped', () => {
-      const rows = rowsFromObjects(
-        [{ prompt: '1', chosen: '2', rejected: '3', comparison: true }],
-        'x.jsonl',
+    test('columns of other types', () => {
+      assert.throws(
+        () => pairsOf([{ prompt: '1', chosen: '2', rejected: '3', comparison: true }]),
+        {
+          code: 'E_DATA',
+          message:
+            'x.jsonl:1: expected column "comparison" to be a string or a number, received the boolean true.',
+        },
       );
-      assert.throws(() => tokenizePreferences(rows, digits, { maxLength: 8, faulty: 'skip' }), {
-        code: 'E_DATA',
-        message:
-          'x.jsonl:1: expected column "comparison" to be a string or a number, received the boolean true.',
-      });
       assert.throws(() => pairsOf([{ prompt: '1', chosen: '2', rejected: 3 }]), {
         message: 'x.jsonl:1: expected column "rejected" to be a string, received the number 3.',
       });
+    });
+
+    test('a text that the tokenizer cannot write, with the row that it stands in', () => {
+      const good = { prompt: '1', chosen: '2', rejected: '3' };
+      assert.throws(
+        () => pairsOf([good, { ...good, chosen: '2€' }]),
+        (error) => {
+          assert.ok(error instanceof DataError, String(error));
+          assert.match(error.message, /^x\.jsonl:2: Tokenizer\.encode: .*no token for "€"/);
+          assert.match(error.hint ?? '', /^Change the text/);
+          return true;
+        },
+      );
+    });
+
+    test('rows that cannot be read are left out and counted where faults are skipped', () => {
+      const good = { prompt: '1', chosen: '2', rejected: '3' };
+      const bad = [
+        { prompt: '1', chosen: '2' },
+        { ...good, rejected: 3 },
+        { ...good, chosen: '2€' },
+        { ...good, comparison: true },
+      ];
+      // The first row has no known format of pairs: the second one says what the others should be.
+      const { pairs, report } = tokenizePreferences(
+        rowsFromObjects([bad[0] ?? {}, good, ...bad.slice(1)]),
+        digits,
+        { maxLength: 8, faulty: 'skip' },
+      );
+      assert.deepEqual(
+        pairs.map(({ row }) => row.line),
+        [2],
+      );
+      assert.deepEqual(report.faults, { ...NO_FAULTS, unreadable: 4 });
     });
 
     test('rows of one comparison whose prompts are not named are not compared', () => {
@@ -451,6 +488,16 @@ describe('tokenizeCompletions', () => {
       { promptIds: ids('1+1='), completionIds: [...ids('2'), EOS], row: rows[0] },
     ]);
     assert.deepEqual([report.examples, report.tokens], [1, 6]);
+  });
+
+  test('a row without a label is left out where faults are skipped', () => {
+    const rows = rowsFromObjects([
+      { prompt: '1', completion: '2' },
+      { prompt: '1', completion: '2', label: true },
+      { prompt: '1', completion: '2', label: 'true' },
+    ]);
+    const { report } = tokenizeUnpaired(rows, digits, { maxLength: 8, faulty: 'skip' });
+    assert.deepEqual([report.examples, report.faults.unreadable], [1, 2]);
   });
 
   test('rejects other rows, and rows with faults', () => {

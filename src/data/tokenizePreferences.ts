@@ -1,8 +1,8 @@
 /** Turns rows of judged completions into token ids: pairs for reward models and DPO, single ones for KTO. */
 import { DataError } from '../errors/index.js';
-import { detectFormat, type DataFormat } from './format.js';
+import { formatAmong, type DataFormat } from './format.js';
 import { splitConversations, splitTexts, type SplitPair } from './implicitPrompt.js';
-import { describeValue, placeOf, type Row } from './row.js';
+import { atRow, describeValue, placeOf, type Row } from './row.js';
 import type { Message, TextTokenizer } from './textTokenizer.js';
 import {
   conversationParts,
@@ -45,9 +45,11 @@ export type CompletionExample = Omit<UnpairedExample, 'label'>;
 
 /**
  * Why a row cannot be used: both completions are the same tokens; one is empty; prompt and completion are longer than
- * allowed; the margin is not finite; there is no token to begin with; the rows of a comparison have different prompts.
+ * allowed; the margin is not finite; there is no token to begin with; the rows of a comparison have different prompts; a
+ * column is missing or holds something else, or the tokenizer cannot write the text.
  */
-export type PreferenceFault = 'equal' | 'empty' | 'tooLong' | 'margin' | 'noPrompt' | 'comparison';
+export type PreferenceFault =
+  'equal' | 'empty' | 'tooLong' | 'margin' | 'noPrompt' | 'comparison' | 'unreadable';
 
 /** What is told of rows of completions whatever their kind. */
 export interface JudgedReport {
@@ -110,8 +112,9 @@ export function tokenizePreferences(
   tokenizer: TextTokenizer,
   options: PreferenceTokenizeOptions,
 ): { pairs: PreferenceExample[]; report: PreferenceReport } {
-  const reader = new JudgedReader('tokenizePreferences', rows, tokenizer, options);
-  reader.requireFormat(['preference']);
+  const reader = new JudgedReader('tokenizePreferences', { rows, tokenizer, options }, [
+    'preference',
+  ]);
   const pairs = rows.flatMap((row) => reader.attempt(row, () => reader.pairOf(row)) ?? []);
   reader.requireSome(pairs.length, 'pair');
   const sequences = pairs.flatMap(({ promptIds, chosenIds, rejectedIds }) => [
@@ -140,10 +143,12 @@ export function tokenizeUnpaired(
   tokenizer: TextTokenizer,
   options: PreferenceTokenizeOptions,
 ): { examples: UnpairedExample[]; report: UnpairedReport } {
-  const reader = new JudgedReader('tokenizeUnpaired', rows, tokenizer, options);
-  const format = reader.requireFormat(['unpaired-preference', 'preference']);
+  const reader = new JudgedReader('tokenizeUnpaired', { rows, tokenizer, options }, [
+    'unpaired-preference',
+    'preference',
+  ]);
   const read =
-    format.name === 'preference'
+    reader.format.name === 'preference'
       ? (row: Row) => singlesOf(reader.pairOf(row))
       : (row: Row) => [reader.singleOf(row)];
   const examples = rows.flatMap((row) => reader.attempt(row, () => read(row)) ?? []);
@@ -169,8 +174,9 @@ export function tokenizeCompletions(
   tokenizer: TextTokenizer,
   options: PreferenceTokenizeOptions,
 ): { examples: CompletionExample[]; report: JudgedReport } {
-  const reader = new JudgedReader('tokenizeCompletions', rows, tokenizer, options);
-  reader.requireFormat(['prompt-completion']);
+  const reader = new JudgedReader('tokenizeCompletions', { rows, tokenizer, options }, [
+    'prompt-completion',
+  ]);
   const examples = rows.flatMap((row) => reader.attempt(row, () => reader.completionOf(row)) ?? []);
   reader.requireSome(examples.length, 'example');
   return { examples, report: reader.report(examples.length, examples) };
@@ -194,6 +200,13 @@ class RowFault extends DataError {
   }
 }
 
+/** What is read, and how. */
+interface JudgedRows {
+  readonly rows: readonly Row[];
+  readonly tokenizer: TextTokenizer;
+  readonly options: PreferenceTokenizeOptions;
+}
+
 /** Reads judged rows of one data set and keeps count. */
 class JudgedReader {
   private readonly caller: string;
@@ -202,7 +215,7 @@ class JudgedReader {
   private readonly maxLength: number;
   private readonly appendEos: boolean;
   private readonly faulty: 'stop' | 'skip';
-  private readonly format: DataFormat;
+  readonly format: DataFormat;
   private boundaryMerges = 0;
   private readonly faults = {
     equal: 0,
@@ -211,15 +224,15 @@ class JudgedReader {
     margin: 0,
     noPrompt: 0,
     comparison: 0,
+    unreadable: 0,
   };
   /** The first row of every comparison, with its prompt where the row names one. */
   private readonly comparisons = new Map<string, { row: Row; prompt: string | undefined }>();
 
   constructor(
     caller: string,
-    rows: readonly Row[],
-    tokenizer: TextTokenizer,
-    options: PreferenceTokenizeOptions,
+    { rows, tokenizer, options }: JudgedRows,
+    expected: readonly DataFormat['name'][],
   ) {
     const { maxLength, appendEos = true, faulty = 'stop' } = options;
     requireLength(caller, 'maxLength', maxLength, 2);
@@ -229,27 +242,23 @@ class JudgedReader {
     this.maxLength = maxLength;
     this.appendEos = appendEos;
     this.faulty = faulty;
-    this.format = detectFormat(rows);
-  }
-
-  requireFormat(expected: readonly DataFormat['name'][]): DataFormat {
+    this.format = formatAmong(rows, expected, this.faulty);
     if (!expected.includes(this.format.name)) {
       throw new DataError(
-        `${this.caller}: expected ${expected.join(' or ')} rows, received ${this.format.name} rows.`,
+        `${caller}: expected ${expected.join(' or ')} rows, received ${this.format.name} rows.`,
         { hint: 'Preference rows are {prompt, chosen, rejected} or {chosen, rejected}.' },
       );
     }
-    if (this.appendEos && !this.format.conversational) requireEos(this.caller, this.tokenizer);
-    return this.format;
+    if (appendEos && !this.format.conversational) requireEos(caller, tokenizer);
   }
 
   /** What `read` returns; undefined for a row with a fault where such rows are skipped. */
   attempt<Result>(row: Row, read: (row: Row) => Result): Result | undefined {
     try {
-      return read(row);
+      return atRow(row, () => read(row));
     } catch (error) {
-      if (!(error instanceof RowFault) || this.faulty === 'stop') throw error;
-      this.faults[error.fault]++;
+      if (!(error instanceof DataError) || this.faulty === 'stop') throw error;
+      this.faults[error instanceof RowFault ? error.fault : 'unreadable']++;
       return undefined;
     }
   }

@@ -1,7 +1,7 @@
 /** Turns rows into token ids with masks. Knows formats and chat templates, not tensors or losses. */
 import { DataError } from '../errors/index.js';
 import { detectFormat, type DataFormat } from './format.js';
-import { placeOf, type Row } from './row.js';
+import { atRow, placeOf, type Row } from './row.js';
 import type { TextTokenizer } from './textTokenizer.js';
 import {
   conversationParts,
@@ -91,7 +91,9 @@ export function tokenizeForSft(
   const examples: SftExample[] = [];
   const counts = { tokens: 0, trainedTokens: 0, truncated: 0, boundaryMerges: 0, withoutEos: 0 };
   for (const row of rows) {
-    const { ids, start, boundaryMerge } = tokenizeRow(row, format, tokenizer, appendEos);
+    const { ids, start, boundaryMerge } = atRow(row, () =>
+      tokenizeRow(row, format, tokenizer, appendEos),
+    );
     if (boundaryMerge) counts.boundaryMerges++;
     const isTooLong = ids.length > maxLength;
     const length = Math.min(ids.length, maxLength);
@@ -179,7 +181,7 @@ export function tokenizePrompts(
   const prompts: PromptExample[] = [];
   let tokens = 0;
   for (const row of rows) {
-    const { text, inputIds } = promptOf(row, tokenizer);
+    const { text, inputIds } = atRow(row, () => promptOf(row, tokenizer));
     if (inputIds.length === 0) {
       throw new DataError(
         `${placeOf(row)}: expected a prompt of at least one token, received none.`,

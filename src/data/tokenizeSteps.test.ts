@@ -76,7 +76,7 @@ describe('tokenizeSteps', () => {
       steps: 2,
       rightSteps: 1,
       separatorsInside: 0,
-      faults: { empty: 0, tooLong: 0 },
+      faults: { empty: 0, tooLong: 0, unreadable: 0 },
     });
   });
   test('the report adds up over rows', () => {
@@ -123,14 +123,37 @@ describe('tokenizeSteps', () => {
       examples.map(({ row }) => row.line),
       [2],
     );
-    assert.deepEqual(report.faults, { empty: 1, tooLong: 2 });
+    assert.deepEqual(report.faults, { empty: 1, tooLong: 2, unreadable: 0 });
     assert.deepEqual([report.examples, report.steps, report.tokens], [1, 2, 18]);
+  });
+  test('a row of other columns, lengths or characters is left out and counted where rows are skipped', () => {
+    const { labels: _labels, ...unjudged } = sum;
+    const rows = [
+      unjudged,
+      sum,
+      { ...sum, labels: [true] },
+      { ...sum, completions: [], labels: [] },
+      { ...sum, labels: ['true', 'true'] },
+      { ...sum, completions: ['1+2=3', '€'] },
+    ];
+    const { examples, report } = read(rows, { faulty: 'skip' });
+    assert.deepEqual(
+      examples.map(({ row }) => row.line),
+      [2],
+    );
+    assert.deepEqual(report.faults, { empty: 0, tooLong: 0, unreadable: 5 });
+  });
+  test('a text that the tokenizer cannot write is told with its row', () => {
+    assert.throws(
+      () => read([sum, { ...sum, completions: ['1+2=3', '€'] }]),
+      /steps\.jsonl:2: Tokenizer\.encode: .*no token for "€"/,
+    );
   });
   test('nothing that is left is an error, and says what was wrong', () => {
     assert.throws(
       () => read([sum, sum], { maxLength: 5, faulty: 'skip' }),
       new DataError(
-        'tokenizeSteps: expected at least one example of at most 5 tokens, but all 2 rows were left out (empty 0, tooLong 2).',
+        'tokenizeSteps: expected at least one example of at most 5 tokens, but all 2 rows were left out (empty 0, tooLong 2, unreadable 0).',
         {
           hint: 'Raise maxLength, or look at the rows: with faulty "stop" the first fault is shown.',
         },
@@ -144,20 +167,18 @@ describe('tokenizeSteps', () => {
         hint: 'Leave the step and its label out.',
       }),
     );
-    for (const faulty of ['stop', 'skip'] as const) {
-      assert.throws(
-        () => read([sum, { ...sum, labels: [true] }], { faulty }),
-        new DataError(
-          'steps.jsonl:2: expected as many labels as completions and at least one, received 2 completions and 1 labels.',
-        ),
-      );
-      assert.throws(
-        () => read([{ ...sum, completions: [], labels: [] }], { faulty }),
-        new DataError(
-          'steps.jsonl:1: expected as many labels as completions and at least one, received 0 completions and 0 labels.',
-        ),
-      );
-    }
+    assert.throws(
+      () => read([sum, { ...sum, labels: [true] }]),
+      new DataError(
+        'steps.jsonl:2: expected as many labels as completions and at least one, received 2 completions and 1 labels.',
+      ),
+    );
+    assert.throws(
+      () => read([{ ...sum, completions: [], labels: [] }]),
+      new DataError(
+        'steps.jsonl:1: expected as many labels as completions and at least one, received 0 completions and 0 labels.',
+      ),
+    );
     assert.throws(
       () => read([{ text: '1' }]),
       /expected stepwise rows, received language-modeling/,

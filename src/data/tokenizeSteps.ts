@@ -1,7 +1,7 @@
 /** Turns prompts and steps into token ids, for training on judged steps and for judging them: one way for both. */
 import { DataError, ValueRangeError } from '../errors/index.js';
-import { validateRows } from './format.js';
-import { placeOf, type Row } from './row.js';
+import { validateFormat, validateRow } from './format.js';
+import { atRow, placeOf, type Row } from './row.js';
 import type { TextTokenizer } from './textTokenizer.js';
 import { encodeRendered, promptOf, requireLength } from './tokenizeText.js';
 
@@ -20,8 +20,11 @@ export interface StepExample extends StepTokens {
   readonly row: Row;
 }
 
-/** Why a row cannot be used: a step without text, or more tokens than allowed. */
-export type StepFault = 'empty' | 'tooLong';
+/**
+ * Why a row cannot be used: a step without text; more tokens than allowed; a column is missing or holds something else,
+ * there are not as many labels as steps, or the tokenizer cannot write the text.
+ */
+export type StepFault = 'empty' | 'tooLong' | 'unreadable';
 
 /** What happened while rows became examples. */
 export interface StepReport {
@@ -106,30 +109,29 @@ export function tokenizeSteps(
 ): { examples: StepExample[]; report: StepReport } {
   const { maxLength, stepSeparator = '\n', faulty = 'stop' } = options;
   requireLength('tokenizeSteps', 'maxLength', maxLength, 2);
-  validateRows(rows, ['stepwise']);
+  const format = validateFormat(rows, ['stepwise'], faulty);
   const encoder = new StepEncoder(tokenizer, stepSeparator);
-  const faults = { empty: 0, tooLong: 0 };
+  const faults = { empty: 0, tooLong: 0, unreadable: 0 };
   let separatorsInside = 0;
   const examples: StepExample[] = [];
   for (const row of rows) {
-    const { completions, labels } = columnsOf(row);
-    const example = {
-      ...encoder.encode(promptOf(row, tokenizer).inputIds, completions),
-      labels,
-      row,
-    };
-    const found = faultOf(completions, example, maxLength);
-    if (found !== undefined) {
-      if (faulty === 'stop') throw found.error;
-      faults[found.fault]++;
-      continue;
+    try {
+      const example = atRow(row, () => {
+        validateRow(row, format);
+        return exampleOf(row, { encoder, tokenizer, maxLength });
+      });
+      examples.push(example);
+      separatorsInside += columnsOf(row).completions.filter((step) =>
+        step.includes(stepSeparator),
+      ).length;
+    } catch (error) {
+      if (!(error instanceof DataError) || faulty === 'stop') throw error;
+      faults[error instanceof StepFaultError ? error.fault : 'unreadable']++;
     }
-    separatorsInside += completions.filter((step) => step.includes(stepSeparator)).length;
-    examples.push(example);
   }
   if (examples.length === 0) {
     throw new DataError(
-      `tokenizeSteps: expected at least one example of at most ${maxLength} tokens, but all ${rows.length} rows were left out (empty ${faults.empty}, tooLong ${faults.tooLong}).`,
+      `tokenizeSteps: expected at least one example of at most ${maxLength} tokens, but all ${rows.length} rows were left out (empty ${faults.empty}, tooLong ${faults.tooLong}, unreadable ${faults.unreadable}).`,
       {
         hint: 'Raise maxLength, or look at the rows: with faulty "stop" the first fault is shown.',
       },
@@ -149,7 +151,7 @@ export function tokenizeSteps(
   };
 }
 
-/** What `validateRows` has found to be strings and booleans. */
+/** What `validateRow` has found to be strings and booleans. */
 function columnsOf({ values }: Row): { completions: string[]; labels: boolean[] } {
   const list = (value: unknown): unknown[] => (Array.isArray(value) ? value : []);
   return {
@@ -158,23 +160,44 @@ function columnsOf({ values }: Row): { completions: string[]; labels: boolean[] 
   };
 }
 
-function faultOf(
-  steps: readonly string[],
-  { inputIds, row }: StepExample,
-  maxLength: number,
-): { fault: StepFault; error: DataError } | undefined {
-  const empty = steps.findIndex((step) => step.trim() === '');
-  if (empty !== -1) {
-    const error = new DataError(
-      `${placeOf(row)}: expected every step to have text, but completions[${empty}] is ${JSON.stringify(steps[empty])}.`,
-      { hint: 'Leave the step and its label out.' },
-    );
-    return { fault: 'empty', error };
+/** What is wrong with the steps of a row. */
+class StepFaultError extends DataError {
+  readonly fault: StepFault;
+
+  constructor(fault: StepFault, row: Row, sentence: string, hint: string) {
+    super(`${placeOf(row)}: ${sentence}`, { hint });
+    this.name = DataError.name; // What a user sees is an error of the data like others.
+    this.fault = fault;
   }
-  if (inputIds.length <= maxLength) return undefined;
-  const error = new DataError(
-    `${placeOf(row)}: expected prompt and steps of at most ${maxLength} tokens, received ${inputIds.length}.`,
-    { hint: 'Raise maxLength, or leave such rows out with faulty: skip.' },
-  );
-  return { fault: 'tooLong', error };
+}
+
+function exampleOf(
+  row: Row,
+  {
+    encoder,
+    tokenizer,
+    maxLength,
+  }: { encoder: StepEncoder; tokenizer: TextTokenizer; maxLength: number },
+): StepExample {
+  const { completions, labels } = columnsOf(row);
+  const empty = completions.findIndex((step) => step.trim() === '');
+  if (empty !== -1) {
+    throw new StepFaultError(
+      'empty',
+      row,
+      `expected every step to have text, but completions[${empty}] is ${JSON.stringify(completions[empty])}.`,
+      'Leave the step and its label out.',
+    );
+  }
+  const tokens = encoder.encode(promptOf(row, tokenizer).inputIds, completions);
+  const { length } = tokens.inputIds;
+  if (length > maxLength) {
+    throw new StepFaultError(
+      'tooLong',
+      row,
+      `expected prompt and steps of at most ${maxLength} tokens, received ${length}.`,
+      'Raise maxLength, or leave such rows out with faulty: skip.',
+    );
+  }
+  return { ...tokens, labels, row };
 }

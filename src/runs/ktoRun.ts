@@ -1,6 +1,6 @@
 import { resolve } from 'node:path';
 import { KtoConfig, parseConfig, type KtoConfigInput } from '../config/index.js';
-import { tokenizeUnpaired, validateRows } from '../data/index.js';
+import { tokenizeUnpaired, validateFormat } from '../data/index.js';
 import { loadModel } from '../models/index.js';
 import { loadTokenizer } from '../tokenizers/index.js';
 import { KtoTrainer } from '../trainers/index.js';
@@ -24,7 +24,7 @@ export async function createKtoRun(
   const tokenizer = await loadTokenizer(start.modelFolder);
   const read = async (from: RunData, word: string) => {
     const { rows, record } = await readRunData(from);
-    const format = validateRows(rows, ['unpaired-preference', 'preference']);
+    const format = validateFormat(rows, ['unpaired-preference', 'preference'], config.faulty);
     const { examples, report } = tokenizeUnpaired(rows, tokenizer, config);
     progress?.write(
       `${word}: ${rows.length} ${format.name} rows; ${describePreferences(report)}\n`,

@@ -12,7 +12,7 @@ import {
   type OrpoConfigInput,
   type SimpoConfigInput,
 } from '../config/index.js';
-import { tokenizePreferences, validateRows } from '../data/index.js';
+import { tokenizePreferences, validateFormat } from '../data/index.js';
 import { loadModel } from '../models/index.js';
 import { loadTokenizer } from '../tokenizers/index.js';
 import { DpoTrainer, needsReferenceModel, type PairMethod } from '../trainers/index.js';
@@ -94,7 +94,7 @@ async function createPairRun<Method extends PairMethod>(
   const tokenizer = await loadTokenizer(start.modelFolder);
   const read = async (from: RunData, word: string) => {
     const { rows, record } = await readRunData(from);
-    validateRows(rows, ['preference']);
+    validateFormat(rows, ['preference'], config.faulty);
     const { pairs, report } = tokenizePreferences(rows, tokenizer, config);
     progress?.write(`${word}: ${rows.length} preference rows; ${describePreferences(report)}\n`);
     return { pairs, record };

@@ -8,6 +8,7 @@ const FAULTS: Readonly<Record<PreferenceFault, string>> = {
   margin: 'with a margin that is no number',
   noPrompt: 'without anything to begin with',
   comparison: 'of a comparison with other prompts',
+  unreadable: 'that cannot be read',
 };
 
 /** `120 pairs, 4,096 tokens, 3 left out: longer than maxLength`. */

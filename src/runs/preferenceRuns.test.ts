@@ -137,12 +137,16 @@ describe('a run on preferences', () => {
 
   test('says what it read, left-out rows by their faults', async () => {
     const told: string[] = [];
-    const data = [...pairs, { prompt: '1+1=', chosen: '2', rejected: '2' }];
+    const data = [
+      ...pairs,
+      { prompt: '1+1=', chosen: '2', rejected: '2' },
+      { prompt: '1+1=', chosen: '2' },
+    ];
     const progress = { write: (text: string) => told.push(text) };
     await trained('dpo', options('dpo', { faulty: 'skip' }, { data, progress }));
     assert.match(
       told.join(''),
-      /^Data: 14 preference rows; 13 pairs of 13 comparisons, \d+ tokens, 1 left out with equal completions$/m,
+      /^Data: 15 preference rows; 13 pairs of 13 comparisons, \d+ tokens, 1 left out with equal completions, 1 left out that cannot be read$/m,
     );
     told.length = 0;
     await trained('kto', options('kto', {}, { progress }));

@@ -1,6 +1,6 @@
 import { resolve } from 'node:path';
 import { parseConfig, PrmConfig, type ConfigSource, type PrmConfigInput } from '../config/index.js';
-import { tokenizeSteps, validateRows, type StepReport } from '../data/index.js';
+import { tokenizeSteps, validateFormat, type StepReport } from '../data/index.js';
 import { evaluateSteps, stepMetrics } from '../eval/index.js';
 import {
   createStepModel,
@@ -50,7 +50,7 @@ export async function createPrmRun(
   const tokenizer = await loadTokenizer(start.modelFolder);
   const read = async (from: RunData, word: string) => {
     const { rows, record } = await readRunData(from);
-    validateRows(rows, ['stepwise']);
+    validateFormat(rows, ['stepwise'], config.faulty);
     const { examples, report } = tokenizeSteps(rows, tokenizer, config);
     progress?.write(`${word}: ${rows.length} rows; ${describe(report)}\n`);
     return { examples, record };
@@ -103,6 +103,7 @@ function describe(report: StepReport): string {
   const remarks = [
     [faults.tooLong, 'longer than maxLength left out'],
     [faults.empty, 'with an empty step left out'],
+    [faults.unreadable, 'that cannot be read left out'],
     [separatorsInside, 'steps hold the separator'],
   ] as const;
   const found = remarks.filter(([count]) => count > 0).map(([count, what]) => `${count} ${what}`);

@@ -9,7 +9,7 @@ import {
   groupComparisons,
   tokenizeCompletions,
   tokenizePreferences,
-  validateRows,
+  validateFormat,
   type JudgedReport,
   type PreferenceExample,
   type PreferenceReport,
@@ -127,7 +127,7 @@ async function readPairs(
   { word, tokenizer, config, progress }: Reading & { word: string },
 ): Promise<{ pairs: PreferenceExample[]; record: DataRecord }> {
   const { rows, record } = await readRunData(from);
-  validateRows(rows, ['preference']);
+  validateFormat(rows, ['preference'], config.faulty);
   const { pairs, report } = tokenizePreferences(rows, tokenizer, config);
   progress?.write(`${word}: ${rows.length} preference rows; ${describePairs(report)}\n`);
   return { pairs, record };
@@ -150,7 +150,7 @@ async function readReference(
   }
   const { rows, record } = await readRunData(referenceData);
   if (start.record) requireSameData(start.record, record, 'referenceData');
-  validateRows(rows, ['prompt-completion']);
+  validateFormat(rows, ['prompt-completion'], config.faulty);
   const { examples, report } = tokenizeCompletions(rows, tokenizer, config);
   progress?.write(`Reference data: ${describe(report, 'completions')}\n`);
   const sequences = examples.map(({ promptIds, completionIds }) => [

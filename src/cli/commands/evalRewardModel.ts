@@ -21,7 +21,7 @@ export async function measureRewardModel(
   options: RewardModelOptions,
   rows: readonly Row[],
 ): Promise<void> {
-  const { tokenizePreferences, validateRows } = await import('../../data/index.js');
+  const { tokenizePreferences, validateFormat } = await import('../../data/index.js');
   const { evaluatePreferences } = await import('../../eval/index.js');
   const { openScalarModel } = await import('../placement.js');
   if (options.reward) {
@@ -29,7 +29,7 @@ export async function measureRewardModel(
       hint: 'To score completions by it: --model <policy> --reward model:<reward model>.',
     });
   }
-  validateRows(rows, ['preference']);
+  validateFormat(rows, ['preference'], 'skip');
   const { model, tokenizer } = await openScalarModel(options);
   const { pairs, report } = tokenizePreferences(rows, tokenizer, {
     maxLength: model.config.maxPositionEmbeddings,
