@@ -11,6 +11,11 @@ interface RewardModelOptions {
   readonly device: string;
   readonly dtype: string;
   readonly reward?: readonly string[];
+  readonly samples: number;
+  readonly threshold?: number;
+  readonly answer?: string;
+  readonly environment?: string;
+  readonly completions?: string;
   readonly seed: number;
   readonly json?: boolean;
 }
@@ -29,6 +34,7 @@ export async function measureRewardModel(
       hint: 'To score completions by it: --model <policy> --reward model:<reward model>.',
     });
   }
+  refuseSampling(options);
   validateFormat(rows, ['preference'], 'skip');
   const { model, tokenizer } = await openScalarModel(options);
   const { pairs, report } = tokenizePreferences(rows, tokenizer, {
@@ -44,6 +50,21 @@ export async function measureRewardModel(
   const found = evaluatePreferences({ model, pairs, seed: options.seed });
   const leftOut = rows.length - pairs.length;
   io.out(options.json === true ? JSON.stringify({ ...found, leftOut }) : describe(found));
+}
+
+/** A reward model reads completions and writes none: what is about samples would be passed over in silence. */
+function refuseSampling(options: RewardModelOptions): void {
+  const given = [
+    ...(options.samples > 0 ? ['--samples'] : []),
+    ...(['threshold', 'answer', 'environment', 'completions'] as const)
+      .filter((name) => options[name] !== undefined)
+      .map((name) => `--${name}`),
+  ];
+  if (given.length === 0) return;
+  throw new UsageError(
+    `eval: expected no ${given.join(', ')} with a reward model, which samples nothing, received ${given.length === 1 ? 'it' : 'them'}.`,
+    { hint: 'To score completions by it: --model <policy> --reward model:<reward model>.' },
+  );
 }
 
 function describe(found: PreferenceEvaluation): string {

@@ -86,6 +86,30 @@ describe('train reward', () => {
 describe('eval', () => {
   const measure = (...more: string[]): string[] => ['eval', '--model', at('model'), ...more];
 
+  test('of a reward model refuses what is about samples', async () => {
+    const { code, err } = await capture().run([
+      ...['eval', '--model', judge, '--data', at('pairs.jsonl')],
+      ...['--samples', '4', '--threshold', '0.5'],
+    ]);
+    assert.equal(code, 2);
+    assert.match(
+      err,
+      /^eval: expected no --samples, --threshold with a reward model, which samples nothing, received them\.\n/,
+    );
+  });
+
+  test('of a reward model leaves out rows that cannot be read, and counts them', async () => {
+    write('torn.jsonl', [
+      { prompt: '1+1=', chosen: '2', rejected: '3' },
+      { prompt: '1+1=', chosen: '2' },
+    ]);
+    const args = ['eval', '--model', judge, '--data', at('torn.jsonl')];
+    const { code, out, err } = await capture().run([...args, '--json']);
+    assert.equal(code, 0, err);
+    assert.match(err, /^1 rows are left out: unreadable 1\.$/m);
+    assert.equal((JSON.parse(out) as Record<string, unknown>)['leftOut'], 1);
+  });
+
   test('of a reward model: agreement with preferences, as the run measured it', async () => {
     const found = await json(['eval', '--model', judge, '--data', at('pairs.jsonl')]);
     const { value, low, high } = found['accuracy'] as Record<string, number>;
