@@ -101,12 +101,22 @@ describe('generate --best-of', () => {
     assert.match(out, /^> 0\+0=\n.*\n> 1\+1=\n.*\n> 2\+2=\n/);
   });
 
+  test('a reward that reads a column is refused for a prompt that has none', async () => {
+    const given = ['--prompt', '9=', '--best-of', '3', '--reward', 'exact-match'];
+    const { code, out, err } = await generate(...given);
+    assert.deepEqual([code, out], [2, '']);
+    assert.match(
+      err,
+      /^generate: expected rows with the column "answer", which a reward reads, received a prompt alone\.\nGive the rows as a file: --prompts problems\.jsonl\./,
+    );
+  });
+
   test('a prompt without a score gets no completion, and the command fails', async () => {
     const given = ['--prompt', '9=', '--best-of', '3', '--reward', at('even.ts')];
     const { code, out, err } = await generate(...given);
     assert.deepEqual([code, out], [1, '']);
     assert.match(err, /reward even for prompt:1 returned undefined\n/);
-    assert.match(err, /none of 3 completions could be scored/);
+    assert.match(err, /\(none of 3 completions could be scored\)\n$/);
   });
 
   const wrong: [string[], RegExp][] = [

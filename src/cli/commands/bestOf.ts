@@ -79,6 +79,7 @@ function print(
       `(${tokenIds.length} tokens, ${finishReason}, score ${score.toPrecision(4)}, best of ${n})\n`,
     );
   }
+  if (found.prompts.every(({ best }) => best === undefined)) return;
   io.stderr.write(
     `mean score ${found.reward.toPrecision(4)} instead of ${found.meanReward.toPrecision(4)}, KL from sampling at most ${found.klBound.toFixed(3)} nats\n`,
   );

@@ -181,13 +181,20 @@ async function readPrompts(
   readStdin: () => Promise<string | undefined>,
 ): Promise<Prompt[]> {
   const prompts: Prompt[] = (options.prompt ?? []).map((text) => ({ text, row: {} }));
+  const needed =
+    options.reward === undefined
+      ? []
+      : (await import('../../runs/index.js')).requiredColumns(options.reward);
+  const [column] = needed;
+  if (column !== undefined && (prompts.length > 0 || options.prompts === undefined)) {
+    throw new UsageError(
+      `generate: expected rows with the column ${JSON.stringify(column)}, which a reward reads, received a prompt alone.`,
+      { hint: 'Give the rows as a file: --prompts problems.jsonl.' },
+    );
+  }
   if (options.prompts !== undefined) {
     const { readRows, validateRows } = await import('../../data/index.js');
     const rows = await readRows(options.prompts);
-    const needed =
-      options.reward === undefined
-        ? []
-        : (await import('../../runs/index.js')).requiredColumns(options.reward);
     validateRows(rows, ['prompt-only', 'prompt-completion'], needed);
     for (const { values } of rows)
       prompts.push({ text: values['prompt'] as Prompt['text'], row: values });
