@@ -114,6 +114,12 @@ async function createPairRun<Method extends PairMethod>(
   const parts = { policy, reference, optimizer, pairs, evalPairs: held?.pairs };
   const trainer = new DpoTrainer(parts, objective);
   if (trainer.isPrecomputed) reference?.dispose();
+  const { warmupSteps, learningRate } = config;
+  if (warmupSteps >= trainer.totalSteps && trainer.totalSteps > 0) {
+    progress?.write(
+      `The learning rate is still rising when the run ends: warmupSteps is ${warmupSteps}, and there are ${trainer.totalSteps} steps. It stays below ${learningRate}; lower warmupSteps.\n`,
+    );
+  }
   const inputs = { model: resolve(folder), data: data.record, evalData: held?.record ?? null };
   const opened = await openDirectory(out, start, { method: name, config, inputs }, trainer);
   return new Run({

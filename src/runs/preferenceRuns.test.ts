@@ -153,6 +153,22 @@ describe('a run on preferences', () => {
     assert.match(told.join(''), /^Data: 13 preference rows; 26 completions \(13 desirable\), /m);
   });
 
+  test('says that a run is shorter than its warm-up, which trains with a smaller learning rate', async () => {
+    const told: string[] = [];
+    const progress = { write: (text: string) => told.push(text) };
+    const run = await createDpoRun(
+      options('dpo', { maxSteps: 3, warmupSteps: 3, learningRate: 0.5 }, { progress }),
+    );
+    run.dispose();
+    assert.match(
+      told.join(''),
+      /^The learning rate is still rising when the run ends: warmupSteps is 3, and there are 3 steps\. It stays below 0\.5; lower warmupSteps\.$/m,
+    );
+    told.length = 0;
+    (await createDpoRun(options('dpo', { maxSteps: 3, warmupSteps: 2 }, { progress }))).dispose();
+    assert.doesNotMatch(told.join(''), /still rising/);
+  });
+
   test('with a fault stops at its row before anything is written', async () => {
     const data = [...pairs, { prompt: '1+1=', chosen: '2', rejected: '2' }];
     const given = options('dpo', {}, { data });
