@@ -68,6 +68,11 @@ const REFUSED: [method: Method, values: Readonly<Record<string, unknown>>, fault
   ],
   [
     'dpo',
+    { losses: { sigmoid: 1, sppo_hard: 1 }, fDivergence: 'forward_kl' },
+    'fDivergence: expected reverse_kl with losses other than sigmoid, robust, hinge, ipo, exo_pair, discopop, sigmoid_norm, which read no divergence, received "forward_kl".',
+  ],
+  [
+    'dpo',
     { rewardShift: 'runningMean' },
     'rewardShift: expected none without bco_pair, which alone reads it, received "runningMean".',
   ],
@@ -88,6 +93,16 @@ const REFUSED: [method: Method, values: Readonly<Record<string, unknown>>, fault
       'referenceEvery: expected null unless the reference is live: what was computed before training cannot move, received 2.',
     ],
   ),
+  [
+    'dpo',
+    { alphaDivergenceCoef: 1 },
+    'alphaDivergenceCoef: expected a number above 0 and below 1, received 1.',
+  ],
+  [
+    'dpo',
+    { referenceMix: 0 },
+    'referenceMix: expected a number above 0 and of at most 1, received 0.',
+  ],
   ['dpo', { beta: 0 }, 'beta: expected a number above 0, received 0.'],
   ['dpo', { losses: { sigmoid: 0 } }, 'losses.sigmoid: expected a number above 0, received 0.'],
   [
@@ -127,6 +142,7 @@ describe('defaults', () => {
       [0.1, 64, 1e-6, 150, 'constant'],
     );
     assert.deepEqual(dpo.losses, { sigmoid: 1 });
+    assert.deepEqual([dpo.discopopTau, dpo.referenceMix, dpo.weightDecay], [0.05, 1, 0]);
     const kto = parseConfig(KtoConfig, {});
     assert.deepEqual(
       [kto.beta, kto.batchSize, kto.learningRate, kto.desirableWeight, kto.undesirableWeight],
@@ -134,6 +150,7 @@ describe('defaults', () => {
     );
     const simpo = parseConfig(SimpoConfig, {});
     assert.deepEqual([simpo.beta, simpo.gamma, simpo.nllCoef], [2, 1, 0]);
+    assert.deepEqual([simpo.learningRate, simpo.schedule.kind], [6e-7, 'cosine']);
     const cpo = parseConfig(CpoConfig, {});
     assert.deepEqual([cpo.beta, cpo.nllCoef], [0.1, 1]);
     assert.equal(parseConfig(OrpoConfig, {}).beta, 0.1);

@@ -37,6 +37,7 @@ export async function createGrpoRun<Row = Readonly<Record<string, unknown>>>(
     trainer,
     config,
     model: policy,
+    optimizer,
     tokenizer,
     beforeTraining: async () =>
       comparesGroups(config) ? nullGroupWarning(await trainer.forecast()) : undefined,

@@ -52,7 +52,7 @@ export async function createKtoRun(
   const opened = await openDirectory(out, start, { method: 'kto', config, inputs }, trainer);
   return new Run({
     ...opened,
-    ...{ trainer, config, model: policy, tokenizer },
+    ...{ trainer, config, model: policy, optimizer, tokenizer },
     disposeOthers: () => reference.dispose(),
     evaluate: held && (() => Promise.resolve(trainer.evaluate())),
   });

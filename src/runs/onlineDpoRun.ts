@@ -39,7 +39,7 @@ export async function createOnlineDpoRun<Row = Readonly<Record<string, unknown>>
   const opened = await openDirectory(options.out, start, description, trainer);
   return new Run({
     ...opened,
-    ...{ trainer, config, model: policy, tokenizer },
+    ...{ trainer, config, model: policy, optimizer, tokenizer },
     disposeOthers: disposeFrozen,
     evaluate: heldOutEvaluation(inputs, config, { policy, tokenizer }),
   });

@@ -124,7 +124,7 @@ async function createPairRun<Method extends PairMethod>(
   const opened = await openDirectory(out, start, { method: name, config, inputs }, trainer);
   return new Run({
     ...opened,
-    ...{ trainer, config, model: policy, tokenizer },
+    ...{ trainer, config, model: policy, optimizer, tokenizer },
     disposeOthers: () => reference?.dispose(),
     evaluate: held && (() => Promise.resolve(trainer.evaluate())),
   });

@@ -66,6 +66,7 @@ export async function createPpoRun<Row = Readonly<Record<string, unknown>>>(
     trainer,
     config,
     model: policy,
+    optimizer,
     tokenizer,
     disposeOthers: () => {
       disposeFrozen();

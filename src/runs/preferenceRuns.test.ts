@@ -2,11 +2,12 @@ import assert from 'node:assert/strict';
 import { createHash } from 'node:crypto';
 import { existsSync, mkdtempSync, readFileSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
-import { join } from 'node:path';
+import { join, resolve } from 'node:path';
 import { after, before, describe, test } from 'node:test';
 import { saveSmallModel } from '../../test/runs/smallModel.js';
 import { configFromObject } from '../config/index.js';
 import { DataError, CheckpointError, ConfigError } from '../errors/index.js';
+import { memory } from '../torch/index.js';
 import {
   createCpoRun,
   createDpoRun,
@@ -18,6 +19,7 @@ import {
   type RunResult,
   type TrainOptions,
 } from './index.js';
+import type { RunData } from './runInputs.js';
 
 const root = mkdtempSync(join(tmpdir(), 'posttrain-preference-runs-'));
 const model = join(root, 'model');
@@ -33,9 +35,12 @@ const pairs = Array.from({ length: 13 }, (_, i) => ({
   rejected: `${2 * i + 1}0`,
 }));
 
+const promptsOf = (data: RunData) =>
+  (data as typeof pairs).map(({ prompt, chosen }) => ({ prompt, answer: chosen }));
+
 interface Runnable {
   readonly directory: string;
-  readonly trainer: { readonly step: number };
+  readonly trainer: { readonly step: number; trainStep(): Promise<unknown> };
   train(options: TrainOptions): Promise<RunResult>;
   dispose(): void;
 }
@@ -46,10 +51,11 @@ const METHODS: Record<string, (options: Options) => Promise<Runnable>> = {
   orpo: createOrpoRun,
   simpo: createSimpoRun,
   cpo: createCpoRun,
-  'online-dpo': ({ data, ...options }) =>
+  'online-dpo': ({ data, evalData, ...options }) =>
     createOnlineDpoRun({
       ...options,
-      data: (data as typeof pairs).map(({ prompt, chosen }) => ({ prompt, answer: chosen })),
+      data: promptsOf(data),
+      evalData: evalData && promptsOf(evalData),
       rewards: [({ completion }) => Number(`0x${completion.replaceAll(/[+=]/g, 'f')}0`)],
     }),
 };
@@ -125,15 +131,63 @@ describe('stopped and resumed ends with the same bits', () => {
 
 describe('a run on preferences', () => {
   for (const method of ['dpo', 'kto', 'orpo', 'simpo', 'cpo']) {
-    test(`measures held-out rows (${method})`, async () => {
-      const { metrics } = await trained(
-        method,
-        options(method, {}, { evalData: pairs.slice(0, 5) }),
-      );
-      assert.ok(Number.isFinite(metrics['eval/loss']), 'eval/loss');
-      assert.ok(Number.isFinite(metrics['eval/rewards/margins']), 'eval/rewards/margins');
+    test(`measures held-out rows, and those alone (${method})`, async () => {
+      const measured = async (evalData: typeof pairs) => {
+        const given = options(method, {}, { evalData });
+        const { metrics } = await trained(method, given);
+        assert.ok(Number.isFinite(metrics['eval/rewards/margins']), 'eval/rewards/margins');
+        return { loss: metrics['eval/loss'] ?? NaN, weights: weightsOf(given.out) };
+      };
+      const [some, others] = [await measured(pairs.slice(0, 5)), await measured(pairs.slice(5))];
+      const difference = Math.abs(some.loss - others.loss);
+      assert.ok(difference > 1e-4, `other rows have another loss, not ${some.loss} both`);
+      assert.equal(some.weights, others.weights, 'nothing is learnt from them');
     });
   }
+
+  test('measures completions of held-out prompts (online-dpo)', async () => {
+    const given = options('online-dpo', {}, { evalData: pairs.slice(0, 5) });
+    const { metrics } = await trained('online-dpo', given);
+    assert.ok(Number.isFinite(metrics['eval/reward']), 'eval/reward');
+  });
+
+  for (const method of Object.keys(METHODS)) {
+    test(`keeps what it was made from in config.json (${method})`, async () => {
+      const given = options(method, {}, { evalData: pairs.slice(0, 5) });
+      await trained(method, given);
+      const file = readFileSync(join(given.out, 'config.json'), 'utf8');
+      const { inputs, ...record } = JSON.parse(file) as {
+        method: string;
+        inputs: { model: string; data: { rows: number }; evalData: { rows: number } };
+      };
+      assert.equal(record.method, method);
+      assert.deepEqual(
+        [inputs.model, inputs.data.rows, inputs.evalData.rows],
+        [resolve(model), 13, 5],
+      );
+    });
+
+    test(`frees what it loaded (${method})`, async () => {
+      const { liveTensors } = memory();
+      const run = await (METHODS[method] ?? assert.fail(method))(options(method));
+      await run.trainer.trainStep();
+      run.dispose();
+      assert.equal(memory().liveTensors, liveTensors);
+    });
+  }
+
+  test('keeps no reference that was read before training', async () => {
+    const loaded = async (config: object): Promise<number> => {
+      const { liveTensors } = memory();
+      const run = await createDpoRun(options('dpo', config));
+      const count = memory().liveTensors - liveTensors;
+      run.dispose();
+      return count;
+    };
+    const without = await loaded({ referenceFree: true });
+    assert.equal(await loaded({ reference: 'precomputed' }), without);
+    assert.ok((await loaded({ reference: 'live' })) > without, 'a live one is there');
+  });
 
   test('says what it read, left-out rows by their faults', async () => {
     const told: string[] = [];
@@ -151,6 +205,15 @@ describe('a run on preferences', () => {
     told.length = 0;
     await trained('kto', options('kto', {}, { progress }));
     assert.match(told.join(''), /^Data: 13 preference rows; 26 completions \(13 desirable\), /m);
+    for (const [method, read] of [
+      ['dpo', '5 pairs of 5 comparisons'],
+      ['kto', '10 completions \\(5 desirable\\)'],
+    ] as const) {
+      told.length = 0;
+      await trained(method, options(method, {}, { progress, evalData: pairs.slice(0, 5) }));
+      const line = new RegExp(`^Evaluation data: 5 preference rows; ${read}, `, 'm');
+      assert.match(told.join(''), line);
+    }
   });
 
   test('says that a run is shorter than its warm-up, which trains with a smaller learning rate', async () => {
@@ -190,15 +253,24 @@ describe('a run on preferences', () => {
     await assert.rejects(trained('dpo', options('dpo', {}, { data })), DataError);
   });
 
-  test('refuses to resume as another method or on other data', async () => {
+  test('refuses to resume as another method', async () => {
     const given = options('dpo');
     await trained('dpo', given);
     await assert.rejects(trained('simpo', { ...given, resume: true }), CheckpointError);
-    await assert.rejects(
-      trained('dpo', { ...given, data: pairs.slice(1), resume: true }),
-      CheckpointError,
-    );
   });
+
+  for (const method of Object.keys(METHODS)) {
+    test(`refuses to resume on other data (${method})`, async () => {
+      const given = options(method);
+      await trained(method, given);
+      // As many rows with other contents: the trainer could not tell.
+      const data = pairs.map((pair) => ({ ...pair, chosen: `${pair.chosen}1` }));
+      await assert.rejects(trained(method, { ...given, data, resume: true }), {
+        name: CheckpointError.name,
+        message: /expected the data that the run was started with \(13 rows\)/,
+      });
+    });
+  }
 
   test('refuses a setting that does not exist', async () => {
     await assert.rejects(trained('orpo', options('orpo', { gamma: 1 })), ConfigError);

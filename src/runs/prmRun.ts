@@ -61,10 +61,8 @@ export async function createPrmRun(
     options.evalData === undefined ? undefined : await read(options.evalData, 'Evaluation data');
 
   const model = await modelOf(start.modelFolder, config, tokenizer.padTokenId);
-  const trainer = new PrmTrainer(
-    { model, optimizer: buildOptimizer(model, config), examples: data.examples },
-    config,
-  );
+  const optimizer = buildOptimizer(model, config);
+  const trainer = new PrmTrainer({ model, optimizer, examples: data.examples }, config);
   const inputs = { model: resolve(folder), data: data.record, evalData: held?.record ?? null };
   const opened = await openDirectory(out, start, { method: 'prm', config, inputs }, trainer);
   const { microBatchTokens, seed } = config;
@@ -73,6 +71,7 @@ export async function createPrmRun(
     trainer,
     config,
     model,
+    optimizer,
     tokenizer,
     evaluate:
       held &&

@@ -100,6 +100,7 @@ export async function createRewardRun(
     trainer,
     config,
     model,
+    optimizer,
     tokenizer,
     evaluate:
       held &&

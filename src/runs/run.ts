@@ -106,6 +106,8 @@ export interface RunParts<Method extends Trainer, Config, Model extends TrainedM
   readonly trainer: Method;
   readonly config: Config;
   readonly model: Model;
+  /** What trains it. Its state is freed with the model. */
+  readonly optimizer: AdamW;
   readonly tokenizer: Tokenizer;
   readonly resumedFrom: Checkpoint | undefined;
   readonly evaluate?: (() => Promise<Record<string, number>>) | undefined;
@@ -181,9 +183,10 @@ export class Run<
     });
   }
 
-  /** Frees the models. What was written stays. */
+  /** Frees the models and the state of the optimizer. What was written stays. */
   dispose(): void {
     this.parts.directory.close();
+    this.parts.optimizer.dispose();
     this.model.dispose();
     this.parts.disposeOthers?.();
   }

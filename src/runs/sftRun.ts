@@ -66,8 +66,8 @@ export async function createSftRun(options: SftRunOptions): Promise<Run<SftTrain
     trainer,
     config,
     model,
+    optimizer,
     tokenizer,
-    disposeOthers: () => optimizer.dispose(),
     evaluate: held && (() => Promise.resolve(trainer.evaluate())),
   });
 }
