@@ -101,6 +101,20 @@ describe('generate --best-of', () => {
     assert.match(out, /^> 0\+0=\n.*\n> 1\+1=\n.*\n> 2\+2=\n/);
   });
 
+  test('a reward model with another tokenizer of the same size is refused', async () => {
+    const { model: trunk } = smallModel({ seed: 4 });
+    await createScalarModel(trunk, { seed: 1, std: 0.5 }).save(at('stranger'));
+    const { tokenizer } = smallModel({ characters: '=+9876543210' });
+    await tokenizer.save(at('stranger'));
+    const given = ['--prompt', '9=', '--best-of', '3', '--reward', `model:${at('stranger')}`];
+    const { code, out, err } = await generate(...given);
+    assert.deepEqual([code, out], [1, '']);
+    assert.match(
+      err,
+      /^Reward model stranger: expected the policy's tokenizer, whose token \d+ is "0", received one whose token \d+ is "="\.\n/,
+    );
+  });
+
   test('a reward that reads a column is refused for a prompt that has none', async () => {
     const given = ['--prompt', '9=', '--best-of', '3', '--reward', 'exact-match'];
     const { code, out, err } = await generate(...given);

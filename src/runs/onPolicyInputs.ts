@@ -90,7 +90,11 @@ export async function readOnPolicyInputs<ConfigInput, Row>(
   { start, tokenizer }: { start: RunStart; tokenizer: Tokenizer },
 ): Promise<OnPolicyInputs> {
   const { progress = process.stderr } = options;
-  const { named, models, load, dispose } = await readRewards(options.rewards, config.rewardWeights);
+  const { named, models, load, dispose } = await readRewards(
+    options.rewards,
+    config.rewardWeights,
+    tokenizer,
+  );
   const heldRewards =
     options.evalRewards === undefined ? named : await namedRewards(options.evalRewards, {});
   const { environment: given } = options;

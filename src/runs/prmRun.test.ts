@@ -201,7 +201,11 @@ describe('a process reward model as a reward', () => {
       ['prm-min', 'min'],
       ['prm-last', 'last'],
     ] as const) {
-      const { named, load, dispose } = await readRewards([`${spec}:${folder}`], { judge: 0.5 });
+      const { named, load, dispose } = await readRewards(
+        [`${spec}:${folder}`],
+        { judge: 0.5 },
+        tokenizer,
+      );
       assert.deepEqual(
         named.map(({ name, weight }) => [name, weight]),
         [['judge', 0.5]],
@@ -229,7 +233,11 @@ describe('a process reward model as a reward', () => {
   });
 
   test('prm-steps scores the sum of the steps, and tells what each earned and where', async () => {
-    const { named, load, dispose } = await readRewards([`prm-steps:${folder}`], {});
+    const { named, load, dispose } = await readRewards(
+      [`prm-steps:${folder}`],
+      {},
+      await loadTokenizer(folder),
+    );
     await load(placed);
     const inputs = answers.map((answer) => inputOf('1+1+1=', answer));
     const found = await Promise.all(inputs.map(async (input) => await named[0]?.fn(input)));
@@ -256,7 +264,7 @@ describe('a process reward model as a reward', () => {
       { rtol: 1e-9 },
     );
     assert.deepEqual(named[0]?.parts?.(inputOf('1=', 'never scored')), []);
-    const { named: whole } = await readRewards([`prm:${folder}`], {});
+    const { named: whole } = await readRewards([`prm:${folder}`], {}, await loadTokenizer(folder));
     assert.equal(whole[0]?.parts, undefined);
     dispose();
     model.dispose();
@@ -350,7 +358,7 @@ describe('a process reward model as a reward', () => {
 
   test('two rewards by models of one name are refused', async () => {
     for (const other of [`prm-min:${folder}`, `model:${join(root, 'x', 'judge')}`])
-      await assert.rejects(readRewards([`prm:${folder}`, other], {}), {
+      await assert.rejects(readRewards([`prm:${folder}`, other], {}, await loadTokenizer(folder)), {
         message:
           '--reward: expected reward models in folders of different names, received two named judge.',
       });

@@ -1,8 +1,10 @@
 /** Rewards as they are given (functions, specifications, folders of reward models), with names and weights. */
-import { basename, dirname, resolve } from 'node:path';
-import { ConfigError } from '../errors/index.js';
+import { existsSync } from 'node:fs';
+import { basename, dirname, join, resolve } from 'node:path';
+import { ConfigError, ValueRangeError } from '../errors/index.js';
 import { loadScalarModel, type ScalarModel } from '../models/index.js';
 import type { NamedReward } from '../rewards/index.js';
+import { loadTokenizer, type Tokenizer } from '../tokenizers/index.js';
 import type { Dtype } from '../torch/index.js';
 import { ProcessJudge, processRewardSpec } from './processJudge.js';
 import { namedRewards, type RewardLike } from './runInputs.js';
@@ -29,14 +31,18 @@ export interface RewardSources {
 /**
  * Reads rewards.
  *
- * @throws ConfigError if two reward models have the same name, or a weight has that of no reward
+ * @param tokenizer the policy's, which a reward model that reads its tokens must share
+ * @throws ConfigError if two reward models have the same name, a weight has that of no reward, or a reward model was
+ *   trained with another tokenizer
  * @throws RewardError if a specification cannot be loaded, or a weight names no reward
  */
 export async function readRewards<Row>(
   rewards: readonly RewardLike<Row>[],
   rewardWeights: Readonly<Record<string, number>>,
+  tokenizer: Tokenizer,
 ): Promise<RewardSources> {
   const { functions: given, models } = splitRewards(rewards);
+  for (const model of models) await requireSameTokens(model, tokenizer);
   const judges = processJudges(given, models);
   const functions = given.map((reward) => judges.get(reward)?.reward ?? reward);
   const weights = Object.entries(rewardWeights);
@@ -70,6 +76,37 @@ export async function readRewards<Row>(
       for (const { judge } of judges.values()) judge.dispose();
     },
   };
+}
+
+/**
+ * Refuses a reward model whose folder has another tokenizer of the same size: it would read other texts than the policy
+ * wrote. Vocabularies of other sizes are refused where the models are loaded.
+ */
+async function requireSameTokens(
+  { name, folder }: { readonly name: string; readonly folder: string },
+  tokenizer: Tokenizer,
+): Promise<void> {
+  if (!existsSync(join(folder, 'tokenizer.json'))) return;
+  const own = await loadTokenizer(folder);
+  if (own.vocabSize !== tokenizer.vocabSize) return;
+  for (let id = 0; id < own.vocabSize; id++) {
+    const [expected, received] = [tokenizer, own].map((of) => JSON.stringify(textOf(of, id)));
+    if (expected === received) continue;
+    throw new ConfigError(
+      `Reward model ${name}: expected the policy's tokenizer, whose token ${id} is ${expected}, received one whose token ${id} is ${received}.`,
+      { hint: 'A reward model reads the tokens as the policy drew them: both need one tokenizer.' },
+    );
+  }
+}
+
+/** The text of a token; null for an id that a vocabulary leaves out. */
+function textOf(tokenizer: Tokenizer, id: number): string | null {
+  try {
+    return tokenizer.tokenText(id);
+  } catch (error) {
+    if (error instanceof ValueRangeError) return null;
+    throw error;
+  }
 }
 
 /**

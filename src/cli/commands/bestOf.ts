@@ -29,6 +29,7 @@ export async function printBestOf(
   const { named, load, dispose } = await readRewards(
     options.reward ?? [],
     Object.fromEntries(weights.map(({ name, weight }) => [name, weight])),
+    settings.tokenizer,
   );
   const rows = prompts.map(({ row }) => row);
   for (const reward of named) reward.prepare?.(rows);

@@ -130,7 +130,10 @@ async function measureAccuracy(
   const { evaluate } = await import('../../eval/index.js');
   const { Progress } = await import('../../runs/index.js');
   const { openRewards } = await import('./evalRewardModel.js');
-  const { rewards, rewardModels } = await openRewards(specs, options.rewardWeight ?? [], model);
+  const { rewards, rewardModels } = await openRewards(specs, options.rewardWeight ?? [], {
+    model,
+    tokenizer,
+  });
   const { threshold = rewardModels.length === 0 ? 1 : undefined } = options;
   if (threshold === undefined && options.samples > 0) {
     throw new UsageError(

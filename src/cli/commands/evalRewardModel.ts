@@ -4,6 +4,7 @@ import { UsageError } from '../../errors/index.js';
 import type { PreferenceEvaluation, ScoringModel } from '../../eval/index.js';
 import type { Decoder } from '../../models/index.js';
 import type { NamedReward } from '../../rewards/index.js';
+import type { Tokenizer } from '../../tokenizers/index.js';
 import type { CommandContext } from '../program.js';
 
 interface RewardModelOptions {
@@ -96,7 +97,7 @@ function describe(found: PreferenceEvaluation): string {
 export async function openRewards(
   specs: readonly string[],
   weightTexts: readonly string[],
-  policy: Decoder,
+  { model: policy, tokenizer }: { readonly model: Decoder; readonly tokenizer: Tokenizer },
 ): Promise<{ rewards: readonly NamedReward[]; rewardModels: readonly ScoringModel[] }> {
   const { parseRewardWeight } = await import('../../rewards/index.js');
   const { readRewards, requireSameVocabulary } = await import('../../runs/index.js');
@@ -104,6 +105,7 @@ export async function openRewards(
   const { named, load } = await readRewards(
     specs,
     Object.fromEntries(weights.map(({ name, weight }) => [name, weight])),
+    tokenizer,
   );
   const rewardModels = await load(policy);
   requireSameVocabulary(policy, rewardModels);
