@@ -247,6 +247,19 @@ describe('tokenizePreferences', () => {
       message:
         'expected a prompt of at least one token, received none, and the tokenizer has no BOS token.',
     },
+    ...[[], [{ role: 'system', content: 'Be brief.' }]].map((before) => ({
+      kind: 'noPrompt',
+      rows: [
+        {
+          prompt: 'a',
+          chosen: [...before, { role: 'assistant', content: 'b' }],
+          rejected: [...before, { role: 'assistant', content: 'c' }],
+        },
+      ],
+      tokenizer: llama3,
+      message:
+        'expected chosen and rejected to begin with the messages of the prompt, which column "prompt" holds as a string, but they share none.',
+    })),
     {
       kind: 'comparison',
       rows: [
@@ -264,7 +277,7 @@ describe('tokenizePreferences', () => {
           code: 'E_DATA',
           message: `x.jsonl:${rows.length}: ${message}`,
         });
-        const good = Array.isArray(rows[0]?.['prompt'])
+        const good = Array.isArray(rows[0]?.['chosen'])
           ? {
               prompt: [{ role: 'user', content: 'a' }],
               chosen: [{ role: 'assistant', content: 'b' }],

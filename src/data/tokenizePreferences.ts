@@ -45,8 +45,9 @@ export type CompletionExample = Omit<UnpairedExample, 'label'>;
 
 /**
  * Why a row cannot be used: both completions are the same tokens; one is empty; prompt and completion are longer than
- * allowed; the margin is not finite; there is no token to begin with; the rows of a comparison have different prompts; a
- * column is missing or holds something else, or the tokenizer cannot write the text.
+ * allowed; the margin is not finite; there is no token to begin with, or the prompt is a string that the conversations
+ * lack; the rows of a comparison have different prompts; a column is missing or holds something else, or the tokenizer
+ * cannot write the text.
  */
 export type PreferenceFault =
   'equal' | 'empty' | 'tooLong' | 'margin' | 'noPrompt' | 'comparison' | 'unreadable';
@@ -97,8 +98,8 @@ export interface PreferenceTokenizeOptions {
  * EOS, and a reward model must read its score where it was trained to give it.
  *
  * A row without `prompt` has the common beginning of both completions as its prompt, see `splitTexts`; so has one whose
- * completions are conversations and whose prompt is a string, which then stands in them already. Where nothing is common
- * the prompt is the BOS token.
+ * completions are conversations and whose prompt is a string, which must then stand in them already. Where nothing is
+ * common the prompt is the BOS token.
  *
  * Source: TRL 1.13, `DPOTrainer` and `RewardTrainer`. We differ in the fallback at the border, in the end of
  * conversations, and in refusing longer pairs, where TRL cuts them.
@@ -351,6 +352,7 @@ class JudgedReader {
         prompt === null || typeof prompt === 'string'
           ? splitConversations(...both)
           : { prompt: messagesOf(row, 'prompt'), chosen: both[0], rejected: both[1] };
+      if (typeof prompt === 'string') requireQuestion(row, split.prompt);
       const read = (column: 'chosen' | 'rejected') =>
         this.conversation(row, split.prompt, column, split[column]);
       return { chosen: read('chosen'), rejected: read('rejected') };
@@ -453,6 +455,17 @@ class JudgedReader {
     }
     return name;
   }
+}
+
+/** A prompt that is a string is never written by itself: without this it would be lost where the messages lack it. */
+function requireQuestion(row: Row, shared: readonly Message[]): void {
+  if (shared.some(({ role }) => role !== 'system')) return;
+  throw new RowFault(
+    'noPrompt',
+    row,
+    'expected chosen and rejected to begin with the messages of the prompt, which column "prompt" holds as a string, but they share none.',
+    'Write the prompt as messages: [{"role": "user", "content": "…"}].',
+  );
 }
 
 function emptyFault(row: Row, column: string): RowFault {
