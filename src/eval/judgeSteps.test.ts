@@ -8,6 +8,7 @@ import { createStepModel, type StepModel } from '../models/index.js';
 import type { Tokenizer } from '../tokenizers/index.js';
 import { memory, noGrad, tensor, tidy } from '../torch/index.js';
 import {
+  aggregateSteps,
   evaluateSteps,
   judgeSteps,
   scoreSteps,
@@ -162,6 +163,16 @@ describe('scoreSteps', () => {
     expectClose(score('min', [':']), [NaN], { nanIsEqual: true });
     assert.deepEqual(score('min', []), []);
   });
+  test('of more completions than a function takes arguments', () => {
+    const steps = [{ text: 'a', end: 1, score: 0.25 }];
+    const scores = aggregateSteps(
+      Array.from({ length: 200_000 }, () => steps),
+      'product',
+    );
+    assert.equal(scores.length, 200_000);
+    assert.equal(scores.at(-1), 0.25);
+  });
+
   test('a conversation is written by the chat template', () => {
     const withTemplate = Object.create(tokenizer) as Tokenizer;
     withTemplate.applyChatTemplate = (messages, options) =>

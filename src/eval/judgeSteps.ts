@@ -150,7 +150,7 @@ export function aggregateSteps(
   kind: StepAggregation,
 ): number[] {
   if (judged.length === 0) return [];
-  const width = Math.max(...judged.map((steps) => steps.length));
+  const width = judged.reduce((most, steps) => Math.max(most, steps.length), 0);
   const table = (valueOf: (step: JudgedStep) => number): number[][] =>
     judged.map((steps) =>
       Array.from({ length: width }, (_, at) => {
