@@ -1,8 +1,9 @@
 import assert from 'node:assert/strict';
 import { describe, test } from 'node:test';
 import { DPO_VARIANT_TRAITS, DPO_VARIANTS } from '../algorithms/index.js';
-import { DpoConfig, OnlineDpoConfig } from '../config/index.js';
-import { couplesPairs } from './pairObjective.js';
+import { CpoConfig, DpoConfig, OnlineDpoConfig, SimpoConfig } from '../config/index.js';
+import { tensor } from '../torch/index.js';
+import { couplesPairs, pairLosses, type PairMethod } from './pairObjective.js';
 
 // Settings cannot import what the losses know about themselves: here both are held against each other.
 
@@ -34,5 +35,45 @@ describe('the rules of the settings are those of the losses', () => {
   }
   test('a variant that does not exist is refused', () => {
     assert.ok(!DpoConfig.safeParse({ losses: { sigmoidal: 1 } }).success, 'it must be refused');
+  });
+});
+
+describe('further numbers of a pair', () => {
+  const pairs = {
+    chosenLogprobs: tensor([-60, -6], { dtype: 'float64' }),
+    rejectedLogprobs: tensor([-4, -8], { dtype: 'float64' }),
+    chosenLengths: tensor([5, 3], { dtype: 'float64' }),
+    rejectedLengths: tensor([2, 4], { dtype: 'float64' }),
+  };
+  const statsOf = (method: PairMethod, given: object = pairs) =>
+    pairLosses(method, { ...pairs, ...given }).stats ?? {};
+
+  for (const [name, methodOf] of [
+    [
+      'dpo',
+      (nllCoef) => ({ method: 'dpo', config: DpoConfig.parse({ referenceFree: true, nllCoef }) }),
+    ],
+    ['simpo', (nllCoef) => ({ method: 'simpo', config: SimpoConfig.parse({ nllCoef }) })],
+    ['cpo', (nllCoef) => ({ method: 'cpo', config: CpoConfig.parse({ nllCoef }) })],
+  ] as [string, (nllCoef: number) => PairMethod][]) {
+    test(`${name} tells its likelihood term where it is in the loss`, () => {
+      assert.deepEqual(statsOf(methodOf(0.5))['nllLoss']?.toArray(), [12, 2]);
+      assert.equal(statsOf(methodOf(0))['nllLoss'], undefined);
+    });
+  }
+
+  test('exponents that one of several variants caps are counted, whichever stands first', () => {
+    const reference = {
+      refChosenLogprobs: tensor([-10, -6], { dtype: 'float64' }),
+      refRejectedLogprobs: tensor([-4, -8], { dtype: 'float64' }),
+    };
+    for (const losses of [
+      { sigmoid: 1, ipo: 1 },
+      { ipo: 1, sigmoid: 1 },
+    ]) {
+      const config = DpoConfig.parse({ losses, fDivergence: 'forward_kl' });
+      const { cappedExponents } = statsOf({ method: 'dpo', config }, reference);
+      assert.deepEqual(cappedExponents?.toArray(), [1, 0], Object.keys(losses).join());
+    }
   });
 });

@@ -74,18 +74,20 @@ export function pairLosses(
     case 'dpo':
       return dpoLosses(pairs, config, rewardShift);
     case 'simpo': {
-      const { nllCoef, ...settings } = config;
-      const found = simpoLoss({ ...averages, beta: settings.beta, gamma: settings.gamma });
-      return nllCoef === 0 ? found : { ...found, loss: found.loss.add(chosenNll.mul(nllCoef)) };
+      const { nllCoef, beta, gamma } = config;
+      const found = simpoLoss({ ...averages, beta, gamma });
+      if (nllCoef === 0) return found;
+      return { ...found, loss: found.loss.add(chosenNll.mul(nllCoef)), stats: nllStats(chosenNll) };
     }
     case 'orpo': {
       const { logOddsRatio, ...found } = orpoLoss({ ...averages, chosenNll, beta: config.beta });
-      return { ...found, stats: { logOddsRatio, nllLoss: chosenNll.detach() } }; // metrics
+      return { ...found, stats: { logOddsRatio, ...nllStats(chosenNll) } };
     }
     case 'cpo': {
       const { chosenLogprobs, rejectedLogprobs } = pairs;
       const { beta, nllCoef } = config;
-      return cpoLoss({ chosenLogprobs, rejectedLogprobs, chosenNll, beta, nllCoef });
+      const found = cpoLoss({ chosenLogprobs, rejectedLogprobs, chosenNll, beta, nllCoef });
+      return nllCoef === 0 ? found : { ...found, stats: nllStats(chosenNll) };
     }
   }
 }
@@ -114,10 +116,21 @@ export function dpoLosses(
     ...rewards,
     loss: config.nllCoef === 0 ? loss : loss.add(chosenNll.mul(config.nllCoef)),
     stats: {
-      ...(config.nllCoef > 0 && { nllLoss: chosenNll.detach() }), // a metric
-      ...(CAPPED.includes(fDivergence) && { cappedExponents }),
+      ...(config.nllCoef > 0 && nllStats(chosenNll)),
+      // ipo caps earlier than the other variants.
+      ...(CAPPED.includes(fDivergence) && {
+        cappedExponents: rest.reduce(
+          (most, term) => most.maximum(term.cappedExponents),
+          cappedExponents,
+        ),
+      }),
     },
   };
+}
+
+/** The likelihood term as a metric, which carries no gradient. */
+function nllStats(chosenNll: Tensor): { nllLoss: Tensor } {
+  return { nllLoss: chosenNll.detach() };
 }
 
 /** A rule demands that there is one variant. */
