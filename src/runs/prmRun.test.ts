@@ -164,6 +164,12 @@ describe('createPrmRun', () => {
       createPrmRun(options(fresh, { config: { stepSeparator: '' } })),
       ConfigError,
     );
+    const long = { prompt: '1', completions: ['1'.repeat(70)], labels: [true] };
+    await assert.rejects(createPrmRun(options(fresh, { evalData: [...rows, long] })), {
+      code: 'E_DATA',
+      message:
+        "createPrmRun: expected prompts and steps of at most 64 tokens, the model's positions, but that of <memory>:10 has 72.",
+    });
     assert.equal(existsSync(fresh), false);
   });
 });

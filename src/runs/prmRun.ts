@@ -10,7 +10,7 @@ import {
   type StepModel,
 } from '../models/index.js';
 import { loadTokenizer } from '../tokenizers/index.js';
-import { PrmTrainer } from '../trainers/index.js';
+import { PrmTrainer, requirePositions } from '../trainers/index.js';
 import { type ProgressStream } from './progress.js';
 import { buildOptimizer, findStart, openDirectory, Run } from './run.js';
 import { deviceOf, readRunData, requireSameData, settingsOf, type RunData } from './runInputs.js';
@@ -61,6 +61,11 @@ export async function createPrmRun(
     options.evalData === undefined ? undefined : await read(options.evalData, 'Evaluation data');
 
   const model = await modelOf(start.modelFolder, config, tokenizer.padTokenId);
+  const measuredLater = held?.examples.map(({ inputIds, row }) => ({
+    tokens: inputIds.length,
+    row,
+  }));
+  requirePositions('createPrmRun', 'prompts and steps', measuredLater ?? [], model);
   const optimizer = buildOptimizer(model, config);
   const trainer = new PrmTrainer({ model, optimizer, examples: data.examples }, config);
   const inputs = { model: resolve(folder), data: data.record, evalData: held?.record ?? null };

@@ -1,6 +1,6 @@
 import assert from 'node:assert/strict';
 import { createHash } from 'node:crypto';
-import { mkdtempSync, readFileSync, rmSync } from 'node:fs';
+import { existsSync, mkdtempSync, readFileSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { after, before, describe, test } from 'node:test';
@@ -39,6 +39,7 @@ const ranking = [
 ];
 const data = [...rows.slice(0, 20), ...ranking];
 const evalData = rows.slice(20);
+const SHORT = { prompt: '1+1=', completion: '2' };
 
 function options(
   config: RewardConfigInput = {},
@@ -318,6 +319,21 @@ describe('a reward model run', () => {
         message:
           '<memory>:25: expected chosen and rejected to differ, received the same tokens twice.',
       });
+    });
+
+    test('held-out and reference rows beyond the model’s positions, before anything is written', async () => {
+      const long = '1'.repeat(70);
+      for (const more of [
+        { evalData: [...evalData, { prompt: '1+1=', chosen: '2', rejected: long }] },
+        { referenceData: [...evalData.map(() => SHORT), { prompt: '1+1=', completion: long }] },
+      ]) {
+        const given = options({ maxLength: 99 }, more);
+        await assert.rejects(createRewardRun(given), {
+          code: 'E_DATA',
+          message: `createRewardRun: expected prompts and completions of at most 64 tokens, the model's positions, but that of <memory>:${evalData.length + 1} has 75.`,
+        });
+        assert.equal(existsSync(given.out), false);
+      }
     });
 
     test('reference data beside normalizeOn none', async () => {

@@ -10,6 +10,8 @@ import {
   tokenizeCompletions,
   tokenizePreferences,
   validateFormat,
+  type ComparedCompletion,
+  type CompletionExample,
   type JudgedReport,
   type PreferenceExample,
   type PreferenceReport,
@@ -24,7 +26,12 @@ import {
   type ScalarModel,
 } from '../models/index.js';
 import { loadTokenizer, type Tokenizer } from '../tokenizers/index.js';
-import { RewardTrainer } from '../trainers/index.js';
+import {
+  longerOfPair,
+  requirePositions,
+  RewardTrainer,
+  type PlacedSequence,
+} from '../trainers/index.js';
 import { formatNumber, type ProgressStream } from './progress.js';
 import { buildOptimizer, findStart, openDirectory, Run, type RunStart } from './run.js';
 import {
@@ -82,6 +89,11 @@ export async function createRewardRun(
   const reference = await readReference(options, { start, ...reading });
 
   const model = await loadStart(start.modelFolder, { tokenizer, config });
+  const measuredLater = [
+    ...(held?.pairs.map(longerOfPair) ?? []),
+    ...(reference?.sequences.map(lengthOf) ?? []),
+  ];
+  requirePositions('createRewardRun', 'prompts and completions', measuredLater, model);
   const padding = paddingRemark(model);
   if (padding !== undefined) progress?.write(`${padding}\n`);
   const optimizer = buildOptimizer(model, config);
@@ -110,7 +122,7 @@ export async function createRewardRun(
         )),
     afterTraining: () => {
       const sequences =
-        reference?.sequences ??
+        reference?.sequences.map(tokensOf) ??
         (config.normalizeOn === 'chosen' ? chosenSequences(data.pairs) : undefined);
       return Promise.resolve(sequences && centerOn(model, sequences, microBatchTokens));
     },
@@ -138,7 +150,7 @@ async function readPairs(
 async function readReference(
   { referenceData }: RewardRunOptions,
   { start, tokenizer, config, progress }: Reading & { start: RunStart },
-): Promise<{ sequences: number[][]; record: DataRecord } | undefined> {
+): Promise<{ sequences: CompletionExample[]; record: DataRecord } | undefined> {
   if (referenceData === undefined) {
     if (start.record) requireSameData(start.record, undefined, 'referenceData');
     return undefined;
@@ -154,11 +166,11 @@ async function readReference(
   validateFormat(rows, ['prompt-completion'], config.faulty);
   const { examples, report } = tokenizeCompletions(rows, tokenizer, config);
   progress?.write(`Reference data: ${describe(report, 'completions')}\n`);
-  const sequences = examples.map(({ promptIds, completionIds }) => [
-    ...promptIds,
-    ...completionIds,
-  ]);
-  return { sequences, record };
+  return { sequences: examples, record };
+}
+
+function lengthOf({ promptIds, completionIds, row }: CompletionExample): PlacedSequence {
+  return { tokens: promptIds.length + completionIds.length, row };
 }
 
 /** The model that the run goes on with: a reward model as it is, a language model with a new head. */
@@ -191,10 +203,12 @@ function paddingRemark({ config }: ScalarModel): string | undefined {
 function chosenSequences(pairs: readonly PreferenceExample[]): number[][] {
   return groupComparisons(pairs).flatMap(({ completions, pairs: judged }) => {
     const chosen = new Set(judged.map((pair) => pair.chosen));
-    return completions
-      .filter((_, index) => chosen.has(index))
-      .map(({ promptIds, completionIds }) => [...promptIds, ...completionIds]);
+    return completions.filter((_, index) => chosen.has(index)).map(tokensOf);
   });
+}
+
+function tokensOf({ promptIds, completionIds }: ComparedCompletion): number[] {
+  return [...promptIds, ...completionIds];
 }
 
 /** Moves all scores so that those of the sequences have a mean of 0. */

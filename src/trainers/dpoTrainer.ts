@@ -1,6 +1,6 @@
 /** Direct Preference Optimization, and what learns from pairs without a reference: ORPO, SimPO, CPO. */
 import type { PreferenceExample } from '../data/index.js';
-import { ConfigError, DataError, ValueRangeError } from '../errors/index.js';
+import { ConfigError, ValueRangeError } from '../errors/index.js';
 import type { Decoder } from '../models/index.js';
 import type { AdamW } from '../optim/index.js';
 import { noGrad, type Tensor } from '../torch/index.js';
@@ -14,6 +14,7 @@ import {
   referencePass,
   type Pair,
 } from './pairPass.js';
+import { longerOfPair, requirePositions } from './requirePositions.js';
 import { RunningMoments } from './runningMoments.js';
 import {
   checkParameters,
@@ -70,7 +71,8 @@ export class DpoTrainer implements Trainer {
     this.objective = objective;
     this.isPrecomputed = method === 'dpo' && config.reference === 'precomputed';
     const toPairs = (examples: readonly PreferenceExample[]): Pair[] => {
-      const pairs = examples.map((example) => toPair(example, policy.config.maxPositionEmbeddings));
+      requirePositions('DpoTrainer', 'pairs', examples.map(longerOfPair), policy);
+      const pairs = examples.map(toPair);
       if (!this.isPrecomputed || !reference) return pairs;
       const found = referencePass(reference, pairs, config);
       return pairs.map((pair, index) => ({ ...pair, refLogprobs: found[index] }));
@@ -218,15 +220,7 @@ function checkReference({ policy, reference }: DpoParts, objective: PairMethod):
   );
 }
 
-function toPair(example: PreferenceExample, maxPositionEmbeddings: number): Pair {
-  const { promptIds, chosenIds, rejectedIds, row } = example;
-  const length = promptIds.length + Math.max(chosenIds.length, rejectedIds.length);
-  if (length > maxPositionEmbeddings) {
-    throw new DataError(
-      `DpoTrainer: expected pairs of at most ${maxPositionEmbeddings} tokens, the model's positions, but that of ${row.file}:${row.line} has ${length}.`,
-      { hint: 'Lower maxLength.' },
-    );
-  }
+function toPair({ promptIds, chosenIds, rejectedIds }: PreferenceExample): Pair {
   return {
     chosen: { promptIds, completionIds: chosenIds },
     rejected: { promptIds, completionIds: rejectedIds },

@@ -29,4 +29,5 @@ export {
 } from './scoreRows.js';
 export type { RolloutParts } from './rolloutSource.js';
 export type { RatioDeviation } from './ratioInvariant.js';
+export { longerOfPair, requirePositions, type PlacedSequence } from './requirePositions.js';
 export { logprobPass, type TokenRow, type TokenTensors } from './tokenRows.js';

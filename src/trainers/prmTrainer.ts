@@ -1,13 +1,13 @@
 /** Process reward models: learn to tell right from wrong steps. */
 import { processRewardLoss } from '../algorithms/index.js';
 import type { PrmConfig } from '../config/index.js';
-import { padRight, placeOf, tokenBudgetBatches, type StepExample } from '../data/index.js';
-import { DataError } from '../errors/index.js';
+import { padRight, tokenBudgetBatches, type StepExample } from '../data/index.js';
 import { stepLogits, type StepModel } from '../models/index.js';
 import type { AdamW } from '../optim/index.js';
 import { tensor, tidy, type Tensor } from '../torch/index.js';
 import { DataEpochs } from './dataEpochs.js';
 import { StatSums, takeOptimizerStep } from './optimizerStep.js';
+import { requirePositions, type PlacedSequence } from './requirePositions.js';
 import type { SavedState } from './savedState.js';
 import type { StepReport, Trainer } from './trainer.js';
 
@@ -38,7 +38,7 @@ export class PrmTrainer implements Trainer {
   constructor(parts: PrmParts, config: PrmConfig) {
     this.parts = parts;
     this.config = config;
-    for (const example of parts.examples) requireRoom(example, parts.model);
+    requirePositions('PrmTrainer', 'prompts and steps', parts.examples.map(lengthOf), parts.model);
     this.parameters = parts.model.parameters();
     this.data = new DataEpochs('PrmTrainer', this.method, parts.examples.length, config);
   }
@@ -175,10 +175,6 @@ function countSteps(examples: readonly StepExample[]): number {
   return examples.reduce((sum, { stepEnds }) => sum + stepEnds.length, 0);
 }
 
-function requireRoom({ inputIds, row }: StepExample, { config }: StepModel): void {
-  if (inputIds.length <= config.maxPositionEmbeddings) return;
-  throw new DataError(
-    `PrmTrainer: expected prompts and steps of at most ${config.maxPositionEmbeddings} tokens, the model's positions, but that of ${placeOf(row)} has ${inputIds.length}.`,
-    { hint: 'Lower maxLength and set faulty to skip.' },
-  );
+function lengthOf({ inputIds, row }: StepExample): PlacedSequence {
+  return { tokens: inputIds.length, row };
 }

@@ -3,17 +3,16 @@ import { bradleyTerryLoss } from '../algorithms/index.js';
 import type { RewardConfig } from '../config/index.js';
 import {
   groupComparisons,
-  placeOf,
   tokenBudgetBatches,
   type Comparison,
   type PreferenceExample,
 } from '../data/index.js';
-import { DataError } from '../errors/index.js';
 import { sequenceScores, type ScalarModel } from '../models/index.js';
 import type { AdamW } from '../optim/index.js';
 import { tensor, tidy, type Tensor } from '../torch/index.js';
 import { DataEpochs } from './dataEpochs.js';
 import { StatSums, takeOptimizerStep } from './optimizerStep.js';
+import { longerOfPair, requirePositions } from './requirePositions.js';
 import type { SavedState } from './savedState.js';
 import { collate } from './tokenRows.js';
 import type { StepReport, Trainer } from './trainer.js';
@@ -48,7 +47,12 @@ export class RewardTrainer implements Trainer {
     this.parts = parts;
     this.config = config;
     this.comparisons = groupComparisons(parts.pairs);
-    for (const comparison of this.comparisons) requireRoom(comparison, parts.model);
+    requirePositions(
+      'RewardTrainer',
+      'prompts and completions',
+      parts.pairs.map(longerOfPair),
+      parts.model,
+    );
     this.parameters = parts.model.parameters();
     this.data = new DataEpochs('RewardTrainer', this.method, this.comparisons.length, config);
   }
@@ -208,13 +212,4 @@ function pairsOf(part: readonly Comparison[], count: number) {
 function populationStd(values: readonly number[]): number {
   const mean = values.reduce((sum, value) => sum + value, 0) / values.length;
   return Math.sqrt(values.reduce((sum, value) => sum + (value - mean) ** 2, 0) / values.length);
-}
-
-function requireRoom(comparison: Comparison, { config }: ScalarModel): void {
-  const longest = Math.max(...lengthsOf(comparison));
-  if (longest <= config.maxPositionEmbeddings) return;
-  throw new DataError(
-    `RewardTrainer: expected prompts and completions of at most ${config.maxPositionEmbeddings} tokens, the model's positions, but that of ${placeOf(comparison.row)} has ${longest}.`,
-    { hint: 'Lower maxLength and set faulty to skip.' },
-  );
 }
