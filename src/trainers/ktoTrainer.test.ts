@@ -71,10 +71,22 @@ function firstBatch(config: KtoConfigInput): UnpairedExample[] {
 
 /** z before the maximum with 0: the mean log-ratio of prompts with the completions of their neighbours. */
 function writtenKl(policy: Decoder, reference: Decoder, batch: readonly UnpairedExample[]): number {
+  const neighbours = batch.map((row, at): [UnpairedExample, UnpairedExample] => [
+    row,
+    batch[(at + 1) % batch.length] as UnpairedExample,
+  ]);
+  return writtenKlOf(policy, reference, neighbours);
+}
+
+/** The mean log-ratio of the prompts of the first rows with the completions of the second ones. */
+function writtenKlOf(
+  policy: Decoder,
+  reference: Decoder,
+  mismatched: readonly (readonly [UnpairedExample, UnpairedExample])[],
+): number {
   return tidy(() =>
     noGrad(() => {
-      const ratios = batch.map(({ promptIds }, at) => {
-        const { completionIds } = batch[(at + 1) % batch.length] as UnpairedExample;
+      const ratios = mismatched.map(([{ promptIds }, { completionIds }]) => {
         const [ofPolicy, ofReference] = [policy, reference].map((model) =>
           completionLogprob(model, promptIds, completionIds).item(),
         );
@@ -199,6 +211,30 @@ describe('a step', () => {
     await assert.rejects(trainer.trainStep(), NumericsError);
     assert.equal(trainer.step, 0);
   });
+});
+
+test('z is estimated from completions of other prompts, also where the rows of a pair are neighbours', () => {
+  const rows = tokenizeUnpaired(
+    rowsFromObjects([
+      { prompt: 'a:', chosen: 'x', rejected: 'yz' },
+      { prompt: 'bc:', chosen: 'zz', rejected: 'yxx' },
+    ]),
+    tinyTokenizer(),
+    { maxLength: 16 },
+  ).examples;
+  const models = farModels();
+  const { trainer } = make({}, models, { evalExamples: rows });
+  const { kl = NaN } = trainer.evaluate();
+  const [first, , third] = rows as [UnpairedExample, UnpairedExample, UnpairedExample];
+  // Both rows of a prompt read the first completion of the other prompt.
+  const expected = writtenKlOf(models.policy, models.reference, [
+    [first, third],
+    [first, third],
+    [third, first],
+    [third, first],
+  ]);
+  assert.ok(expected > 0, `z must not be cut, and is ${expected}`);
+  expectClose(kl, expected, { rtol: 1e-10 });
 });
 
 test('held-out rows have the metrics of a step, and nothing changes', async () => {

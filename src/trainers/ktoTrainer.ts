@@ -2,7 +2,7 @@
 import { ktoLoss, sequenceLogprob } from '../algorithms/index.js';
 import type { KtoConfig } from '../config/index.js';
 import type { UnpairedExample } from '../data/index.js';
-import { ConfigError, DataError, ValueRangeError } from '../errors/index.js';
+import { ConfigError, ValueRangeError } from '../errors/index.js';
 import {
   backwardTokenLogprobs,
   tokenLogprobs,
@@ -13,6 +13,7 @@ import type { AdamW } from '../optim/index.js';
 import { noGrad, tensor, tidy, type Tensor } from '../torch/index.js';
 import { DataEpochs } from './dataEpochs.js';
 import { StatSums, takeOptimizerStep } from './optimizerStep.js';
+import { requirePositions, type PlacedSequence } from './requirePositions.js';
 import type { SavedState } from './savedState.js';
 import {
   collate,
@@ -53,7 +54,7 @@ const BY_LABEL = [
  *     r = β·log(π/π_ref)      L = mean of λ_D·(1 − σ(r − β·z)) over desirable, λ_U·(1 − σ(β·z − r)) over undesirable rows
  *
  * z is an estimate of KL(π ‖ π_ref), shared by the step: the mean log-ratio of prompts with the completion of the next
- * row in the batch, at least 0, and a constant.
+ * row in the batch that has another prompt, at least 0, and a constant.
  *
  * Source: Ethayarajh et al. 2024, arXiv:2402.01306, §4.1. Metrics: docs/algorithms/preferences.md.
  */
@@ -76,9 +77,10 @@ export class KtoTrainer implements Trainer {
     }
     this.parts = parts;
     this.config = config;
-    const { maxPositionEmbeddings } = parts.policy.config;
-    this.rows = parts.examples.map((example) => toRow(example, maxPositionEmbeddings));
-    this.evalRows = (parts.evalExamples ?? []).map((row) => toRow(row, maxPositionEmbeddings));
+    const { examples, evalExamples = [], policy } = parts;
+    requirePositions('KtoTrainer', 'rows', [...examples, ...evalExamples].map(lengthOf), policy);
+    this.rows = examples.map(toRow);
+    this.evalRows = evalExamples.map(toRow);
     this.parameters = parts.policy.parameters();
     this.data = new DataEpochs('KtoTrainer', this.method, this.rows.length, config);
   }
@@ -148,12 +150,13 @@ export class KtoTrainer implements Trainer {
     return readMetrics(sums, rows, klLogratios);
   }
 
-  /** log π/π_ref of every prompt with the completion of the next row, nats. */
+  /** log π/π_ref of every prompt with the completion of the next row that has another prompt, nats. */
   private mismatchedLogratios(rows: readonly KtoRow[]): number[] {
     const { policy, reference } = this.parts;
     const { maxPositionEmbeddings } = policy.config;
+    const partners = partnersOf(rows);
     const mismatched = rows.map(({ promptIds }, index): TokenRow => {
-      const { completionIds } = rows[(index + 1) % rows.length] as KtoRow;
+      const { completionIds } = rows[partners[index] as number] as KtoRow;
       // A long prompt with a long completion of another row may be more than the model has positions for.
       return {
         promptIds,
@@ -228,6 +231,21 @@ export class KtoTrainer implements Trainer {
   }
 }
 
+/**
+ * For every row the next one with another prompt, around the end; the next one where all prompts are the same. The rows
+ * of a pair stand side by side: a completion of the prompt itself would not be a mismatched one.
+ */
+function partnersOf(rows: readonly KtoRow[]): number[] {
+  const prompts = rows.map(({ promptIds }) => promptIds.join(' '));
+  return prompts.map((prompt, index) => {
+    for (let ahead = 1; ahead < rows.length; ahead++) {
+      const place = (index + ahead) % rows.length;
+      if (prompts[place] !== prompt) return place;
+    }
+    return (index + 1) % rows.length;
+  });
+}
+
 /** Means over rows of their kind; a batch that has none of a kind has no number of it. */
 function readMetrics(
   sums: StatSums,
@@ -253,14 +271,10 @@ function readMetrics(
   };
 }
 
-function toRow(example: UnpairedExample, maxPositionEmbeddings: number): KtoRow {
-  const { promptIds, completionIds, label, row } = example;
-  const length = promptIds.length + completionIds.length;
-  if (length > maxPositionEmbeddings) {
-    throw new DataError(
-      `KtoTrainer: expected rows of at most ${maxPositionEmbeddings} tokens, the model's positions, but that of ${row.file}:${row.line} has ${length}.`,
-      { hint: 'Lower maxLength.' },
-    );
-  }
+function toRow({ promptIds, completionIds, label }: UnpairedExample): KtoRow {
   return { promptIds, completionIds, label };
+}
+
+function lengthOf({ promptIds, completionIds, row }: UnpairedExample): PlacedSequence {
+  return { tokens: promptIds.length + completionIds.length, row };
 }
