@@ -82,7 +82,8 @@ describe('one step equals the formulas written out', () => {
   for (const name of [...PLAIN, ...SMOOTHED]) {
     test(`DPO, ${name}`, () => {
       const labelSmoothing = SMOOTHED.includes(name) ? NUMBERS.epsilon : 0;
-      const config = { beta: NUMBERS.beta, labelSmoothing, discopopTau: NUMBERS.tau };
+      const tau = name === 'discopop' && { discopopTau: NUMBERS.tau };
+      const config = { beta: NUMBERS.beta, labelSmoothing, ...tau };
       const objective = dpo({ ...config, losses: { [name]: 1 } });
       return requireStep(objective, writtenVariant(name, NUMBERS));
     });
@@ -316,6 +317,21 @@ describe('the reference', () => {
     assert.equal(parameterDistance(parameterValues(reference as Decoder), before), 0);
     for (const parameter of (reference as Decoder).parameters())
       assert.equal(parameter.grad, null, 'the reference is a constant');
+  });
+
+  test('reads every pair once, also where a coupled loss takes the policy over them twice', async () => {
+    for (const losses of [{ sigmoid: 1 }, { aot: 1 }]) {
+      const made = make(dpo({ losses }));
+      const reference = made.reference as Decoder;
+      let rows = 0;
+      const read = reference.hiddenStates.bind(reference);
+      reference.hiddenStates = (input) => {
+        rows += input.inputIds.size(0);
+        return read(input);
+      };
+      await made.trainer.trainStep();
+      assert.equal(rows, 2 * PAIRS.length, Object.keys(losses).join());
+    }
   });
 
   test('computed before training gives what a live one gives', async () => {

@@ -75,7 +75,9 @@ export function backwardPairs(
   }
   const coupled = coupledGradient(models, pairs, lossOf, options);
   sums.add(coupled.stats);
-  forEachMicroBatch(models, pairs, options, ({ batch, places, logprobsOf }) => {
+  // The gradient is known: what the reference says is needed no more.
+  const policyAlone = { policy: models.policy, reference: null };
+  forEachMicroBatch(policyAlone, pairs, options, ({ batch, places, logprobsOf }) => {
     backwardTokenLogprobs(models.policy, batch, (scored) => {
       const { chosenLogprobs, rejectedLogprobs } = logprobsOf(scored);
       const weighted = (logprobs: Tensor, gradient: readonly number[]): Tensor =>
