@@ -40,6 +40,8 @@ const SOUND: Case[] = [
   ['dpo', { losses: { hinge: 1, sigmoid: 2 }, labelSmoothing: 0.1 }],
   ['dpo', { losses: { ipo: 1 }, fDivergence: 'js_divergence' }],
   ['dpo', { referenceFree: true }],
+  ['dpo', { losses: { discopop: 1 }, discopopTau: 0.1 }],
+  ['dpo', { fDivergence: 'alpha_divergence', alphaDivergenceCoef: 0.3 }],
   ['dpo', { reference: 'precomputed', nllCoef: 1 }],
   ['dpo', { referenceEvery: 512, referenceMix: 0.6 }],
   ['online-dpo', { sampling: { topP: 0.9, keepSamplingMask: true } }],
@@ -103,6 +105,23 @@ const REFUSED: [method: Method, values: Readonly<Record<string, unknown>>, fault
     { referenceMix: 0 },
     'referenceMix: expected a number above 0 and of at most 1, received 0.',
   ],
+  [
+    'dpo',
+    { referenceMix: 0.5 },
+    'referenceMix: expected 1 without referenceEvery: a reference that never moves is not mixed, received 0.5.',
+  ],
+  ...(['dpo', 'online-dpo'] as const).flatMap((method): (typeof REFUSED)[number][] => [
+    [
+      method,
+      { alphaDivergenceCoef: 0.3, fDivergence: 'forward_kl' },
+      'alphaDivergenceCoef: expected 0.5 without the fDivergence alpha_divergence, which alone reads it, received 0.3.',
+    ],
+    [
+      method,
+      { discopopTau: 0.1 },
+      'discopopTau: expected 0.05 without discopop, which alone reads it, received 0.1.',
+    ],
+  ]),
   ['dpo', { beta: 0 }, 'beta: expected a number above 0, received 0.'],
   ['dpo', { losses: { sigmoid: 0 } }, 'losses.sigmoid: expected a number above 0, received 0.'],
   [

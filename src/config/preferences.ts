@@ -80,6 +80,9 @@ const VARIANTS = [
 const betaSetting = (value: number, description: string, origin: string) =>
   z.number().positive().default(value).meta({ description, origin });
 
+const ALPHA = 0.5;
+const DISCOPOP_TAU = 0.05;
+
 /** Settings of a DPO loss, wherever its pairs come from. */
 export const dpoLossSettings = {
   beta: betaSetting(
@@ -106,11 +109,11 @@ export const dpoLossSettings = {
       description: 'Which divergence to the reference is kept small.',
       origin: `${RAFAILOV.replace('Appendix B', 'Eq. 3')}: the reverse KL. Others: Wang et al. 2023, arXiv:2309.16240.`,
     }),
-  alphaDivergenceCoef: z.number().positive().lt(1).default(0.5).meta({
+  alphaDivergenceCoef: z.number().positive().lt(1).default(ALPHA).meta({
     description: 'α of alpha_divergence.',
     origin: 'Ours: the middle of the two KL divergences. TRL 1.13 has 0.5.',
   }),
-  discopopTau: z.number().positive().max(1).default(0.05).meta({
+  discopopTau: z.number().positive().max(1).default(DISCOPOP_TAU).meta({
     description: 'τ of discopop.',
     origin: 'Lu et al. 2024, arXiv:2406.08414: 0.05.',
   }),
@@ -126,7 +129,7 @@ const dpo = z
     ...dpoLossSettings,
     referenceFree: z.boolean().default(false).meta({
       description: 'Take a uniform reference, so that no second model is loaded.',
-      origin: 'TRL, reference_free: off.',
+      origin: 'Ours: off, as in the paper. TRL 1.13 has no such setting any more.',
     }),
     nllCoef: z.number().min(0).default(0).meta({
       description:
@@ -185,6 +188,8 @@ export const DPO_LOSS_RULES: readonly Rule<{
   readonly losses: Partial<Record<(typeof VARIANTS)[number], number>>;
   readonly labelSmoothing: number;
   readonly fDivergence: string;
+  readonly alphaDivergenceCoef: number;
+  readonly discopopTau: number;
   readonly rewardShift: string;
 }>[] = [
   {
@@ -219,6 +224,19 @@ export const DPO_LOSS_RULES: readonly Rule<{
     holds: ({ losses, rewardShift }) => rewardShift === 'none' || 'bco_pair' in losses,
     expected: 'none without bco_pair, which alone reads it',
   },
+  {
+    path: ['alphaDivergenceCoef'],
+    reads: ['fDivergence', 'alphaDivergenceCoef'],
+    holds: ({ fDivergence, alphaDivergenceCoef }) =>
+      alphaDivergenceCoef === ALPHA || fDivergence === 'alpha_divergence',
+    expected: `${ALPHA} without the fDivergence alpha_divergence, which alone reads it`,
+  },
+  {
+    path: ['discopopTau'],
+    reads: ['losses', 'discopopTau'],
+    holds: ({ losses, discopopTau }) => discopopTau === DISCOPOP_TAU || 'discopop' in losses,
+    expected: `${DISCOPOP_TAU} without discopop, which alone reads it`,
+  },
 ];
 
 const DPO_RULES: readonly Rule<Omit<z.output<typeof dpo>, JobWide>>[] = [
@@ -241,6 +259,12 @@ const DPO_RULES: readonly Rule<Omit<z.output<typeof dpo>, JobWide>>[] = [
     holds: ({ reference, referenceFree, referenceEvery }) =>
       referenceEvery === null || (reference === 'live' && !referenceFree),
     expected: 'null unless the reference is live: what was computed before training cannot move',
+  },
+  {
+    path: ['referenceMix'],
+    reads: ['referenceEvery', 'referenceMix'],
+    holds: ({ referenceEvery, referenceMix }) => referenceMix === 1 || referenceEvery !== null,
+    expected: '1 without referenceEvery: a reference that never moves is not mixed',
   },
 ];
 
