@@ -40,6 +40,8 @@ const EXAMPLES: UnpairedExample[] = tokenizeUnpaired(
 ).examples;
 
 const RATE = 1e-2;
+/** What a tiny model can read. */
+const POSITIONS = 32;
 const settings = (config: KtoConfigInput = {}): KtoConfig =>
   KtoConfig.parse({
     ...{ batchSize: 5, maxSteps: 10, learningRate: RATE, schedule: { kind: 'constant' } },
@@ -88,7 +90,11 @@ function writtenKlOf(
     noGrad(() => {
       const ratios = mismatched.map(([{ promptIds }, { completionIds }]) => {
         const [ofPolicy, ofReference] = [policy, reference].map((model) =>
-          completionLogprob(model, promptIds, completionIds).item(),
+          completionLogprob(
+            model,
+            promptIds,
+            completionIds.slice(0, POSITIONS - promptIds.length),
+          ).item(),
         );
         return (ofPolicy ?? NaN) - (ofReference ?? NaN);
       });
@@ -146,6 +152,11 @@ describe('one step equals the formulas written out', () => {
       expectClose(metrics['rewards/rejected'] ?? NaN, mean(false), { rtol: 1e-9 });
       expectClose(metrics['rewards/margins'] ?? NaN, mean(true) - mean(false), { rtol: 1e-9 });
       assert.equal(metrics['desirableShare'], 0.6);
+      const lengths = batch.map((row) => row.promptIds.length + row.completionIds.length);
+      assert.equal(
+        metrics['tokens'],
+        lengths.reduce((sum, length) => sum + length),
+      );
     });
   }
 });
@@ -183,9 +194,14 @@ describe('a step', () => {
     const longPrompt = { ...short, promptIds: ids(30), completionIds: ids(2) };
     const longCompletion = { ...short, promptIds: ids(1), completionIds: ids(31) };
     const examples = [longPrompt, longCompletion, ...others];
-    const { trainer } = make({ batchSize: 7 }, pairModels(), { examples });
+    const config = { batchSize: examples.length };
+    const data = new DataEpochs('KtoTrainer', 'kto', examples.length, settings(config));
+    const batch = data.next().map((index) => examples[index] as UnpairedExample);
+    const { policy, reference, trainer } = make(config, farModels(), { examples });
+    const z = writtenKl(policy, reference, batch);
+    assert.ok(z > 0, `the estimate must be one that is told, not ${z}`);
     const { metrics } = await trainer.trainStep();
-    assert.ok(Number.isFinite(metrics['loss']), 'the mismatched completion is cut');
+    expectClose(metrics['kl'] ?? NaN, z, { rtol: 1e-10 });
   });
 
   test('changes the policy alone, and frees what it made', async () => {
