@@ -53,9 +53,12 @@ export function bestOfSamples({ scores, outcomes }: ScoredSamples, n: number): n
   return expected;
 }
 
-/** C(part, n)/C(all, n): the share of subsets of n that lie within a part. As factors, which never overflow. */
+/**
+ * C(part, n)/C(all, n): the share of subsets of n that lie within a part. As factors, which never overflow; exactly 0 where
+ * n is larger than the part, since the factor of i = part is.
+ */
 function subsetsWithin(part: number, all: number, n: number): number {
   let share = 1;
-  for (let i = 0; i < n; i++) share *= Math.max(0, part - i) / (all - i);
+  for (let i = 0; i < n; i++) share *= (part - i) / (all - i);
   return share;
 }
