@@ -31,7 +31,7 @@ const settings = z
       schedule: ['constant', 'Ours: the end of a run is not known before it.'],
     }),
   })
-  .meta({ title: 'Online DPO' });
+  .meta({ title: 'Online-DPO' });
 
 type Settings = z.output<typeof settings>;
 
@@ -48,7 +48,7 @@ const RULES: readonly Rule<Settings>[] = [
 ];
 
 /** Settings of an online DPO run: two completions of every prompt, of which the better scored one is the chosen. */
-export const OnlineDpoConfig = withRules(settings, RULES).meta({ title: 'Online DPO' });
+export const OnlineDpoConfig = withRules(settings, RULES).meta({ title: 'Online-DPO' });
 /** Resolved settings of an online DPO run. */
 export type OnlineDpoConfig = Settings;
 /** Settings of an online DPO run as a user writes them: every key may be left out. */

@@ -66,8 +66,15 @@ function adviceOn(
   const [outputs] = file.shapeOf(SCORE);
   const [expected] = shapes.get(SCORE)?.shape ?? [0];
   if (outputs === expected) return {};
-  if (outputs === 1) return { hint: 'A reward or value model is opened with loadScalarModel.' };
-  return outputs === 2 ? { hint: 'A process reward model is opened with loadStepModel.' } : {};
+  if (outputs === 1)
+    return {
+      hint: 'This is a reward or value model: a language model is expected here. In code, loadScalarModel opens it.',
+    };
+  return outputs === 2
+    ? {
+        hint: 'This is a process reward model: another kind is expected here. In code, loadStepModel opens it.',
+      }
+    : {};
 }
 
 /** The checkpoint's names of a head. */

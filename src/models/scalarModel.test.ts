@@ -298,7 +298,7 @@ describe('loadScalarModel rejects', () => {
   });
   test('and loadModel points from a scalar folder to it', async () => {
     await assert.rejects(loadModel(join(GOLDEN, 'qwen2')), {
-      hint: 'A reward or value model is opened with loadScalarModel.',
+      hint: 'This is a reward or value model: a language model is expected here. In code, loadScalarModel opens it.',
     });
   });
 });

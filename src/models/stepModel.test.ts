@@ -410,11 +410,12 @@ describe('folders of other models', () => {
     await rejected(
       loadStepModel(join(ROOT, 'test/golden/scalarModels/qwen2')),
       /1 missing: score\.bias; .*score\.weight \[1, 32\] instead of \[2, 32\]\.$/,
-      'A reward or value model is opened with loadScalarModel.',
+      'This is a reward or value model: a language model is expected here. In code, loadScalarModel opens it.',
     );
   });
   test('loadScalarModel and loadModel point to loadStepModel', async () => {
-    const hint = 'A process reward model is opened with loadStepModel.';
+    const hint =
+      'This is a process reward model: another kind is expected here. In code, loadStepModel opens it.';
     await rejected(
       loadScalarModel(join(GOLDEN, 'qwen2')),
       /not part of this model: score\.bias/,

@@ -272,6 +272,22 @@ describe('a run on preferences', () => {
     });
   }
 
+  test('that is finished takes no other settings, goes on with more steps, and else does nothing', async () => {
+    const given = options('dpo');
+    await trained('dpo', given);
+    const before = readFileSync(join(given.out, 'config.json'), 'utf8');
+    const resumed = (config: Readonly<Record<string, unknown>>): Promise<RunResult> =>
+      trained('dpo', { ...given, config: configFromObject(config, 'test'), resume: true });
+    await assert.rejects(resumed({ beta: 0.7 }), (error) => {
+      assert.ok(error instanceof ConfigError, String(error));
+      assert.match(error.message, /finished after 4 steps, received another beta\.$/);
+      return true;
+    });
+    assert.equal(readFileSync(join(given.out, 'config.json'), 'utf8'), before);
+    assert.equal((await resumed({})).step, 4);
+    assert.equal((await resumed({ maxSteps: 6, beta: 0.7 })).step, 6);
+  });
+
   test('refuses a setting that does not exist', async () => {
     await assert.rejects(trained('orpo', options('orpo', { gamma: 1 })), ConfigError);
   });

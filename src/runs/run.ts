@@ -1,6 +1,6 @@
 /** A run that is built and waits to be trained, and what building one needs whatever its method. */
 import { join } from 'node:path';
-import { CheckpointError, UsageError } from '../errors/index.js';
+import { CheckpointError, ConfigError, UsageError } from '../errors/index.js';
 import type { Decoder } from '../models/index.js';
 import { AdamW, decayGroups, type ParameterGroup } from '../optim/index.js';
 import type { Tokenizer } from '../tokenizers/index.js';
@@ -195,7 +195,8 @@ export class Run<
 /**
  * Makes the directory of a new run, or opens that of an earlier one and takes its trainer back to its checkpoint.
  *
- * @throws as `RunDirectory.create`, `RunDirectory.resume` and `restoreTrainer` do
+ * @throws as `RunDirectory.create`, `RunDirectory.resume` and `restoreTrainer` do; ConfigError where a finished run is
+ *   given other settings, which no step of it would use
  */
 export async function openDirectory(
   out: string,
@@ -208,6 +209,27 @@ export async function openDirectory(
   }
   // First, because a trainer that does not fit must leave the directory as it is.
   if (start.checkpoint !== undefined) restoreTrainer(trainer, start.checkpoint.path);
+  requireWork(out, start.record, description, trainer);
   const { directory } = await RunDirectory.resume(out, description);
   return { directory, resumedFrom: start.checkpoint };
+}
+
+/** A finished run may be resumed: nothing happens. config.json must not tell then of settings that no step has used. */
+function requireWork(
+  out: string,
+  record: RunRecord,
+  { config }: RunDescription,
+  { step, totalSteps }: Trainer,
+): void {
+  if (step < totalSteps) return;
+  const changed = Object.entries(config).find(
+    ([name, value]) => JSON.stringify(value) !== JSON.stringify(record.config[name]),
+  );
+  if (changed === undefined) return;
+  throw new ConfigError(
+    `Resuming ${out}: expected the settings of the run, which is finished after ${totalSteps} steps, received another ${changed[0]}.`,
+    {
+      hint: `Nothing is left to train with it. More steps make a run go on; for other settings start a new one from ${join(out, 'model')}.`,
+    },
+  );
 }
