@@ -329,7 +329,10 @@ function hasPath(values: unknown, path: readonly PropertyKey[]): boolean {
   );
 }
 
-/** Settings of which some are replaced: objects key by key, those with a `kind` as a whole. */
+/** Sums whose terms the user names: another sum is meant to be that, and not both together. */
+const REPLACED_WHOLE = new Set(['losses']);
+
+/** Settings of which some are replaced: objects key by key, those with a `kind` and `losses` as a whole. */
 export function mergedSettings(
   before: Readonly<Record<string, unknown>>,
   now: Readonly<Record<string, unknown>>,
@@ -337,7 +340,8 @@ export function mergedSettings(
   const result: Record<string, unknown> = { ...before };
   for (const [key, value] of Object.entries(now)) {
     const old = result[key];
-    const merges = isPlain(old) && isPlain(value) && !('kind' in value);
+    const isWhole = REPLACED_WHOLE.has(key);
+    const merges = !isWhole && isPlain(old) && isPlain(value) && !('kind' in value);
     result[key] = merges ? mergedSettings(old, value) : value;
   }
   return result;

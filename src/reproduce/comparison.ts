@@ -93,7 +93,7 @@ async function runMethod(
   { start, seed, preferences, preferred, frontier, measure }: Ground,
   given: { rewardModel: string; set: readonly string[]; progress: ProgressStream | null },
 ): Promise<ComparedRun> {
-  const out = join(start.folder, method);
+  const out = join(start.folder, `compared-${method}`);
   const data = {
     sft: preferred,
     dpo: preferences,

@@ -1,6 +1,6 @@
 import assert from 'node:assert/strict';
 import { createHash } from 'node:crypto';
-import { existsSync, mkdtempSync, readFileSync, rmSync } from 'node:fs';
+import { cpSync, existsSync, mkdtempSync, readFileSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join, resolve } from 'node:path';
 import { after, before, describe, test } from 'node:test';
@@ -286,6 +286,38 @@ describe('a run on preferences', () => {
     assert.equal(readFileSync(join(given.out, 'config.json'), 'utf8'), before);
     assert.equal((await resumed({})).step, 4);
     assert.equal((await resumed({ maxSteps: 6, beta: 0.7 })).step, 6);
+  });
+
+  test('refuses to resume from other weights, and goes on without the model it came from where it can', async () => {
+    const other = join(root, 'other');
+    await saveSmallModel(other, { seed: 5 });
+    const [moved, given] = [join(root, 'moved'), options('simpo')];
+    cpSync(model, moved, { recursive: true });
+    await trained('simpo', { ...given, model: moved });
+    const more = configFromObject({ maxSteps: 5 }, 'test');
+    const resumed = (folder: string): Promise<RunResult> =>
+      trained('simpo', { ...given, model: folder, config: more, resume: true });
+    await assert.rejects(resumed(other), (error) => {
+      assert.ok(error instanceof CheckpointError, String(error));
+      assert.match(
+        error.message,
+        /the model that the run was started with, received other weights in .*other\.$/,
+      );
+      return true;
+    });
+    rmSync(moved, { recursive: true });
+    assert.equal((await resumed(moved)).step, 5);
+  });
+
+  test('has the losses it is resumed with, not those and the earlier ones', async () => {
+    const given = options('dpo');
+    await trained('dpo', given);
+    const config = configFromObject({ losses: { ipo: 1 }, maxSteps: 5 }, 'test');
+    await trained('dpo', { ...given, config, resume: true });
+    const recorded = JSON.parse(readFileSync(join(given.out, 'config.json'), 'utf8')) as {
+      config: { losses: object };
+    };
+    assert.deepEqual(recorded.config.losses, { ipo: 1 });
   });
 
   test('refuses a setting that does not exist', async () => {

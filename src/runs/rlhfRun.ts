@@ -183,7 +183,15 @@ async function readAnnotation(
   return readOnPolicyInputs(
     { model, out, progress, data: prompts?.from ?? [], rewards },
     { ...preferences, rewardWeights: {}, maxTurns: 1 },
-    { start: { record: undefined, checkpoint: undefined, modelFolder: model }, tokenizer },
+    {
+      start: {
+        record: undefined,
+        checkpoint: undefined,
+        modelFolder: model,
+        modelSha256: undefined,
+      },
+      tokenizer,
+    },
   );
 }
 

@@ -1,7 +1,8 @@
 /** A run that is built and waits to be trained, and what building one needs whatever its method. */
+import { existsSync } from 'node:fs';
 import { join } from 'node:path';
 import { CheckpointError, ConfigError, UsageError } from '../errors/index.js';
-import type { Decoder } from '../models/index.js';
+import { weightsSha256, type Decoder } from '../models/index.js';
 import { AdamW, decayGroups, type ParameterGroup } from '../optim/index.js';
 import type { Tokenizer } from '../tokenizers/index.js';
 import type { Tensor } from '../torch/index.js';
@@ -25,12 +26,15 @@ export interface RunStart {
   readonly checkpoint: Checkpoint | undefined;
   /** Folder that model and tokenizer are loaded from. */
   readonly modelFolder: string;
+  /** Of the model that was given, for config.json; undefined for a job that has several, and where it is gone. */
+  readonly modelSha256: string | undefined;
 }
 
 /**
  * Looks where a run starts, and changes nothing.
  *
- * @throws CheckpointError if a run is to be resumed and there is none, or one of another method
+ * @throws CheckpointError if a run is to be resumed and there is none, one of another method, or one of another model:
+ *   the reference would be another
  * @throws IoError if a new run's folder holds something already
  */
 export async function findStart(
@@ -40,7 +44,8 @@ export async function findStart(
   const { out, model, resume = false } = options;
   if (!resume) {
     RunDirectory.assertFree(out);
-    return { record: undefined, checkpoint: undefined, modelFolder: model };
+    const modelSha256 = model === '' ? undefined : await weightsSha256(model);
+    return { record: undefined, checkpoint: undefined, modelFolder: model, modelSha256 };
   }
   const record = readRunRecord(out);
   if (record.method !== method) {
@@ -51,7 +56,19 @@ export async function findStart(
   }
   const checkpoint = (await listCheckpoints(join(out, 'checkpoints'))).whole.at(-1);
   const modelFolder = checkpoint === undefined ? model : join(checkpoint.path, 'model');
-  return { record, checkpoint, modelFolder };
+  const modelSha256 = await sameModel(out, model, record.inputs['modelSha256']);
+  return { record, checkpoint, modelFolder, modelSha256 };
+}
+
+/** @returns the fingerprint that the run was started with */
+async function sameModel(out: string, model: string, before: unknown): Promise<string | undefined> {
+  if (typeof before !== 'string') return undefined;
+  // A checkpoint may outlive the model that it came from, and is all that some methods need.
+  if (!existsSync(model) || (await weightsSha256(model)) === before) return before;
+  throw new CheckpointError(
+    `Resuming ${out}: expected the model that the run was started with, received other weights in ${model}.`,
+    { hint: 'Leave --model out, or start a new run from the last checkpoint.' },
+  );
 }
 
 /** Settings of AdamW as every method has them. */
@@ -201,9 +218,12 @@ export class Run<
 export async function openDirectory(
   out: string,
   start: RunStart,
-  description: RunDescription,
+  { inputs: given, ...method }: RunDescription,
   trainer: Trainer,
 ): Promise<{ directory: RunDirectory; resumedFrom: Checkpoint | undefined }> {
+  const { modelSha256 } = start;
+  const inputs = { ...given, ...(modelSha256 !== undefined && { modelSha256 }) };
+  const description = { ...method, inputs };
   if (start.record === undefined) {
     return { directory: await RunDirectory.create(out, description), resumedFrom: undefined };
   }
