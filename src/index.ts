@@ -75,6 +75,7 @@ export {
   type SettingRow,
   type SftConfigInput,
   type SimpoConfigInput,
+  type ConfigSource,
 } from './config/index.js';
 export {
   createCpoRun,
@@ -114,6 +115,7 @@ export {
   type SftRunOptions,
   type StepListener,
   type TrainOptions,
+  type ProgressStream,
 } from './runs/index.js';
 export type {
   RewardModel,
@@ -147,11 +149,14 @@ export {
 } from './eval/index.js';
 export {
   tokenizeForSft,
+  tokenizeCompletions,
   tokenizePreferences,
   tokenizePrompts,
   tokenizeSteps,
   tokenizeUnpaired,
   type PreferenceExample,
+  type PreferenceReport,
+  type PreferenceTokenizeOptions,
   type PromptExample,
   type SftExample,
   type StepExample,
@@ -166,6 +171,7 @@ export {
   loadStepModel,
   stepLogits,
   type StepModel,
+  type StepModelOptions,
 } from './models/index.js';
 export {
   calculatorEnvironment,
