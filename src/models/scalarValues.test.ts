@@ -229,6 +229,11 @@ describe('sequenceScores', () => {
     refused([7, 0, 3], 'sequenceScores: expected 1 ≤ lengths[1] ≤ 7, received 0.');
     refused([8, 4, 3], 'sequenceScores: expected 1 ≤ lengths[0] ≤ 7, received 8.');
     refused([7, 4, 2.5], 'sequenceScores: expected 1 ≤ lengths[2] ≤ 7, received 2.5.');
+    const most = model.trunk.config.maxPositionEmbeddings;
+    const long = { inputIds: zeros([1, most + 1], { dtype: 'int64' }), lengths: [most + 1] };
+    assert.throws(() => sequenceScores(model, long), {
+      message: `sequenceScores: expected rows of at most ${most} tokens, the model's positions, received ${most + 1} in row 0.`,
+    });
     assert.throws(() => sequenceScores(model, { inputIds: tensor([1, 2]), lengths: [1] }), {
       message: 'sequenceScores: expected inputIds to have shape [B, L], received [2].',
     });

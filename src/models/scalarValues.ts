@@ -1,9 +1,10 @@
 /** What a scalar head reads from sequences: a value before every completion token, a score of the whole. */
-import { ShapeError, ValueRangeError } from '../errors/index.js';
+import { ShapeError } from '../errors/index.js';
 import { assertRank, tensor, tidy, type Tensor } from '../torch/index.js';
 import type { CausalLm } from './causalLm.js';
 import { completionStates, scoreDtype, type CompletionRows } from './completionStates.js';
 import { readScalars, type ShiftedHead } from './scalarHead.js';
+import { checkRowLengths } from './rowLengths.js';
 
 /** A trunk and a head on its states: a `ScalarModel`, or a policy beside its value head. */
 export interface ScalarParts extends ShiftedHead {
@@ -65,12 +66,7 @@ export function sequenceScores(parts: ScalarParts, { inputIds, lengths }: Sequen
     throw new ShapeError(
       `sequenceScores: expected ${rows} lengths, one per row of inputIds, received ${lengths.length}.`,
     );
-  lengths.forEach((length, row) => {
-    if (!Number.isInteger(length) || length < 1 || length > columns)
-      throw new ValueRangeError(
-        `sequenceScores: expected 1 ≤ lengths[${row}] ≤ ${columns}, received ${length}.`,
-      );
-  });
+  checkRowLengths('sequenceScores', lengths, columns, trunk.config);
   const longest = Math.max(...lengths);
   const last = lengths.map((length, row) => row * longest + length - 1);
   return tidy(() => {

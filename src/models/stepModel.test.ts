@@ -6,7 +6,7 @@ import { after, describe, test } from 'node:test';
 import { expectClose } from '../../test/expect.js';
 import { ROOT } from '../../test/root.js';
 import { ShapeError, ValueRangeError } from '../errors/index.js';
-import { memory, readSafetensors, tensor, type Tensor } from '../torch/index.js';
+import { memory, readSafetensors, tensor, type Tensor, zeros } from '../torch/index.js';
 import {
   createModel,
   createScalarModel,
@@ -341,6 +341,17 @@ describe('stepLogits', () => {
         () => stepLogits(model, { ...rows, lengths: [length] }),
         new ValueRangeError(`stepLogits: expected 1 ≤ lengths[0] ≤ 3, received ${length}.`),
       );
+    const most = model.trunk.config.maxPositionEmbeddings;
+    const long = { inputIds: zeros([1, most + 1], { dtype: 'int64' }), lengths: [most + 1] };
+    assert.throws(
+      () => stepLogits(model, { ...long, stepEnds: [[0]] }),
+      new ValueRangeError(
+        `stepLogits: expected rows of at most ${most} tokens, the model's positions, received ${most + 1} in row 0.`,
+        {
+          hint: 'Shorten or leave out what is longer: the model was never trained on such places.',
+        },
+      ),
+    );
     for (const [ends, end, before] of [
       [[-1], -1, -1],
       [[1, 1], 1, 1],

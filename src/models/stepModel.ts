@@ -13,6 +13,7 @@ import { createHead, readHead, type HeadOptions } from './head.js';
 import { HeadedModel, headedConfig } from './headedModel.js';
 import { headOutputs, loadHeaded } from './loadHeadedModel.js';
 import type { LoadModelOptions } from './loadModel.js';
+import { checkRowLengths } from './rowLengths.js';
 
 /** Wrong (0) and right (1). */
 const OUTPUTS = 2;
@@ -174,7 +175,7 @@ export interface StepRows {
  * @throws ValueRangeError for a length or a place out of range, or where no row has a step
  */
 export function stepLogits({ trunk, head }: StepParts, rows: StepRows): Tensor {
-  const { longest, width, places, ends } = layoutOf(rows);
+  const { longest, width, places, ends } = layoutOf(rows, trunk.config);
   const count = rows.stepEnds.length;
   const dtype = scoreDtype(trunk);
   return tidy(() => {
@@ -200,7 +201,10 @@ interface StepLayout {
   readonly ends: readonly number[];
 }
 
-function layoutOf({ inputIds, lengths, stepEnds }: StepRows): StepLayout {
+function layoutOf(
+  { inputIds, lengths, stepEnds }: StepRows,
+  config: Pick<DecoderConfig, 'maxPositionEmbeddings'>,
+): StepLayout {
   const where = 'stepLogits';
   assertRank(where, '[B, L]', { inputIds });
   const [rows, columns] = [inputIds.size(0), inputIds.size(1)];
@@ -208,11 +212,8 @@ function layoutOf({ inputIds, lengths, stepEnds }: StepRows): StepLayout {
     throw new ShapeError(
       `${where}: expected ${rows} lengths and stepEnds, one per row of inputIds, received ${lengths.length} and ${stepEnds.length}.`,
     );
+  checkRowLengths(where, lengths, columns, config);
   lengths.forEach((length, row) => {
-    if (!Number.isInteger(length) || length < 1 || length > columns)
-      throw new ValueRangeError(
-        `${where}: expected 1 ≤ lengths[${row}] ≤ ${columns}, received ${length}.`,
-      );
     let before = -1;
     for (const end of stepEnds[row] ?? []) {
       if (!Number.isInteger(end) || end <= before || end >= length)
