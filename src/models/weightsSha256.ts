@@ -9,17 +9,18 @@ import { assertModelFolder, SHARD_NAME, WEIGHTS_FILE } from './checkpoint.js';
  * SHA-256 of a model folder's weights, as hexadecimal digits. Of one file it is what `sha256sum model.safetensors`
  * prints; of shards it is the SHA-256 of what `sha256sum model-*.safetensors` prints, names included. Loads nothing.
  *
+ * @param where what asks for it, for messages
  * @throws CheckpointError if the folder holds no model; IoError if a file cannot be read
  */
-export async function weightsSha256(folder: string): Promise<string> {
-  assertModelFolder(folder, 'weightsSha256');
+export async function weightsSha256(folder: string, where = 'weightsSha256'): Promise<string> {
+  assertModelFolder(folder, where);
   if (existsSync(join(folder, WEIGHTS_FILE))) return sha256OfFile(join(folder, WEIGHTS_FILE));
   const shards = readdirSync(folder)
     .filter((name) => SHARD_NAME.test(name))
     .sort();
   if (shards.length === 0) {
     throw new CheckpointError(
-      `weightsSha256: expected ${WEIGHTS_FILE} or shards of it in ${folder}, there are neither.`,
+      `${where}: expected ${WEIGHTS_FILE} or shards of it in ${folder}, there are neither.`,
     );
   }
   const listing = createHash('sha256');

@@ -44,7 +44,7 @@ export async function findStart(
   const { out, model, resume = false } = options;
   if (!resume) {
     RunDirectory.assertFree(out);
-    const modelSha256 = model === '' ? undefined : await weightsSha256(model);
+    const modelSha256 = model === '' ? undefined : await weightsSha256(model, '--model');
     return { record: undefined, checkpoint: undefined, modelFolder: model, modelSha256 };
   }
   const record = readRunRecord(out);
