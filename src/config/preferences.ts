@@ -34,7 +34,8 @@ export const preferenceDataSettings = {
       origin: `${RAFAILOV}: "batch size of 64".`,
     }),
   maxLength: z.int().min(2).default(1024).meta({
-    description: 'Most tokens of prompt and completion together.',
+    description:
+      'Most tokens of prompt and completion together; never more than the model has positions.',
     origin: 'TRL 1.13, DPOConfig.max_length.',
   }),
   faulty: z.enum(['stop', 'skip']).default('stop').meta({

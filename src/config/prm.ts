@@ -35,7 +35,7 @@ export const PrmConfig = z
       .default(1024)
       .meta({
         description:
-          'Most tokens of one row: prompt, steps and separators. Longer ones are faults.',
+          'Most tokens of one row: prompt, steps and separators; never more than the model has positions. Longer ones are faults.',
         origin: `${TRL}.max_length, where longer rows are cut.`,
       }),
     stepSeparator: z

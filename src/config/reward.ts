@@ -40,7 +40,7 @@ export const RewardConfig = z
       }),
     maxLength: z.int().min(2).default(1024).meta({
       description:
-        'Most tokens of a prompt with one of its completions. Longer pairs are faults, see faulty: half a completion has another worth.',
+        'Most tokens of a prompt with one of its completions; never more than the model has positions. Longer pairs are faults, see faulty: half a completion has another worth.',
       origin: 'TRL 1.13, RewardConfig.max_length.',
     }),
     faulty: z.enum(['stop', 'skip']).default('stop').meta({

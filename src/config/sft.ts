@@ -37,7 +37,8 @@ export const SftConfig = z
         origin: `${LLAMA2}: "a batch size of 64".`,
       }),
     maxLength: z.int().min(2).default(1024).meta({
-      description: 'Most tokens of one row, prompt included.',
+      description:
+        'Most tokens of one row, prompt included; never more than the model has positions.',
       origin: 'TRL 1.13, SFTConfig.max_length. Llama 2 used 4096.',
     }),
     overlong: z.enum(['truncate', 'drop']).default('truncate').meta({

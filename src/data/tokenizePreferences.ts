@@ -408,7 +408,7 @@ class JudgedReader {
           'tooLong',
           row,
           `expected prompt and ${column} of at most ${this.maxLength} tokens, received ${length}.`,
-          'Raise maxLength, or leave the row out.',
+          'Raise maxLength, as far as the model has positions, or leave such rows out with faulty: skip.',
         );
       }
     });

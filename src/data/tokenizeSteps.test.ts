@@ -111,7 +111,7 @@ describe('tokenizeSteps', () => {
     assert.throws(
       () => read([sum], { maxLength: 17 }),
       new DataError('steps.jsonl:1: expected prompt and steps of at most 17 tokens, received 18.', {
-        hint: 'Raise maxLength, or leave such rows out with faulty: skip.',
+        hint: 'Raise maxLength, as far as the model has positions, or leave such rows out with faulty: skip.',
       }),
     );
   });

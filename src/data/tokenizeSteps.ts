@@ -196,7 +196,7 @@ function exampleOf(
       'tooLong',
       row,
       `expected prompt and steps of at most ${maxLength} tokens, received ${length}.`,
-      'Raise maxLength, or leave such rows out with faulty: skip.',
+      'Raise maxLength, as far as the model has positions, or leave such rows out with faulty: skip.',
     );
   }
   return { ...tokens, labels, row };

@@ -14,6 +14,7 @@ export {
 } from './decoderConfig.js';
 export { readGenerationConfig, type GenerationConfig } from './generationConfig.js';
 export { loadModel, type LoadModelOptions } from './loadModel.js';
+export { modelPositions } from './modelPositions.js';
 export { isScalarModelFolder, loadScalarModel } from './loadScalarModel.js';
 export {
   createScalarHead,

@@ -1,4 +1,3 @@
-import { resolve } from 'node:path';
 import { KtoConfig, parseConfig, type KtoConfigInput } from '../config/index.js';
 import { tokenizeUnpaired, validateFormat } from '../data/index.js';
 import { loadModel } from '../models/index.js';
@@ -7,7 +6,14 @@ import { KtoTrainer } from '../trainers/index.js';
 import type { PreferenceRunOptions } from './pairRuns.js';
 import { describePreferences } from './preferenceReport.js';
 import { buildOptimizer, findStart, openDirectory, Run } from './run.js';
-import { deviceOf, readRunData, requireSameData, settingsOf, type RunData } from './runInputs.js';
+import {
+  deviceOf,
+  fittingLength,
+  readRunData,
+  readTrainingData,
+  settingsOf,
+  type RunData,
+} from './runInputs.js';
 
 /**
  * A KTO run, ready to `train`. Rows are `{prompt, completion, label}`; of a preference row the chosen completion is a
@@ -18,27 +24,25 @@ import { deviceOf, readRunData, requireSameData, settingsOf, type RunData } from
 export async function createKtoRun(
   options: PreferenceRunOptions<KtoConfigInput>,
 ): Promise<Run<KtoTrainer, KtoConfig>> {
-  const { model: folder, out, progress = process.stderr } = options;
+  const { out, progress = process.stderr } = options;
   const start = await findStart('kto', options);
   const config = parseConfig(KtoConfig, settingsOf(options.config, start.record, 'createKtoRun'));
   const tokenizer = await loadTokenizer(start.modelFolder);
+  const maxLength = fittingLength(start.modelFolder, config.maxLength, progress);
   const read = async (from: RunData, word: string) => {
     const { rows, record } = await readRunData(from);
     const format = validateFormat(rows, ['unpaired-preference', 'preference'], config.faulty);
-    const { examples, report } = tokenizeUnpaired(rows, tokenizer, config);
+    const { examples, report } = tokenizeUnpaired(rows, tokenizer, { ...config, maxLength });
     progress?.write(
       `${word}: ${rows.length} ${format.name} rows; ${describePreferences(report)}\n`,
     );
     return { examples, record };
   };
-  const data = await read(options.data, 'Data');
-  if (start.record) requireSameData(start.record, data.record);
-  const held =
-    options.evalData === undefined ? undefined : await read(options.evalData, 'Evaluation data');
+  const { data, held, inputs } = await readTrainingData(options, start.record, read);
 
   const placed = { dtype: config.dtype, device: deviceOf(config.device) };
   const policy = await loadModel(start.modelFolder, placed);
-  const reference = (await loadModel(folder, placed)).freeze();
+  const reference = (await loadModel(options.model, placed)).freeze();
   const optimizer = buildOptimizer(policy, config);
   const trainer = new KtoTrainer(
     {
@@ -48,7 +52,6 @@ export async function createKtoRun(
     },
     config,
   );
-  const inputs = { model: resolve(folder), data: data.record, evalData: held?.record ?? null };
   const opened = await openDirectory(out, start, { method: 'kto', config, inputs }, trainer);
   return new Run({
     ...opened,

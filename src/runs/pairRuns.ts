@@ -1,5 +1,4 @@
 /** Runs that learn from pairs of completions: DPO, ORPO, SimPO, CPO. They differ in settings and objective. */
-import { resolve } from 'node:path';
 import {
   CpoConfig,
   DpoConfig,
@@ -19,7 +18,14 @@ import { DpoTrainer, needsReferenceModel, type PairMethod } from '../trainers/in
 import { describePreferences } from './preferenceReport.js';
 import type { ProgressStream } from './progress.js';
 import { buildOptimizer, findStart, openDirectory, Run } from './run.js';
-import { deviceOf, readRunData, requireSameData, settingsOf, type RunData } from './runInputs.js';
+import {
+  deviceOf,
+  fittingLength,
+  readRunData,
+  readTrainingData,
+  settingsOf,
+  type RunData,
+} from './runInputs.js';
 
 /** What a run on preferences is created from. */
 export interface PreferenceRunOptions<ConfigInput> {
@@ -87,27 +93,25 @@ async function createPairRun<Method extends PairMethod>(
   name: string,
   methodOf: (source: ConfigSource) => Method,
 ): Promise<Run<DpoTrainer, Method['config']>> {
-  const { model: folder, out, progress = process.stderr } = options;
+  const { out, progress = process.stderr } = options;
   const start = await findStart(name, options);
   const objective = methodOf(settingsOf(options.config, start.record, `create ${name} run`));
   const config: Method['config'] = objective.config;
   const tokenizer = await loadTokenizer(start.modelFolder);
+  const maxLength = fittingLength(start.modelFolder, config.maxLength, progress);
   const read = async (from: RunData, word: string) => {
     const { rows, record } = await readRunData(from);
     validateFormat(rows, ['preference'], config.faulty);
-    const { pairs, report } = tokenizePreferences(rows, tokenizer, config);
+    const { pairs, report } = tokenizePreferences(rows, tokenizer, { ...config, maxLength });
     progress?.write(`${word}: ${rows.length} preference rows; ${describePreferences(report)}\n`);
     return { pairs, record };
   };
-  const data = await read(options.data, 'Data');
-  if (start.record) requireSameData(start.record, data.record);
-  const held =
-    options.evalData === undefined ? undefined : await read(options.evalData, 'Evaluation data');
+  const { data, held, inputs } = await readTrainingData(options, start.record, read);
 
   const placed = { dtype: config.dtype, device: deviceOf(config.device) };
   const policy = await loadModel(start.modelFolder, placed);
   const reference = needsReferenceModel(objective)
-    ? (await loadModel(folder, placed)).freeze()
+    ? (await loadModel(options.model, placed)).freeze()
     : null;
   const optimizer = buildOptimizer(policy, config);
   const { pairs } = data;
@@ -120,7 +124,6 @@ async function createPairRun<Method extends PairMethod>(
       `The learning rate is still rising when the run ends: warmupSteps is ${warmupSteps}, and there are ${trainer.totalSteps} steps. It stays below ${learningRate}; lower warmupSteps.\n`,
     );
   }
-  const inputs = { model: resolve(folder), data: data.record, evalData: held?.record ?? null };
   const opened = await openDirectory(out, start, { method: name, config, inputs }, trainer);
   return new Run({
     ...opened,

@@ -4,14 +4,14 @@ import type { PreferenceFault, PreferenceReport, UnpairedReport } from '../data/
 const FAULTS: Readonly<Record<PreferenceFault, string>> = {
   equal: 'with equal completions',
   empty: 'with an empty completion',
-  tooLong: 'longer than maxLength',
+  tooLong: 'too long',
   margin: 'with a margin that is no number',
   noPrompt: 'without anything to begin with',
   comparison: 'of a comparison with other prompts',
   unreadable: 'that cannot be read',
 };
 
-/** `120 pairs, 4,096 tokens, 3 left out: longer than maxLength`. */
+/** `120 pairs, 4,096 tokens, 3 left out too long`. */
 export function describePreferences(report: PreferenceReport | UnpairedReport): string {
   const { examples, tokens, boundaryMerges, withoutEos, faults } = report;
   const kind =

@@ -243,6 +243,29 @@ describe('a run on preferences', () => {
     assert.ok(!existsSync(given.out), 'nothing was written');
   });
 
+  for (const method of ['dpo', 'kto', 'orpo']) {
+    test(`reads no more of a row than the model has positions, and says so (${method})`, async () => {
+      const long = { prompt: '1+1=', chosen: '2', rejected: '1'.repeat(60) }; // 65 tokens with EOS
+      const fits = { ...long, rejected: '1'.repeat(59) };
+      const told: string[] = [];
+      const progress = { write: (text: string) => told.push(text) };
+      const data = [...pairs, fits, long];
+      const given = options(method, { maxLength: 65, faulty: 'skip' }, { data, progress });
+      await trained(method, given);
+      assert.match(
+        told.join(''),
+        /^maxLength is 65, but the model has 64 positions: rows of more tokens are too long\.\nData: 15 preference rows; (14 pairs|28 completions) .*, 1 left out too long$/m,
+      );
+      const recorded = JSON.parse(readFileSync(join(given.out, 'config.json'), 'utf8')) as {
+        config: { maxLength: number };
+      };
+      assert.equal(recorded.config.maxLength, 65, 'settings are kept as they were given');
+      told.length = 0;
+      (await METHODS[method]?.(options(method, { maxLength: 64 }, { progress })))?.dispose();
+      assert.doesNotMatch(told.join(''), /positions/);
+    });
+  }
+
   test('takes KTO rows of one completion', async () => {
     const data = pairs.flatMap(({ prompt, chosen, rejected }) => [
       { prompt, completion: chosen, label: true },

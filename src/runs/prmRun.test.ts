@@ -137,7 +137,7 @@ describe('createPrmRun', () => {
       { ...rows[0], completions: ['1', ' '] },
       { ...rows[1], completions: ['1 2', '3'] },
     ];
-    const config = { maxSteps: 1, stepSeparator: ' ', faulty: 'skip' as const };
+    const config = { maxSteps: 1, maxLength: 64, stepSeparator: ' ', faulty: 'skip' as const };
     const run = await createPrmRun(options(newPath(), { data, config, progress }));
     run.dispose();
     assert.deepEqual(lines, [
@@ -167,8 +167,7 @@ describe('createPrmRun', () => {
     const long = { prompt: '1', completions: ['1'.repeat(70)], labels: [true] };
     await assert.rejects(createPrmRun(options(fresh, { evalData: [...rows, long] })), {
       code: 'E_DATA',
-      message:
-        "createPrmRun: expected prompts and steps of at most 64 tokens, the model's positions, but that of <memory>:10 has 72.",
+      message: '<memory>:10: expected prompt and steps of at most 64 tokens, received 72.',
     });
     assert.equal(existsSync(fresh), false);
   });

@@ -1,4 +1,3 @@
-import { resolve } from 'node:path';
 import { parseConfig, PrmConfig, type ConfigSource, type PrmConfigInput } from '../config/index.js';
 import { tokenizeSteps, validateFormat, type StepReport } from '../data/index.js';
 import { evaluateSteps, stepMetrics } from '../eval/index.js';
@@ -10,10 +9,17 @@ import {
   type StepModel,
 } from '../models/index.js';
 import { loadTokenizer } from '../tokenizers/index.js';
-import { PrmTrainer, requirePositions } from '../trainers/index.js';
+import { PrmTrainer } from '../trainers/index.js';
 import { type ProgressStream } from './progress.js';
 import { buildOptimizer, findStart, openDirectory, Run } from './run.js';
-import { deviceOf, readRunData, requireSameData, settingsOf, type RunData } from './runInputs.js';
+import {
+  deviceOf,
+  fittingLength,
+  readRunData,
+  readTrainingData,
+  settingsOf,
+  type RunData,
+} from './runInputs.js';
 
 /** What `createPrmRun` needs. */
 export interface PrmRunOptions {
@@ -44,31 +50,23 @@ export interface PrmRunOptions {
 export async function createPrmRun(
   options: PrmRunOptions,
 ): Promise<Run<PrmTrainer, PrmConfig, StepModel>> {
-  const { model: folder, out, progress = process.stderr } = options;
+  const { out, progress = process.stderr } = options;
   const start = await findStart('prm', options);
   const config = parseConfig(PrmConfig, settingsOf(options.config, start.record, 'createPrmRun'));
   const tokenizer = await loadTokenizer(start.modelFolder);
+  const maxLength = fittingLength(start.modelFolder, config.maxLength, progress);
   const read = async (from: RunData, word: string) => {
     const { rows, record } = await readRunData(from);
     validateFormat(rows, ['stepwise'], config.faulty);
-    const { examples, report } = tokenizeSteps(rows, tokenizer, config);
+    const { examples, report } = tokenizeSteps(rows, tokenizer, { ...config, maxLength });
     progress?.write(`${word}: ${rows.length} rows; ${describe(report)}\n`);
     return { examples, record };
   };
-  const data = await read(options.data, 'Data');
-  if (start.record) requireSameData(start.record, data.record);
-  const held =
-    options.evalData === undefined ? undefined : await read(options.evalData, 'Evaluation data');
+  const { data, held, inputs } = await readTrainingData(options, start.record, read);
 
   const model = await modelOf(start.modelFolder, config, tokenizer.padTokenId);
-  const measuredLater = held?.examples.map(({ inputIds, row }) => ({
-    tokens: inputIds.length,
-    row,
-  }));
-  requirePositions('createPrmRun', 'prompts and steps', measuredLater ?? [], model);
   const optimizer = buildOptimizer(model, config);
   const trainer = new PrmTrainer({ model, optimizer, examples: data.examples }, config);
-  const inputs = { model: resolve(folder), data: data.record, evalData: held?.record ?? null };
   const opened = await openDirectory(out, start, { method: 'prm', config, inputs }, trainer);
   const { microBatchTokens, seed } = config;
   return new Run({
@@ -105,7 +103,7 @@ async function modelOf(
 function describe(report: StepReport): string {
   const { examples, steps, rightSteps, separatorsInside, faults } = report;
   const remarks = [
-    [faults.tooLong, 'longer than maxLength left out'],
+    [faults.tooLong, 'too long left out'],
     [faults.empty, 'with an empty step left out'],
     [faults.unreadable, 'that cannot be read left out'],
     [separatorsInside, 'steps hold the separator'],

@@ -323,14 +323,17 @@ describe('a reward model run', () => {
 
     test('held-out and reference rows beyond the model’s positions, before anything is written', async () => {
       const long = '1'.repeat(70);
-      for (const more of [
-        { evalData: [...evalData, { prompt: '1+1=', chosen: '2', rejected: long }] },
-        { referenceData: [...evalData.map(() => SHORT), { prompt: '1+1=', completion: long }] },
-      ]) {
+      for (const [column, more] of [
+        ['rejected', { evalData: [...evalData, { prompt: '1+1=', chosen: '2', rejected: long }] }],
+        [
+          'completion',
+          { referenceData: [...evalData.map(() => SHORT), { prompt: '1+1=', completion: long }] },
+        ],
+      ] as const) {
         const given = options({ maxLength: 99 }, more);
         await assert.rejects(createRewardRun(given), {
           code: 'E_DATA',
-          message: `createRewardRun: expected prompts and completions of at most 64 tokens, the model's positions, but that of <memory>:${evalData.length + 1} has 75.`,
+          message: `<memory>:${evalData.length + 1}: expected prompt and ${column} of at most 64 tokens, received 75.`,
         });
         assert.equal(existsSync(given.out), false);
       }

@@ -1,4 +1,3 @@
-import { resolve } from 'node:path';
 import {
   parseConfig,
   RewardConfig,
@@ -26,17 +25,14 @@ import {
   type ScalarModel,
 } from '../models/index.js';
 import { loadTokenizer, type Tokenizer } from '../tokenizers/index.js';
-import {
-  longerOfPair,
-  requirePositions,
-  RewardTrainer,
-  type PlacedSequence,
-} from '../trainers/index.js';
+import { RewardTrainer } from '../trainers/index.js';
 import { formatNumber, type ProgressStream } from './progress.js';
 import { buildOptimizer, findStart, openDirectory, Run, type RunStart } from './run.js';
 import {
   deviceOf,
+  fittingLength,
   readRunData,
+  readTrainingData,
   requireSameData,
   settingsOf,
   type DataRecord,
@@ -79,32 +75,24 @@ export async function createRewardRun(
   const settings = settingsOf(options.config, start.record, 'createRewardRun');
   const config = parseConfig(RewardConfig, settings);
   const tokenizer = await loadTokenizer(start.modelFolder);
-  const reading = { tokenizer, config, progress };
-  const data = await readPairs(options.data, { ...reading, word: 'Data' });
-  if (start.record) requireSameData(start.record, data.record);
-  const held =
-    options.evalData === undefined
-      ? undefined
-      : await readPairs(options.evalData, { ...reading, word: 'Evaluation data' });
+  const maxLength = fittingLength(start.modelFolder, config.maxLength, progress);
+  const reading = { tokenizer, config: { ...config, maxLength }, progress };
+  const { data, held, inputs } = await readTrainingData(options, start.record, (from, word) =>
+    readPairs(from, { ...reading, word }),
+  );
   const reference = await readReference(options, { start, ...reading });
 
   const model = await loadStart(start.modelFolder, { tokenizer, config });
-  const measuredLater = [
-    ...(held?.pairs.map(longerOfPair) ?? []),
-    ...(reference?.sequences.map(lengthOf) ?? []),
-  ];
-  requirePositions('createRewardRun', 'prompts and completions', measuredLater, model);
   const padding = paddingRemark(model);
   if (padding !== undefined) progress?.write(`${padding}\n`);
   const optimizer = buildOptimizer(model, config);
   const trainer = new RewardTrainer({ model, optimizer, pairs: data.pairs }, config);
-  const inputs = {
-    model: resolve(options.model),
-    data: data.record,
-    evalData: held?.record ?? null,
-    referenceData: reference?.record ?? null,
+  const description = {
+    method: 'reward',
+    config,
+    inputs: { ...inputs, referenceData: reference?.record ?? null },
   };
-  const opened = await openDirectory(out, start, { method: 'reward', config, inputs }, trainer);
+  const opened = await openDirectory(out, start, description, trainer);
   const { centerCoef, useMargins, microBatchTokens, seed } = config;
   const measured = { model, centerCoef, useMargins, microBatchTokens, seed };
   return new Run({
@@ -167,10 +155,6 @@ async function readReference(
   const { examples, report } = tokenizeCompletions(rows, tokenizer, config);
   progress?.write(`Reference data: ${describe(report, 'completions')}\n`);
   return { sequences: examples, record };
-}
-
-function lengthOf({ promptIds, completionIds, row }: CompletionExample): PlacedSequence {
-  return { tokens: promptIds.length + completionIds.length, row };
 }
 
 /** The model that the run goes on with: a reward model as it is, a language model with a new head. */

@@ -4,6 +4,7 @@ import { resolve } from 'node:path';
 import { configFromObject, mergedSettings, type ConfigSource } from '../config/index.js';
 import { readRows, rowsFromObjects, type Row } from '../data/index.js';
 import { CheckpointError } from '../errors/index.js';
+import { modelPositions } from '../models/index.js';
 import {
   loadReward,
   rewardColumn,
@@ -13,6 +14,7 @@ import {
   type RewardInput,
 } from '../rewards/index.js';
 import { cudaIsAvailable } from '../torch/index.js';
+import type { ProgressStream } from './progress.js';
 import type { RunRecord } from './runDirectory.js';
 
 /** Data of a run: paths of files, or rows that are objects already. */
@@ -39,6 +41,57 @@ export async function readRunData(data: RunData): Promise<{ rows: Row[]; record:
   for (const { values } of rows) hash.update(`${JSON.stringify(values)}\n`);
   const paths = files?.map((path) => resolve(path)) ?? null;
   return { rows, record: { files: paths, rows: rows.length, sha256: hash.digest('hex') } };
+}
+
+/** Rows of a run as its method reads them, with their fingerprint. */
+interface ReadRows {
+  readonly record: DataRecord;
+}
+
+/**
+ * The training and the held-out rows of a run, read in one way, and what config.json tells of them.
+ *
+ * @param read tokenizes rows; `word` begins what is told of them
+ * @throws CheckpointError where a run is to be resumed on other training rows; and as `read`
+ */
+export async function readTrainingData<Rows extends ReadRows>(
+  options: {
+    readonly model: string;
+    readonly data: RunData;
+    readonly evalData?: RunData | undefined;
+  },
+  record: RunRecord | undefined,
+  read: (from: RunData, word: string) => Promise<Rows>,
+): Promise<{ data: Rows; held: Rows | undefined; inputs: Record<string, unknown> }> {
+  const data = await read(options.data, 'Data');
+  if (record) requireSameData(record, data.record);
+  const held =
+    options.evalData === undefined ? undefined : await read(options.evalData, 'Evaluation data');
+  const inputs = {
+    model: resolve(options.model),
+    data: data.record,
+    evalData: held?.record ?? null,
+  };
+  return { data, held, inputs };
+}
+
+/**
+ * Most tokens of a row that a model can be trained on: `maxLength`, or its positions where they are fewer, which is
+ * told.
+ *
+ * @throws CheckpointError and IoError as `loadModel`
+ */
+export function fittingLength(
+  folder: string,
+  maxLength: number,
+  progress: ProgressStream | null,
+): number {
+  const positions = modelPositions(folder);
+  if (positions >= maxLength) return maxLength;
+  progress?.write(
+    `maxLength is ${maxLength}, but the model has ${positions} positions: rows of more tokens are too long.\n`,
+  );
+  return positions;
 }
 
 function filesOf(data: RunData): string[] | null {

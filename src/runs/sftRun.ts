@@ -1,4 +1,3 @@
-import { resolve } from 'node:path';
 import { parseConfig, SftConfig, type ConfigSource, type SftConfigInput } from '../config/index.js';
 import { tokenizeForSft, validateRows, type SftReport } from '../data/index.js';
 import { loadModel } from '../models/index.js';
@@ -6,7 +5,14 @@ import { loadTokenizer } from '../tokenizers/index.js';
 import { SftTrainer } from '../trainers/index.js';
 import { type ProgressStream } from './progress.js';
 import { buildOptimizer, findStart, openDirectory, Run } from './run.js';
-import { deviceOf, readRunData, requireSameData, settingsOf, type RunData } from './runInputs.js';
+import {
+  deviceOf,
+  fittingLength,
+  readRunData,
+  readTrainingData,
+  settingsOf,
+  type RunData,
+} from './runInputs.js';
 
 /** What `createSftRun` needs. */
 export interface SftRunOptions {
@@ -31,21 +37,19 @@ export interface SftRunOptions {
  * @throws ConfigError, DataError, CheckpointError or IoError with what was expected and received
  */
 export async function createSftRun(options: SftRunOptions): Promise<Run<SftTrainer, SftConfig>> {
-  const { model: folder, out, progress = process.stderr } = options;
+  const { out, progress = process.stderr } = options;
   const start = await findStart('sft', options);
   const config = parseConfig(SftConfig, settingsOf(options.config, start.record, 'createSftRun'));
   const tokenizer = await loadTokenizer(start.modelFolder);
+  const maxLength = fittingLength(start.modelFolder, config.maxLength, progress);
   const read = async (from: RunData, word: string) => {
     const { rows, record } = await readRunData(from);
     const format = validateRows(rows, ['language-modeling', 'prompt-completion']);
-    const { examples, report } = tokenizeForSft(rows, tokenizer, config);
+    const { examples, report } = tokenizeForSft(rows, tokenizer, { ...config, maxLength });
     progress?.write(`${word}: ${rows.length} ${format.name} rows; ${describe(report)}\n`);
     return { examples, record };
   };
-  const data = await read(options.data, 'Data');
-  if (start.record) requireSameData(start.record, data.record);
-  const held =
-    options.evalData === undefined ? undefined : await read(options.evalData, 'Evaluation data');
+  const { data, held, inputs } = await readTrainingData(options, start.record, read);
 
   const device = deviceOf(config.device);
   const model = await loadModel(start.modelFolder, { dtype: config.dtype, device });
@@ -59,7 +63,6 @@ export async function createSftRun(options: SftRunOptions): Promise<Run<SftTrain
     },
     config,
   );
-  const inputs = { model: resolve(folder), data: data.record, evalData: held?.record ?? null };
   const opened = await openDirectory(out, start, { method: 'sft', config, inputs }, trainer);
   return new Run({
     ...opened,
