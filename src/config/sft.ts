@@ -45,6 +45,12 @@ export const SftConfig = z
       description: 'What happens to longer rows: truncate keeps their beginning, drop skips them.',
       origin: 'TRL 1.13, which truncates.',
     }),
+    packing: z.boolean().default(false).meta({
+      description:
+        'Puts several rows of a step into one line of a pass (best-fit decreasing), each seeing only itself. Changes time and memory, never the result.',
+      origin:
+        'TRL 1.13, SFTConfig.packing (strategy bfd). There packing also changes what a step is trained on; here batchSize counts rows either way.',
+    }),
     learningRate: learningRateSetting(
       2e-5,
       `${LLAMA2}: "an initial learning rate of 2 × 10⁻⁵". Models made on the spot need about 1e-3.`,

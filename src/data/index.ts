@@ -58,4 +58,5 @@ export {
   type PaddedIds,
   type SplitSize,
 } from './batches.js';
+export { packBestFit } from './packing.js';
 export { SeededRandom } from './random.js';

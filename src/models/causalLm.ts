@@ -11,6 +11,11 @@ export interface CausalLmInput {
    * needed where padding stands at the right and its outputs are not used: no token looks to its right.
    */
   readonly attentionMask?: Tensor | undefined;
+  /**
+   * [B, L] integers, where rows hold several sequences: tokens with the same number are one sequence, whose positions
+   * begin at 0 and which sees nothing of the others. 0 marks padding. Given instead of `attentionMask`.
+   */
+  readonly sequenceIds?: Tensor | undefined;
 }
 
 /** Options of `save`. */

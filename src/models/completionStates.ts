@@ -8,12 +8,31 @@ import type { CausalLm } from './causalLm.js';
 
 /** Sequences of prompt and completion. Row i is prompt ⊕ completion without a gap, then padding. */
 export interface CompletionRows {
-  /** [B, L] int64. What stands beyond a row's length must be some id of the vocabulary and changes nothing. */
+  /**
+   * [B, L] int64, or fewer lines where rows are packed. What stands beyond a row's length must be some id of the
+   * vocabulary and changes nothing.
+   */
   readonly inputIds: Tensor;
   /** B numbers of at least 1: tokens of the prompt. A token needs something before it to be predicted from. */
   readonly promptLengths: readonly number[];
   /** B numbers from promptLengths[i] to L: tokens of prompt and completion together. */
   readonly lengths: readonly number[];
+  /** Where the rows stand when a line of `inputIds` holds several of them. What is computed of a row stays the same. */
+  readonly packed?: PackedRows | undefined;
+}
+
+/** Rows side by side in the lines of one tensor. */
+export interface PackedRows {
+  /** [lines, L], like `inputIds`: see `CausalLmInput`. */
+  readonly sequenceIds: Tensor;
+  /** Of each of the B rows: its line, and the column of its first token. */
+  readonly places: readonly RowPlace[];
+}
+
+/** Where a row begins. */
+export interface RowPlace {
+  readonly line: number;
+  readonly start: number;
 }
 
 /** The completion tokens of a batch, one after the other, N in all, and the states before them. */
@@ -42,7 +61,7 @@ export function completionStates(
   model: CausalLm,
   input: CompletionRows,
 ): CompletionStates {
-  const { rows, width, longest, places, targets, predictors } = layoutOf(where, input);
+  const { rows, width, end, places, targets, predictors } = layoutOf(where, input);
   const { device } = model;
   const dtype = scoreDtype(model);
   const index = (values: readonly number[]): Tensor =>
@@ -54,11 +73,15 @@ export function completionStates(
         .scatter(0, place, flat)
         .view([rows, width]),
     );
-  // The last token of the longest row predicts nothing that is asked for.
-  const used = input.inputIds.narrow(1, 0, Math.max(1, longest - 1));
+  // The last token of the longest line predicts nothing that is asked for.
+  const used = (ids: Tensor): Tensor => ids.narrow(1, 0, Math.max(1, end - 1));
+  const sequenceIds = input.packed && used(input.packed.sequenceIds);
   return {
     count: places.length,
-    states: model.hiddenStates({ inputIds: used }).flatten(0, 1).indexSelect(0, index(predictors)),
+    states: model
+      .hiddenStates({ inputIds: used(input.inputIds), sequenceIds })
+      .flatten(0, 1)
+      .indexSelect(0, index(predictors)),
     targets: index(targets),
     dtype,
     spread,
@@ -75,43 +98,57 @@ interface Layout {
   readonly rows: number;
   /** T */
   readonly width: number;
-  /** Tokens of the longest row. */
-  readonly longest: number;
+  /** Columns that hold a token: of the longest line. */
+  readonly end: number;
   /** Of every completion token: where it goes in the flattened [B, T] … */
   readonly places: readonly number[];
   /** … where it stands in the flattened [B, L] … */
   readonly targets: readonly number[];
-  /** … and where the hidden state that predicts it stands in the flattened [B, longest − 1]. */
+  /** … and where the hidden state that predicts it stands in the flattened [B, end − 1]. */
   readonly predictors: readonly number[];
 }
 
-function layoutOf(where: string, { inputIds, promptLengths, lengths }: CompletionRows): Layout {
+function layoutOf(
+  where: string,
+  { inputIds, promptLengths, lengths, packed }: CompletionRows,
+): Layout {
   assertRank(where, '[B, L]', { inputIds });
-  const [rows, columns] = [inputIds.size(0), inputIds.size(1)];
+  const [lines, columns] = [inputIds.size(0), inputIds.size(1)];
+  const placed = packed?.places ?? lengths.map((_, line): RowPlace => ({ line, start: 0 }));
+  const rows = packed === undefined ? lines : placed.length;
   if (promptLengths.length !== rows || lengths.length !== rows)
     throw new ShapeError(
-      `${where}: expected ${rows} promptLengths and lengths, one per row of inputIds, received ${promptLengths.length} and ${lengths.length}.`,
+      `${where}: expected ${rows} promptLengths and lengths, one per ${packed ? 'packed row' : 'row of inputIds'}, received ${promptLengths.length} and ${lengths.length}.`,
     );
-  lengths.forEach((length, row) => {
-    const prompt = promptLengths[row] ?? 0;
-    const fits = Number.isInteger(prompt) && Number.isInteger(length);
-    if (!fits || prompt < 1 || length < prompt || length > columns)
+  placed.forEach(({ line, start }, row) => {
+    const fits = Number.isInteger(line) && line >= 0 && line < lines;
+    if (!fits || !Number.isInteger(start) || start < 0 || start >= columns)
       throw new ValueRangeError(
-        `${where}: expected 1 ≤ promptLengths[${row}] ≤ lengths[${row}] ≤ ${columns}, received ${prompt} and ${length}.`,
+        `${where}: expected packed.places[${row}] in ${lines} lines of ${columns} tokens, received line ${line}, start ${start}.`,
       );
   });
-  const longest = Math.max(...lengths);
+  lengths.forEach((length, row) => {
+    const prompt = promptLengths[row] ?? 0;
+    const most = columns - (placed[row]?.start ?? 0);
+    const fits = Number.isInteger(prompt) && Number.isInteger(length);
+    if (!fits || prompt < 1 || length < prompt || length > most)
+      throw new ValueRangeError(
+        `${where}: expected 1 ≤ promptLengths[${row}] ≤ lengths[${row}] ≤ ${most}, received ${prompt} and ${length}.`,
+      );
+  });
+  const end = Math.max(...lengths.map((length, row) => length + (placed[row]?.start ?? 0)));
   const width = Math.max(...lengths.map((length, row) => length - (promptLengths[row] ?? 0)));
   const places: number[] = [];
   const targets: number[] = [];
   const predictors: number[] = [];
   lengths.forEach((length, row) => {
     const prompt = promptLengths[row] ?? 0;
+    const { line, start } = placed[row] ?? { line: row, start: 0 };
     for (let position = prompt; position < length; position++) {
       places.push(row * width + position - prompt);
-      targets.push(row * columns + position);
-      predictors.push(row * (longest - 1) + position - 1);
+      targets.push(line * columns + start + position);
+      predictors.push(line * (end - 1) + start + position - 1);
     }
   });
-  return { rows, width, longest, places, targets, predictors };
+  return { rows, width, end, places, targets, predictors };
 }

@@ -69,6 +69,43 @@ describe('Decoder', () => {
     const padding = logitsOf(model, [[PAD, PAD]], [[0, 0]]);
     expectClose(padding, alone.expand([1, 2, -1]), { rtol: 1e-10, atol: 1e-12 });
   });
+  test('sequences in one line see nothing of each other, wherever they stand', () => {
+    const model = modelOf();
+    const [a, b] = [
+      [4, 9, 2, 17],
+      [1, 8, 3],
+    ];
+    const packed = model.forward({
+      inputIds: ids([
+        [...a, ...b, PAD],
+        [PAD, ...b, ...a],
+      ]),
+      sequenceIds: ids([
+        [1, 1, 1, 1, 2, 2, 2, 0],
+        [0, 7, 7, 7, 3, 3, 3, 3],
+      ]),
+    }).logits;
+    const part = (line: number, start: number, length: number): Tensor =>
+      packed.select(0, line).narrow(0, start, length);
+    const close = { rtol: 1e-10, atol: 1e-12 };
+    expectClose(part(0, 0, 4), logitsOf(model, [a]).select(0, 0), close);
+    expectClose(part(0, 4, 3), logitsOf(model, [b]).select(0, 0), close);
+    expectClose(part(1, 1, 3), logitsOf(model, [b]).select(0, 0), close);
+    expectClose(part(1, 4, 4), logitsOf(model, [a]).select(0, 0), close);
+    assert.ok(packed.isfinite().all().item(), 'padding is not finite');
+  });
+  test('sequenceIds of another shape, or beside a mask, are refused', () => {
+    const model = modelOf();
+    const inputIds = ids([[1, 2]]);
+    assert.throws(() => model.forward({ inputIds, sequenceIds: ids([[1]]) }), {
+      message: 'Decoder: expected sequenceIds [1, 2] like inputIds, received [1, 1].',
+    });
+    const both = { inputIds, sequenceIds: ids([[1, 1]]), attentionMask: ids([[1, 1]]) };
+    assert.throws(() => model.forward(both), {
+      message:
+        'Decoder: expected attentionMask or sequenceIds, received both: 0 in sequenceIds is padding already.',
+    });
+  });
   test('a mask of booleans or floats means the same', () => {
     const model = modelOf();
     const inputIds = ids([[PAD, 3, 4]]);

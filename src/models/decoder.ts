@@ -2,7 +2,7 @@
  * The decoder of Llama, Qwen2 and Qwen3: one computation, with the families' differences as settings. It is given its
  * weights; where they come from is not its business.
  */
-import { CheckpointError, DtypeError, ShapeError } from '../errors/index.js';
+import { CheckpointError, DtypeError, ShapeError, ValueRangeError } from '../errors/index.js';
 import {
   Attention,
   Embedding,
@@ -120,18 +120,18 @@ export class Decoder extends Module implements CausalLm {
     return { logits: this.lmHead(this.hiddenStates(input)) };
   }
 
-  hiddenStates({ inputIds, attentionMask }: CausalLmInput): Tensor {
-    assertInput(inputIds, attentionMask);
+  hiddenStates({ inputIds, attentionMask, sequenceIds }: CausalLmInput): Tensor {
+    assertInput(inputIds, { attentionMask, sequenceIds });
     return tidy(() => {
       const length = inputIds.size(1);
       const { device } = this;
       const ids = inputIds.to({ device });
-      const valid = attentionMask?.to({ device }).ne(0);
-      const positions =
-        valid === undefined
-          ? arange(0, length, { device })
-          : valid.cumsum(1, { dtype: 'int64' }).sub(1).clamp(0);
-      const mask = valid === undefined ? null : paddedCausalMask(valid);
+      const { positions, mask } =
+        sequenceIds !== undefined
+          ? packedSight(sequenceIds.to({ device }))
+          : attentionMask !== undefined
+            ? paddedSight(attentionMask.to({ device }).ne(0))
+            : { positions: arange(0, length, { device }), mask: null };
       const rotation = ropeRotation(this.inverseFrequencies, positions, this.dtype);
       let hidden = this.embedTokens.forward(ids);
       for (const layer of this.layers) {
@@ -171,17 +171,50 @@ export class Decoder extends Module implements CausalLm {
   }
 }
 
-function assertInput(inputIds: Tensor, attentionMask: Tensor | undefined): void {
+function assertInput(
+  inputIds: Tensor,
+  { attentionMask, sequenceIds }: Omit<CausalLmInput, 'inputIds'>,
+): void {
   if (inputIds.ndim !== 2 || inputIds.numel === 0)
     throw new ShapeError(
       `Decoder: expected inputIds [B, L] with at least one token, received ${showShape(inputIds.shape)}.`,
     );
   if (inputIds.dtype !== 'int64' && inputIds.dtype !== 'int32')
     throw new DtypeError(`Decoder: expected inputIds of int64, received ${inputIds.dtype}.`);
-  if (attentionMask !== undefined && showShape(attentionMask.shape) !== showShape(inputIds.shape))
-    throw new ShapeError(
-      `Decoder: expected attentionMask ${showShape(inputIds.shape)} like inputIds, received ${showShape(attentionMask.shape)}.`,
+  for (const [name, like] of Object.entries({ attentionMask, sequenceIds })) {
+    if (like !== undefined && showShape(like.shape) !== showShape(inputIds.shape))
+      throw new ShapeError(
+        `Decoder: expected ${name} ${showShape(inputIds.shape)} like inputIds, received ${showShape(like.shape)}.`,
+      );
+  }
+  if (attentionMask !== undefined && sequenceIds !== undefined)
+    throw new ValueRangeError(
+      'Decoder: expected attentionMask or sequenceIds, received both: 0 in sequenceIds is padding already.',
     );
+}
+
+/** Where tokens stand, and [B, 1, L, L] bool which of them a query looks at. */
+interface Sight {
+  /** [B, L] int64 */
+  readonly positions: Tensor;
+  readonly mask: Tensor;
+}
+
+/** @param valid [B, L] bool, true at tokens */
+function paddedSight(valid: Tensor): Sight {
+  return {
+    positions: valid.cumsum(1, { dtype: 'int64' }).sub(1).clamp(0),
+    mask: paddedCausalMask(valid),
+  };
+}
+
+/** @param sequenceIds [B, L]: a query looks at tokens of its own sequence up to itself, as many as its position says */
+function packedSight(sequenceIds: Tensor): Sight {
+  const length = sequenceIds.size(1);
+  const causal = ones([length, length], { dtype: 'bool', device: sequenceIds.device }).tril();
+  const same = sequenceIds.unsqueeze(2).eq(sequenceIds.unsqueeze(1));
+  const mask = same.logicalAnd(causal);
+  return { positions: mask.sum(2, { dtype: 'int64' }).sub(1), mask: mask.unsqueeze(1) };
 }
 
 /**

@@ -1,7 +1,7 @@
 /** Language models: families, checkpoints in Hugging Face's layout, log-probabilities of given tokens. */
 export type { CausalLm, CausalLmInput, SaveOptions } from './causalLm.js';
 export { backwardTokenLogprobs } from './backwardTokenLogprobs.js';
-export type { CompletionRows } from './completionStates.js';
+export type { CompletionRows, PackedRows, RowPlace } from './completionStates.js';
 export { createModel, type CreateModelOptions } from './createModel.js';
 export { Decoder, DecoderLayer } from './decoder.js';
 export {

@@ -1,6 +1,6 @@
 import assert from 'node:assert/strict';
 import { describe, test } from 'node:test';
-import { expectClose } from '../../test/expect.js';
+import { expectClose, type Nested } from '../../test/expect.js';
 import { memory, noGrad, tensor, tidy, type Dtype, type Tensor } from '../torch/index.js';
 import {
   backwardTokenLogprobs,
@@ -98,6 +98,68 @@ describe('tokenLogprobs', () => {
       lengths: lengths.toReversed(),
     });
     expectClose(actual.logprobs.flip(0), tokenLogprobs(model, input).logprobs, { rtol: 1e-13 });
+  });
+  test('rows side by side in one line have the values and gradients that they have alone', () => {
+    // Row 1 stands before row 0 in the first line, row 2 alone in the second one.
+    const packed = {
+      sequenceIds: ids([
+        [2, 2, 2, 2, 1, 1, 1, 1, 1, 1, 1],
+        [0, 5, 5, 5, 0, 0, 0, 0, 0, 0, 0],
+      ]),
+      places: [
+        { line: 0, start: 4 },
+        { line: 0, start: 0 },
+        { line: 1, start: 1 },
+      ],
+    };
+    const inputIds = ids([
+      [8, 3, 11, 6, 5, 9, 2, 7, 1, 4, 12],
+      [17, 10, 14, 13, 17, 17, 17, 17, 17, 17, 17],
+    ]);
+    const side = { inputIds, promptLengths, lengths, packed };
+    const close = { rtol: 1e-11, atol: 1e-13 };
+    for (const chunkTokens of [100, 2]) {
+      const [alone, together] = [modelOf(), modelOf()];
+      const scores: Nested[] = [];
+      const lossOf = ({ logprobs }: TokenLogprobs): { loss: Tensor } => {
+        scores.push(logprobs.detach().toArray());
+        return { loss: logprobs.sin().sum() };
+      };
+      backwardTokenLogprobs(alone, { ...input, chunkTokens }, lossOf);
+      backwardTokenLogprobs(together, { ...side, chunkTokens }, lossOf);
+      expectClose(scores[1] ?? [], scores[0] ?? [], close);
+      const expected = alone.namedParameters();
+      for (const [name, { grad }] of together.namedParameters())
+        expectClose(grad ?? [], expected.get(name)?.grad ?? [], close);
+    }
+  });
+  test('places of packed rows that are not in the lines are refused', () => {
+    const model = modelOf();
+    const sequenceIds = ids([[1, 1, 1]]);
+    const at = (line: number, start: number, rowLengths = [2]): (() => unknown) => {
+      const packed = { sequenceIds, places: [{ line, start }] };
+      const inputIds = ids([[1, 2, 3]]);
+      return () =>
+        tokenLogprobs(model, { inputIds, promptLengths: [1], lengths: rowLengths, packed });
+    };
+    for (const [line, start] of [
+      [1, 0],
+      [0, 3],
+      [-1, 0],
+      [0, -1],
+      [0, 0.5],
+    ] as const) {
+      assert.throws(at(line, start), {
+        message: `tokenLogprobs: expected packed.places[0] in 1 lines of 3 tokens, received line ${line}, start ${start}.`,
+      });
+    }
+    assert.throws(at(0, 2), {
+      message: 'tokenLogprobs: expected 1 ≤ promptLengths[0] ≤ lengths[0] ≤ 1, received 1 and 2.',
+    });
+    assert.throws(at(0, 0, [2, 2]), {
+      message:
+        'tokenLogprobs: expected 1 promptLengths and lengths, one per packed row, received 1 and 2.',
+    });
   });
   test('chunks give the same values, entropy included', () => {
     const model = modelOf();

@@ -45,6 +45,40 @@ describe('SftTrainer', () => {
     assert.equal(metrics['trainedTokens'], expected.count);
   });
 
+  test('packing changes neither the loss nor the weights, in one pass or several', async () => {
+    for (const microBatchTokens of [4096, 16, 1]) {
+      const found: Map<string, number[]>[] = [];
+      const losses: number[][] = [];
+      for (const packing of [false, true]) {
+        const model = tinyModel({ dtype: 'float64' });
+        const sft = trainer(model, { packing, microBatchTokens });
+        losses.push([]);
+        for (let step = 0; step < 3; step++)
+          losses.at(-1)?.push((await sft.trainStep()).metrics['loss'] ?? NaN);
+        found.push(parameterValues(model));
+      }
+      const [apart = new Map<string, number[]>(), packed = new Map<string, number[]>()] = found;
+      expectClose(losses[1] ?? [], losses[0] ?? [], { rtol: 1e-12 });
+      assert.ok(parameterDistance(apart, packed) < 1e-6, `at ${microBatchTokens} tokens`);
+      const before = parameterValues(tinyModel({ dtype: 'float64' }));
+      assert.ok(parameterDistance(apart, before) > 1e-3, 'nothing was trained');
+    }
+  });
+
+  test('the loss of held-out rows is the same with packing', () => {
+    const losses = [false, true].map((packing) => {
+      const model = tinyModel({ dtype: 'float64' });
+      const settings = SftConfig.parse({ packing, maxSteps: 1 });
+      const optimizer = new AdamW(decayGroups(model, 0));
+      const examples = tinyExamples();
+      return new SftTrainer(
+        { model, optimizer, examples, evalExamples: examples },
+        settings,
+      ).evaluate().loss;
+    });
+    expectClose(losses[1] ?? NaN, losses[0] ?? NaN, { rtol: 1e-12 });
+  });
+
   test('tokens between trained ones are read and not trained', async () => {
     const examples = tinyExamples().map((example) => {
       const completionMask = example.completionMask.slice();

@@ -13,8 +13,9 @@ import type { AdamW } from '../optim/index.js';
 import { noGrad, tensor, tidy, type Tensor } from '../torch/index.js';
 import { DataEpochs } from './dataEpochs.js';
 import { StatSums, takeOptimizerStep } from './optimizerStep.js';
+import { rowBatches } from './packedRows.js';
 import type { SavedState } from './savedState.js';
-import { collate, microBatches, type TokenRow, type TokenTensors } from './tokenRows.js';
+import type { TokenRow, TokenTensors } from './tokenRows.js';
 import type { StepReport, Trainer } from './trainer.js';
 
 /** What supervised fine-tuning acts on, built before. */
@@ -144,10 +145,10 @@ export class SftTrainer implements Trainer {
   ): void {
     const { device } = this.parts.model;
     const totals = { sequences: rows.length, prompts: rows.length, tokens: countTrained(rows) };
-    for (const indices of microBatches(rows, this.config.microBatchTokens)) {
-      const part = indices.map((index) => rows[index] as SftRow);
+    const { microBatchTokens, packing } = this.config;
+    for (const { rows: part, collate } of rowBatches(rows, microBatchTokens, packing)) {
       tidy(() => {
-        const batch = collate(part, device);
+        const batch = collate(device);
         visit(batch, ({ logprobs }) => {
           const mask = trainedMask(part, batch.columns, logprobs);
           const weights = tokenWeights(mask, { kind: 'tokenMean' }, totals);

@@ -10,6 +10,7 @@ import {
   tokenLogprobs,
   tokenValues,
   type Decoder,
+  type PackedRows,
   type ScalarParts,
 } from '../models/index.js';
 import { noGrad, tensor, tidy, type Tensor } from '../torch/index.js';
@@ -36,6 +37,8 @@ export interface TokenTensors {
   readonly columns: number;
   /** See `TokenRow`; present where a row has them. */
   readonly supports?: readonly (readonly (Int32Array | null)[] | undefined)[];
+  /** Where the rows stand when a line of `inputIds` holds several of them. */
+  readonly packed?: PackedRows;
 }
 
 /**
