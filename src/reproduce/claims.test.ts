@@ -103,7 +103,8 @@ describe('majPassVerdicts', () => {
 describe('ladderVerdicts', () => {
   const run = (rung: string, at: number, values: Partial<LadderRun> = {}): LadderRun => ({
     ...{ rung, seed: 0, accuracy: at, entropy: at, length: 9, truncated: 1 - at, effective: at },
-    ...{ rounds: 1, curve: [], seconds: 1, ...values },
+    ...{ rounds: 1, curve: [], seconds: 1, greedy: 0.5, start: { accuracy: 0.05, greedy: 0.6 } },
+    ...values,
   });
   const ladder = (values: readonly Partial<LadderRun>[]): LadderRun[] =>
     LADDER.map(([name], index) => run(name, 0.1 * (index + 1), values[index]));
@@ -111,18 +112,30 @@ describe('ladderVerdicts', () => {
     ladderVerdicts(ladder(values)).map((verdict) => verdict.seen);
 
   test('a ladder that rises in everything shows every claim', () => {
-    assert.deepEqual(seen([]), ['yes', 'yes', 'yes', 'yes', 'yes']);
+    assert.deepEqual(seen([]), ['yes', 'yes', 'yes', 'yes', 'yes', 'yes']);
   });
   test('one rung that does not rise is enough against the claim that each adds', () => {
-    assert.deepEqual(seen([{}, {}, { accuracy: 0.15 }]), ['yes', 'no', 'yes', 'yes', 'yes']);
-    const { because } = ladderVerdicts(ladder([{}, {}, { accuracy: 0.15 }]))[1] ?? {};
+    assert.deepEqual(seen([{}, {}, { accuracy: 0.15 }]), ['yes', 'yes', 'no', 'yes', 'yes', 'yes']);
+    const { because } = ladderVerdicts(ladder([{}, {}, { accuracy: 0.15 }]))[2] ?? {};
     assert.match(because ?? '', /3 of 4 steps/);
   });
   test('each of the other claims has its own number', () => {
-    assert.deepEqual(seen([{ entropy: 0.3 }]), ['yes', 'yes', 'no', 'yes', 'yes']);
-    assert.deepEqual(seen([{}, {}, { truncated: 0 }]), ['yes', 'yes', 'yes', 'no', 'yes']);
-    assert.deepEqual(seen([{}, {}, {}, { effective: 1 }]), ['yes', 'yes', 'yes', 'yes', 'no']);
-    assert.deepEqual(seen([{ accuracy: 0.9 }]), ['no', 'no', 'yes', 'yes', 'yes']);
+    assert.deepEqual(seen([{ entropy: 0.3 }]), ['yes', 'yes', 'yes', 'no', 'yes', 'yes']);
+    assert.deepEqual(seen([{}, {}, { truncated: 0 }]), ['yes', 'yes', 'yes', 'yes', 'no', 'yes']);
+    assert.deepEqual(seen([{}, {}, {}, { effective: 1 }]), [
+      'yes',
+      'yes',
+      'yes',
+      'yes',
+      'yes',
+      'no',
+    ]);
+    assert.deepEqual(seen([{ accuracy: 0.9 }]), ['yes', 'no', 'no', 'yes', 'yes', 'yes']);
+  });
+  test('one rung below the fine-tuned model is enough against learning at all', () => {
+    const start = { accuracy: 0.4, greedy: 0 };
+    assert.equal(seen([{}, {}, {}, { start }])[0], 'no');
+    assert.equal(seen([{}, {}, {}, { start: { ...start, accuracy: 0.39 } }])[0], 'yes');
   });
 });
 
