@@ -233,6 +233,56 @@ describe('train, generate and eval', () => {
     assert.ok(Number.isFinite(metrics['pairsWithoutPreference']), 'pairs are judged');
   });
 
+  test('online-dpo has a file judge its pairs, also when it is resumed; not beside rewards', async () => {
+    writeFileSync(
+      at('judge.ts'),
+      'export default ({ completions: [a, b] }) => (a < b ? 0 : a > b ? 1 : null);\n',
+    );
+    const out = at('judged');
+    const argv = [
+      ...['train', 'online-dpo', '--model', model, '--data', at('problems.jsonl'), '--out', out],
+      ...['--set', 'steps=1', '--set', 'promptsPerStep=4', '--set', 'sampling.maxNewTokens=4'],
+      ...['--judge', at('judge.ts')],
+    ];
+    const both = await capture().run([...argv, '--reward', at('reward.ts')]);
+    assert.equal(both.code, 1);
+    assert.match(both.err, /expected a judge or rewards, received both \(reward\)/);
+    const { metrics } = (await json(argv)) as { metrics: Record<string, number> };
+    assert.ok(Number.isFinite(metrics['chosenShownFirst']), 'the place of the chosen is told');
+    const record = readFileSync(join(out, 'config.json'), 'utf8');
+    assert.match(record, /"judgeSpec": ".*judge\.ts"/);
+    const resumed = await capture().run([
+      ...['train', 'online-dpo', '--out', out, '--resume', '--set', 'steps=2'],
+    ]);
+    assert.equal(resumed.code, 0, resumed.err);
+    assert.equal(readFileSync(join(out, 'config.json'), 'utf8').split('judgeSpec').length, 2);
+  });
+
+  for (const method of ['grpo', 'ppo', 'online-dpo']) {
+    test(`${method} measures held-out completions by another reward, also when it is resumed`, async () => {
+      const out = at(`measured-${method}`);
+      writeFileSync(
+        at('seven.ts'),
+        'export default ({ completion }) => 7 + completion.length / 8;\n',
+      );
+      const size = method === 'grpo' ? ['--set', 'groupSize=2', '--set', 'minibatchSize=2'] : [];
+      const measured = async (argv: readonly string[]) => {
+        const { metrics } = (await json(['train', method, '--out', out, ...argv])) as {
+          metrics: Record<string, number>;
+        };
+        return metrics['eval/reward'] ?? NaN;
+      };
+      const inputs = ['--model', model, '--data', at('problems.jsonl'), '--reward', 'length:1'];
+      const first = await measured([
+        ...[...inputs, '--eval-data', at('problems.jsonl'), '--eval-reward', at('seven.ts')],
+        ...['--set', 'steps=1', '--set', 'promptsPerStep=4', ...size],
+        ...['--set', 'sampling.maxNewTokens=4', '--set', 'learningRate=1e-9'],
+      ]);
+      assert.ok(first >= 7 && first <= 8, `it is that of the file, not length:1: ${first}`);
+      assert.equal(await measured(['--resume', '--set', 'steps=2']), first);
+    });
+  }
+
   test('an episode with an environment is trained and recorded, and evaluated alike', async () => {
     const out = at('calculator');
     const { code, err } = await capture().run([

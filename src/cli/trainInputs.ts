@@ -20,6 +20,12 @@ export interface OnPolicyOptions extends TrainOptions {
   readonly reward?: readonly string[];
   readonly rewardWeight?: readonly string[];
   readonly environment?: string;
+  readonly evalReward?: readonly string[];
+}
+
+/** Options of online DPO. */
+export interface OnlineDpoOptions extends OnPolicyOptions {
+  readonly judge?: string;
 }
 
 /** Where a run starts and what it reads. */
@@ -90,6 +96,26 @@ export function recordedRewards(record: RunRecord | undefined): string[] {
   if (Array.isArray(specs)) return specs.map(String);
   throw new UsageError('train: expected --reward.', {
     hint: 'For example --reward exact-match, or --reward ./reward.ts.',
+  });
+}
+
+/** What a run recorded that its held-out completions are scored by. @throws UsageError where it has functions */
+export function recordedEvalRewards(record: RunRecord | undefined): string[] | undefined {
+  const specs = record?.inputs['evalRewardSpecs'];
+  if (Array.isArray(specs)) return specs.map(String);
+  if (record?.inputs['evalRewards'] === undefined) return undefined;
+  throw new UsageError('train: expected --eval-reward, because the run has one.', {
+    hint: 'It was given as a function, which config.json cannot hold.',
+  });
+}
+
+/** The judge that a run recorded. @throws UsageError where it was given as a function */
+export function recordedJudge(record: RunRecord | undefined): string | undefined {
+  const spec = record?.inputs['judgeSpec'];
+  if (typeof spec === 'string') return spec;
+  if (record?.inputs['judge'] === undefined) return undefined;
+  throw new UsageError('train: expected --judge, because the run has one.', {
+    hint: 'It was given as a function, which config.json cannot hold.',
   });
 }
 

@@ -29,6 +29,16 @@ export {
   rewardColumn,
   type RewardSpec,
 } from './rewardSpec.js';
+export {
+  judgePairs,
+  type JudgeFailure,
+  type JudgeInput,
+  type Judgements,
+  type JudgeOptions,
+  type PairwiseJudge,
+  type Verdict,
+} from './judge.js';
+export { loadJudge } from './loadJudge.js';
 export { loadReward, type LoadRewardOptions } from './loadReward.js';
 export { bleu, type BleuOptions, type BleuSettings } from './textMetrics/bleu.js';
 export {

@@ -10,7 +10,7 @@ import type { NamedReward } from '../rewards/index.js';
 import { loadTokenizer, type Tokenizer } from '../tokenizers/index.js';
 import type { Dtype } from '../torch/index.js';
 import type { ProgressStream } from './progress.js';
-import { readRewards, type LoadedRewardModel } from './rewardSources.js';
+import { NO_REWARDS, readRewards, type LoadedRewardModel } from './rewardSources.js';
 import type { RunStart } from './run.js';
 import {
   deviceOf,
@@ -87,14 +87,17 @@ export interface OnPolicyInputs {
 export async function readOnPolicyInputs<ConfigInput, Row>(
   options: OnPolicyRunOptions<ConfigInput, Row>,
   config: OnPolicyInputConfig,
-  { start, tokenizer }: { start: RunStart; tokenizer: Tokenizer },
+  {
+    start,
+    tokenizer,
+    mayLackRewards = false,
+  }: { start: RunStart; tokenizer: Tokenizer; mayLackRewards?: boolean | undefined },
 ): Promise<OnPolicyInputs> {
   const { progress = process.stderr } = options;
-  const { named, models, load, dispose } = await readRewards(
-    options.rewards,
-    config.rewardWeights,
-    tokenizer,
-  );
+  const { named, models, load, dispose } =
+    mayLackRewards && options.rewards.length === 0
+      ? NO_REWARDS
+      : await readRewards(options.rewards, config.rewardWeights, tokenizer);
   const heldRewards =
     options.evalRewards === undefined ? named : await namedRewards(options.evalRewards, {});
   const { environment: given } = options;
@@ -124,7 +127,7 @@ export async function readOnPolicyInputs<ConfigInput, Row>(
     progress?.write(`${shared} prompts of the evaluation data are in the training data too.\n`);
   if (held && heldRewards.length === 0) {
     throw new ConfigError(
-      'Evaluation data: expected a reward function beside the reward model, received none.',
+      'Evaluation data: expected a reward function beside the reward model or judge, received none.',
       { hint: 'What is measured on held-out rows is how often a reward function is satisfied.' },
     );
   }
@@ -143,7 +146,7 @@ export async function readOnPolicyInputs<ConfigInput, Row>(
       data: data.record,
       evalData: held?.record ?? null,
       ...rewardRecord(options.rewards, named),
-      ...(options.evalRewards && { evalRewards: heldRewards.map(({ name }) => name) }),
+      ...(options.evalRewards && evalRewardRecord(options.evalRewards, heldRewards)),
       ...(models.length > 0 && {
         rewardModels: models.map(({ name, folder }) => ({ name, folder: resolve(folder) })),
       }),
@@ -152,6 +155,17 @@ export async function readOnPolicyInputs<ConfigInput, Row>(
         ...(typeof given === 'string' && { environmentSpec: given }),
       }),
     },
+  };
+}
+
+function evalRewardRecord(
+  given: readonly unknown[],
+  named: readonly NamedReward[],
+): Record<string, unknown> {
+  const { rewards: _, rewardSpecs } = rewardRecord(given, named);
+  return {
+    evalRewards: named.map(({ name }) => name),
+    ...(rewardSpecs !== undefined && { evalRewardSpecs: rewardSpecs }),
   };
 }
 
@@ -206,7 +220,11 @@ export interface OnPolicyModels {
 export async function loadOnPolicyModels<ConfigInput, Row>(
   options: OnPolicyRunOptions<ConfigInput, Row>,
   config: OnPolicyInputConfig & { dtype: Dtype; device: 'auto' | 'cpu' | 'cuda' },
-  { start, needsReference }: { start: RunStart; needsReference: boolean },
+  {
+    start,
+    needsReference,
+    mayLackRewards,
+  }: { start: RunStart; needsReference: boolean; mayLackRewards?: boolean | undefined },
 ): Promise<{
   inputs: OnPolicyInputs;
   models: OnPolicyModels;
@@ -214,7 +232,7 @@ export async function loadOnPolicyModels<ConfigInput, Row>(
   disposeFrozen: () => void;
 }> {
   const tokenizer = await loadTokenizer(start.modelFolder);
-  const inputs = await readOnPolicyInputs(options, config, { start, tokenizer });
+  const inputs = await readOnPolicyInputs(options, config, { start, tokenizer, mayLackRewards });
   const placed = { dtype: config.dtype, device: deviceOf(config.device) };
   const rewardModels = await inputs.loadRewardModels(placed);
   const policy = await loadModel(start.modelFolder, placed);

@@ -28,6 +28,14 @@ export interface RewardSources {
   readonly dispose: () => void;
 }
 
+/** Where something else judges. */
+export const NO_REWARDS: RewardSources = {
+  named: [],
+  models: [],
+  load: () => Promise.resolve([]),
+  dispose: () => {},
+};
+
 /**
  * Reads rewards.
  *

@@ -3,8 +3,10 @@ import type { OnlineDpoConfig } from '../config/index.js';
 import { ConfigError } from '../errors/index.js';
 import type { Decoder } from '../models/index.js';
 import type { AdamW } from '../optim/index.js';
+import type { PairwiseJudge } from '../rewards/index.js';
 import type { Tensor } from '../torch/index.js';
 import { checkRoom } from './grpoParts.js';
+import { judgeRows, SHOWN_FIRST, type JudgeRowsOptions } from './judgeRows.js';
 import { takeOptimizerStep } from './optimizerStep.js';
 import { couplesPairs, dpoLosses, type PairLogprobs } from './pairObjective.js';
 import { backwardPairs, type Pair } from './pairPass.js';
@@ -14,6 +16,7 @@ import {
   firstGroups,
   groupsOf,
   lacksVariance,
+  mean,
   rolloutMetrics,
   sampleRecord,
   type RecordedRow,
@@ -38,15 +41,19 @@ export interface OnlineDpoParts extends RolloutParts {
   /** Frozen, and another object than the policy. */
   readonly reference: Decoder;
   readonly optimizer: AdamW;
+  /** Compares the completions of a pair; in place of rewards and reward models, which then are none. */
+  readonly judge?: PairwiseJudge | undefined;
 }
 
 const GROUP_SIZE = 2;
 
 /**
- * Per step: sample two completions of each prompt, score both, and take one step on the DPO loss with the better one as
- * the chosen. Pairs of equal scores, and pairs that could not be scored, teach nothing and are left out.
+ * Per step: sample two completions of each prompt, score both or have a judge compare them, and take one step on the DPO
+ * loss with the better one as the chosen. Pairs of equal scores, ties, and pairs that could not be scored or judged teach
+ * nothing and are left out.
  *
- * Source: Guo et al. 2024 (OAIF), arXiv:2402.04792, Algorithm 1, with scores in place of a language model's judgement.
+ * Source: Guo et al. 2024 (OAIF), arXiv:2402.04792, Algorithm 1; scores may stand in place of a judge. A judge sees either
+ * completion first with probability ½, because judges tend to prefer a place.
  * Metrics: docs/algorithms/preferences.md.
  */
 export class OnlineDpoTrainer implements Trainer {
@@ -75,10 +82,11 @@ export class OnlineDpoTrainer implements Trainer {
     this.config = config;
     this.totalSteps = config.steps;
     this.parameters = policy.parameters();
-    this.rollouts = new RolloutSource('OnlineDpoTrainer', parts, {
-      ...config,
-      groupSize: GROUP_SIZE,
-    });
+    const { judge } = parts;
+    if (judge) requireJudgeAlone(parts, config);
+    const score = judge && ((pairs: JudgeRowsOptions) => judgeRows(judge, pairs));
+    const settings = { ...config, groupSize: GROUP_SIZE };
+    this.rollouts = new RolloutSource('OnlineDpoTrainer', { ...parts, score }, settings);
   }
 
   get step(): number {
@@ -92,7 +100,7 @@ export class OnlineDpoTrainer implements Trainer {
   async trainStep(): Promise<StepReport> {
     const { rows, failures } = await this.rollouts.next(this.updates);
     const groups = groupsOf(rows, GROUP_SIZE);
-    const judged = groups.flatMap((group) => this.judge(group) ?? []);
+    const judged = groups.flatMap((group) => this.preferenceOf(group) ?? []);
     const recorded = this.record(firstGroups(rows, this.config.samplesPerStep, GROUP_SIZE), judged);
     const deviation = checkRatioInvariant(this.where, this.parts.policy.dtype, recorded);
     const report = this.update(judged);
@@ -103,6 +111,9 @@ export class OnlineDpoTrainer implements Trainer {
       metrics: {
         ...rolloutMetrics(rows),
         pairsWithoutPreference: 1 - judged.length / groups.length,
+        ...(this.parts.judge && {
+          chosenShownFirst: mean(judged.map(({ chosen }) => chosen.rewards[SHOWN_FIRST] ?? NaN)),
+        }),
         ...report,
         ...(recorded.length > 0 && { rolloutRatioDeviation: deviation.max }),
         tokens: rows.reduce((sum, row) => sum + row.promptIds.length + row.completionIds.length, 0),
@@ -113,7 +124,7 @@ export class OnlineDpoTrainer implements Trainer {
   }
 
   /** @returns undefined where neither completion is better */
-  private judge(group: readonly RolloutRow[]): Judged | undefined {
+  private preferenceOf(group: readonly RolloutRow[]): Judged | undefined {
     const { missingEosPenalty } = this.config;
     const scoreOf = ({ reward, finishReason }: RolloutRow): number =>
       reward - (finishReason === 'length' ? (missingEosPenalty ?? 0) : 0);
@@ -226,6 +237,31 @@ export class OnlineDpoTrainer implements Trainer {
     this.updates = updates;
     this.shift = shift;
     restoreRollouts();
+  }
+}
+
+/** @throws ConfigError where something else would score the completions too, or would be passed over in silence */
+function requireJudgeAlone(
+  { rewards, rewardModels = [] }: OnlineDpoParts,
+  { missingEosPenalty, rewardWeights }: OnlineDpoConfig,
+): void {
+  const names = [...rewards, ...rewardModels].map(({ name }) => name);
+  if (names.length > 0) {
+    throw new ConfigError(
+      `OnlineDpoTrainer: expected a judge or rewards, received both (${names.join(', ')}).`,
+      { hint: 'Leave one of them out.' },
+    );
+  }
+  if (missingEosPenalty !== null) {
+    throw new ConfigError(
+      `missingEosPenalty: expected null with a judge, whose verdicts are no scores to subtract it from, received ${missingEosPenalty}.`,
+    );
+  }
+  const [weight] = Object.keys(rewardWeights);
+  if (weight !== undefined) {
+    throw new ConfigError(
+      `rewardWeights: expected none with a judge, received one of ${JSON.stringify(weight)}.`,
+    );
   }
 }
 

@@ -8,7 +8,7 @@ import type { NamedReward, RewardInput, Turn } from '../rewards/index.js';
 import type { Tokenizer } from '../tokenizers/index.js';
 import { deriveSeed } from '../torch/index.js';
 import { rewardsOfTokens } from './rewardParts.js';
-import { scoreRows, type RewardModel, type ScoredRows } from './scoreRows.js';
+import { scoreRows, type RewardModel, type RowScorer, type ScoredRows } from './scoreRows.js';
 import { drawnTokens, type TokenRow } from './tokenRows.js';
 
 /** One completion of a rollout. The rows of a prompt are contiguous. */
@@ -54,6 +54,8 @@ export interface RolloutOptions {
   readonly rewards: readonly NamedReward[];
   /** Beside the rewards, or instead of them. */
   readonly rewardModels?: readonly RewardModel[] | undefined;
+  /** In place of the weighted sum of rewards and reward models. */
+  readonly score?: RowScorer | undefined;
   readonly environment?: Environment | undefined;
   /** Most turns of the model; 1 without an environment. */
   readonly maxTurns?: number | undefined;
@@ -131,7 +133,7 @@ async function sampleScored(
   { numCompletions, greedy }: { numCompletions: number; greedy: boolean },
 ): Promise<Scored> {
   const { policy, tokenizer, prompts, sampling, environment, seed } = options;
-  const { timeoutSeconds, concurrency } = options;
+  const { timeoutSeconds, concurrency, score = scoreRows } = options;
   const { keepSamplingMask = false, maxNewTokens, ...distribution } = sampling;
   const { episodes, failures: broken } = await sampleEpisodes({
     policy,
@@ -162,7 +164,7 @@ async function sampleScored(
     promptIds: (prompts[promptIndex] as PromptExample).inputIds,
     completionIds: tokenIds,
   }));
-  const { outcomes, failures, rewardsOf, partsOf } = await scoreRows({ ...options, inputs, rows });
+  const { outcomes, failures, rewardsOf, partsOf } = await score({ ...options, inputs, rows });
   return {
     episodes,
     outcomes: episodes.map(({ failed }, index) => (failed ? NaN : (outcomes[index] ?? NaN))),

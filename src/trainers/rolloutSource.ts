@@ -16,7 +16,7 @@ import {
   type RolloutRow,
   type RolloutSampling,
 } from './rollout.js';
-import type { RewardModel } from './scoreRows.js';
+import type { RewardModel, RowScorer } from './scoreRows.js';
 import { groupsOf, lacksVariance } from './rolloutRecord.js';
 import { savedOrder, type SavedState } from './savedState.js';
 
@@ -27,6 +27,8 @@ export interface RolloutParts {
   readonly prompts: readonly PromptExample[];
   readonly rewards: readonly NamedReward[];
   readonly rewardModels?: readonly RewardModel[] | undefined;
+  /** In place of the weighted sum of rewards and reward models, which then may be none. */
+  readonly score?: RowScorer | undefined;
   readonly environment?: Environment | undefined;
 }
 
@@ -75,7 +77,7 @@ export class RolloutSource {
 
   /** @throws RewardError as `checkRewardParts` */
   constructor(where: string, parts: RolloutParts, settings: RolloutSettings) {
-    checkRewardParts(where, parts.rewards, parts.rewardModels ?? []);
+    if (!parts.score) checkRewardParts(where, parts.rewards, parts.rewardModels ?? []);
     this.where = where;
     this.parts = parts;
     this.settings = settings;

@@ -47,6 +47,11 @@ export interface ScoredRows {
   readonly partsOf: (index: number) => readonly RewardPart[];
 }
 
+/** Gives sampled completions their scores. `seed` is that of the batch. */
+export type RowScorer = (
+  options: ScoreRowsOptions & { readonly seed: number },
+) => Promise<ScoredRows>;
+
 const NO_FUNCTIONS: RewardScores = { scores: new Float64Array(), byReward: {}, failures: [] };
 
 /** Scores every completion with every reward function and reward model, and adds up the weighted scores. */

@@ -1,42 +1,58 @@
 /** What every `train` command has in common: its options, what a resumed run recorded, what is said at the end. */
 import type { Command } from 'commander';
 import { overPreset, type Preset } from '../../config/presets.js';
-import type { RunResult } from '../../runs/index.js';
+import type { RunRecord, RunResult } from '../../runs/index.js';
 import { collect, EXIT_CODES, withJson } from '../options.js';
 import type { CommandContext } from '../program.js';
 import {
   readInputs,
   recordedEnvironment,
+  recordedEvalRewards,
+  recordedJudge,
   recordedRewards,
   withRewardWeights,
-  type OnPolicyOptions,
+  type OnlineDpoOptions,
   type TrainOptions,
 } from '../trainInputs.js';
 
 /** Inputs of a method that samples and scores; for a resumed run what it recorded where it is not given. */
 export async function readOnPolicyInputs(
   { io }: CommandContext,
-  options: OnPolicyOptions,
+  options: OnlineDpoOptions,
   preset?: Preset<Readonly<Record<string, unknown>>>,
 ) {
   const { inputs, config, record } = await readInputs(options);
   const given = await withRewardWeights(config, options.rewardWeight ?? []);
+  const judge = options.judge ?? recordedJudge(record);
   return {
     ...inputs,
     // A resumed run goes on with what it recorded, which the preset was part of.
     config: preset === undefined || record !== undefined ? given : overPreset(preset, given),
-    rewards: options.reward ?? recordedRewards(record),
+    rewards: options.reward ?? rewardsWithout(judge, record),
+    evalRewards: options.evalReward ?? recordedEvalRewards(record),
+    ...(judge !== undefined && { judge }),
     environment: options.environment ?? recordedEnvironment(record),
     progress: io.stderr,
   };
 }
 
+/** With a judge there need not be any. */
+function rewardsWithout(judge: string | undefined, record: RunRecord | undefined): string[] {
+  return judge === undefined ? recordedRewards(record) : [];
+}
+
 /** Adds the command of a method that samples and scores, perhaps in several turns. */
 export function onPolicyCommand(train: Command, name: string, description: string): Command {
-  return scoringCommand(train, name, description).option(
-    '--environment <spec>',
-    'what answers the model between its turns: calculator, or a file (./environment.ts)',
-  );
+  return scoringCommand(train, name, description)
+    .option(
+      '--eval-reward <spec>',
+      'what held-out completions are scored by, a file or a built-in reward: the true reward, where training has a model of it (default: the --reward that are no reward models); repeatable',
+      collect,
+    )
+    .option(
+      '--environment <spec>',
+      'what answers the model between its turns: calculator, or a file (./environment.ts)',
+    );
 }
 
 /** Adds the command of a method that samples and scores. */

@@ -7,7 +7,7 @@ import { withExample } from '../options.js';
 import type { CommandContext } from '../program.js';
 import {
   readInputs,
-  type OnPolicyOptions,
+  type OnlineDpoOptions,
   type RunInputs,
   type TrainOptions,
 } from '../trainInputs.js';
@@ -79,11 +79,15 @@ export function registerPreferences(train: Command, context: CommandContext): vo
     onPolicyCommand(
       train,
       'online-dpo',
-      'sample two completions per prompt, let rewards judge, and learn from the pair (online DPO)',
+      'sample two completions per prompt, let rewards or a judge compare them, and learn from the pair (online DPO)',
+    ).option(
+      '--judge <file>',
+      'in place of --reward: a file (./judge.ts) whose function compares two completions, ({ prompt, completions, row }) => 0, 1 or null',
     ),
     'posttrain train online-dpo --model ./sft --data prompts.jsonl --reward model:./reward-model --out runs/online',
+    'posttrain train online-dpo --model ./sft --data prompts.jsonl --judge ./judge.ts --out runs/judged',
   );
-  online.action(async (options: OnPolicyOptions) => {
+  online.action(async (options: OnlineDpoOptions) => {
     const { createOnlineDpoRun } = await import('../../runs/index.js');
     const run = await createOnlineDpoRun(await readOnPolicyInputs(context, options));
     report(context, options, await run.train({ progress }));
