@@ -1,5 +1,6 @@
 /** Rows of the user's data: reading, checking, tokenizing, ordering and batching them. Plain values, no tensors. */
-export { readRows } from './readRows.js';
+export { readRows, storeRows, type StoredRows } from './readRows.js';
+export type { DataSelection } from './dataFiles.js';
 export { describeValue, placeOf, rowsFromObjects, type Row } from './row.js';
 export {
   detectFormat,

@@ -3,7 +3,10 @@ import { mkdirSync, mkdtempSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { describe, test } from 'node:test';
-import { readRows } from './index.js';
+import { ROOT } from '../../test/root.js';
+import { SeededRandom } from './random.js';
+import { readRows, storeRows } from './readRows.js';
+import type { Row } from './row.js';
 
 const folder = mkdtempSync(join(tmpdir(), 'posttrain-rows-'));
 let made = 0;
@@ -149,9 +152,9 @@ describe('readRows', () => {
       },
       {
         name: 'an unknown extension',
-        extension: 'parquet',
-        content: 'PAR1',
-        message: ': expected a file that ends in .jsonl, .json or .csv, received .parquet.',
+        extension: 'xlsx',
+        content: 'PK',
+        message: ': expected a file that ends in .jsonl, .json, .csv or .parquet, received .xlsx.',
       },
       {
         name: 'a CSV record with too few fields',
@@ -198,7 +201,7 @@ describe('readRows', () => {
       });
     }
 
-    test('a missing file and a folder', async () => {
+    test('a missing file and a folder without data', async () => {
       await assert.rejects(readRows('no/such.jsonl'), {
         code: 'E_IO',
         message: 'no/such.jsonl: expected a data file, but there is no such file.',
@@ -206,8 +209,8 @@ describe('readRows', () => {
       const named = join(folder, 'folder.jsonl');
       mkdirSync(named);
       await assert.rejects(readRows(named), {
-        code: 'E_IO',
-        message: `${named}: expected a data file, but it is a folder.`,
+        code: 'E_DATA',
+        message: `${named}: expected data files (.jsonl, .ndjson, .json, .csv, .parquet), but the folder has none.`,
       });
     });
 
@@ -217,6 +220,55 @@ describe('readRows', () => {
         code: 'E_DATA',
         message: /expected at most 500 nested lists and objects, received "\["\.$/,
       });
+    });
+  });
+});
+
+describe('storeRows', () => {
+  const lines = Array.from({ length: 300 }, (_, n) => `{"n": ${n}, "é": "${'x'.repeat(n % 7)}"}`);
+  const csv = `n,text\r\n${Array.from({ length: 50 }, (_, n) => `${n},"a\n${n}"\r\n`).join('')}`;
+
+  test('rows read again are those that were scanned, in any order, of any kind', async () => {
+    const paths = [
+      file('jsonl', `\uFEFF${lines.join('\r\n\n')}`),
+      file('csv', csv),
+      join(ROOT, 'test/golden/data/snappy.parquet'),
+    ];
+    const all = await readRows(paths);
+    const stored = await storeRows(paths);
+    assert.equal(stored.rowCount, 390);
+    assert.equal(all.length, 390);
+    const order = [...new SeededRandom(4).permutation(390), 7, 7];
+    assert.deepEqual(
+      await stored.read(order),
+      order.map((index) => all[index]),
+    );
+    const scanned: Row[] = [];
+    for await (const row of stored.scan()) scanned.push(row);
+    assert.deepEqual(scanned, all);
+    assert.deepEqual([all[0]?.source, all[300]?.source, all[350]?.source], [undefined, 1, 2]);
+  });
+  test('what holds more than a chunk is read whole', async () => {
+    const long = 'y'.repeat(1_500_000);
+    const path = file('jsonl', `{"a": 1}\n{"a": "${long}"}\n{"a": "\u{1F642}${long}"}\n{"a": 4}`);
+    const stored = await storeRows(path);
+    const [third, second] = await stored.read([2, 1]);
+    assert.equal(third?.values['a'], `\u{1F642}${long}`);
+    assert.equal(third?.line, 3);
+    assert.equal(second?.values['a'], long);
+  });
+  test('a JSON list, whose rows cannot be found again, and a file that was changed are refused', async () => {
+    const list = file('json', '[{"a": 1}]');
+    await assert.rejects(storeRows(list), {
+      code: 'E_DATA',
+      message: `${list}: expected .jsonl, .csv or .parquet, because data.streaming is on, received a JSON list.`,
+    });
+    const path = file('jsonl', '{"a": 1}\n{"a": 2}');
+    const stored = await storeRows(path);
+    writeFileSync(path, '{"a": 1}\n{"a": 3, "b": 1}');
+    await assert.rejects(stored.read([1]), {
+      code: 'E_DATA',
+      message: `${path}: expected the file that was read before, but it was changed.`,
     });
   });
 });

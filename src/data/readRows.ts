@@ -1,204 +1,160 @@
-/** Reads rows from JSONL, JSON and CSV files. Knows files and positions, not what the columns mean. */
-import { readFile } from 'node:fs/promises';
-import { extname } from 'node:path';
-import { DataError, IoError } from '../errors/index.js';
-import { parseCsv } from './csv.js';
-import { findElementOffsets, findJsonFault, type JsonFault } from './jsonScanner.js';
-import { describeValue, type Row } from './row.js';
-
-const EXTENSIONS = '.jsonl, .json or .csv';
-const ROW_HINT = 'Every row is a JSON object, such as {"prompt": "1+1=", "answer": "2"}.';
+/** Reads rows of files, folders and patterns. Knows which files belong together, not what the columns mean. */
+import { DataError } from '../errors/index.js';
+import { findDataFiles, type DataSelection } from './dataFiles.js';
+import type { Row } from './row.js';
+import { openRowFile, type RowFile, type RowPlace } from './rowFile.js';
 
 /**
- * Rows of one or several files, in order. `.jsonl` (or `.ndjson`) holds one object per line, `.json` a list of objects
- * (or, when it starts with an object, lines like `.jsonl`), `.csv` a header and records, whose values are all strings.
- * A byte-order mark, CRLF line ends and blank lines are accepted.
+ * Rows of one or several paths, in order: files (`.jsonl`, `.ndjson`, `.json`, `.csv`, `.parquet`), patterns of files
+ * (`data/*.jsonl`), or folders in the layout of the Hugging Face Hub. A byte-order mark, CRLF line ends and blank lines
+ * are accepted. `source` of a row is the place of its path in `paths`.
  *
  * @throws DataError with file, line and column where a file's content is not what its kind demands, or it has no rows
- * @throws IoError if a file is missing, is a folder, or cannot be read
+ * @throws IoError if nothing is there, or a file cannot be read
+ * @throws ConfigError if a split or subset is asked of a path that has none
  */
-export async function readRows(paths: string | readonly string[]): Promise<Row[]> {
+export async function readRows(
+  paths: string | readonly string[],
+  selection: DataSelection = {},
+): Promise<Row[]> {
   const rows: Row[] = [];
-  for (const path of typeof paths === 'string' ? [paths] : paths) {
-    const found = await readFileRows(path);
-    if (found.length === 0) {
-      throw new DataError(`${path}: expected at least one row, but the file has none.`, {
-        hint: 'Check that the file was written completely.',
-      });
-    }
-    for (const row of found) rows.push(row);
-  }
+  for await (const { row } of scanRows(await openFiles(paths, selection))) rows.push(row);
   return rows;
 }
 
-async function readFileRows(path: string): Promise<Row[]> {
-  const extension = extname(path).toLowerCase();
-  if (!['.jsonl', '.ndjson', '.json', '.csv'].includes(extension)) {
-    throw new DataError(
-      `${path}: expected a file that ends in ${EXTENSIONS}, received ${extension === '' ? 'no extension' : extension}.`,
-      { hint: 'Rename or convert the file.' },
-    );
-  }
-  const text = decodeText(path, await readBytes(path));
-  if (extension === '.csv') return rowsOfCsv(path, text);
-  if (extension === '.json' && /^\s*(?!\{)\S/.test(text)) return rowsOfJson(path, text);
-  return rowsOfLines(path, text);
+/** Rows that stay in their files and are read when they are asked for. */
+export interface StoredRows {
+  readonly rowCount: number;
+  /** All rows in order. May be gone through several times. */
+  readonly scan: () => AsyncGenerator<Row>;
+  /** Rows by their indices, in the order of those. */
+  readonly read: (indices: readonly number[]) => Promise<Row[]>;
 }
 
-async function readBytes(path: string): Promise<Uint8Array> {
-  try {
-    return await readFile(path);
-  } catch (error) {
-    const code = error instanceof Error && 'code' in error ? error.code : undefined;
-    const received =
-      code === 'ENOENT'
-        ? 'there is no such file'
-        : code === 'EISDIR'
-          ? 'it is a folder'
-          : error instanceof Error
-            ? error.message
-            : String(error);
-    throw new IoError(`${path}: expected a data file, but ${received}.`, {
-      hint: 'Give the path of a data file, relative to the current folder.',
-      cause: error,
+/**
+ * As `readRows`, but what stays in memory is where each row begins: 24 bytes. Every row is read and checked once.
+ *
+ * @throws as `readRows`; DataError for a `.json` list, whose elements cannot be found again
+ */
+export async function storeRows(
+  paths: string | readonly string[],
+  selection: DataSelection = {},
+): Promise<StoredRows> {
+  const files = await openFiles(paths, selection);
+  for (const { file } of files) {
+    if (file.read !== undefined) continue;
+    throw new DataError(
+      `${file.path}: expected .jsonl, .csv or .parquet, because data.streaming is on, received a JSON list.`,
+      { hint: 'Write one object per line into a .jsonl file.' },
+    );
+  }
+  const places = new Places();
+  for await (const { place, fileIndex } of scanRows(files)) places.push(fileIndex, place);
+  return {
+    rowCount: places.count,
+    async *scan() {
+      for await (const { row } of scanRows(files)) yield row;
+    },
+    read: (indices) => readStored(files, places, indices),
+  };
+}
+
+interface SourceFile {
+  readonly file: RowFile;
+  readonly source: number;
+}
+
+async function openFiles(
+  paths: string | readonly string[],
+  selection: DataSelection,
+): Promise<SourceFile[]> {
+  const files: SourceFile[] = [];
+  for (const [source, path] of (typeof paths === 'string' ? [paths] : paths).entries()) {
+    for (const name of await findDataFiles(path, selection))
+      files.push({ file: await openRowFile(name), source });
+  }
+  return files;
+}
+
+async function* scanRows(
+  files: readonly SourceFile[],
+): AsyncGenerator<{ row: Row; place: RowPlace; fileIndex: number }> {
+  for (const [fileIndex, { file, source }] of files.entries()) {
+    let count = 0;
+    for await (const placed of file.scan()) {
+      count += placed.length;
+      for (const { row, place } of placed) yield { row: ofSource(row, source), place, fileIndex };
+    }
+    if (count > 0) continue;
+    throw new DataError(`${file.path}: expected at least one row, but the file has none.`, {
+      hint: 'Check that the file was written completely.',
     });
   }
 }
 
-function decodeText(path: string, bytes: Uint8Array): string {
-  try {
-    return new TextDecoder('utf-8', { fatal: true }).decode(bytes); // drops a byte-order mark
-  } catch (error) {
-    if (error instanceof RangeError || bytes.length > 2 ** 29) {
-      throw new DataError(
-        `${path}: expected a file below 512 MB, received ${Math.round(bytes.length / 1e6)} MB.`,
-        { hint: 'Split it into several files.', cause: error },
-      );
-    }
-    throw new DataError(
-      `${placeOfInvalidByte(path, bytes)}: expected UTF-8 text, received other bytes.`,
-      {
-        hint: 'Save the file as UTF-8.',
-        cause: error,
-      },
-    );
-  }
+function ofSource(row: Row, source: number): Row {
+  return source === 0 ? row : { ...row, source };
 }
 
-/** `file:line:column` of the first byte that is not UTF-8: the decoded text before the first replacement is sound. */
-function placeOfInvalidByte(path: string, bytes: Uint8Array): string {
-  let start = 0;
-  for (let line = 1; start <= bytes.length; line++) {
-    const found = bytes.indexOf(0x0a, start);
-    const end = found === -1 ? bytes.length : found;
-    const slice = bytes.subarray(start, end);
-    const text = new TextDecoder('utf-8', { ignoreBOM: true }).decode(slice);
-    const encoded = new TextEncoder().encode(text);
-    const differs = encoded.findIndex((byte, index) => byte !== slice[index]);
-    if (differs !== -1 || encoded.length !== slice.length) {
-      const sound = slice.subarray(0, differs === -1 ? slice.length : differs);
-      return `${path}:${line}:${new TextDecoder().decode(sound).length + 1}`;
-    }
-    start = end + 1;
-  }
-  return path;
-}
+/** Where rows are stored, in arrays that grow. */
+class Places {
+  count = 0;
+  private starts = new Float64Array(1024);
+  private lengths = new Uint32Array(1024);
+  private lines = new Uint32Array(1024);
+  private files = new Uint32Array(1024);
 
-function rowsOfLines(path: string, text: string): Row[] {
-  const rows: Row[] = [];
-  text.split('\n').forEach((content, index) => {
-    if (content.trim() === '') return;
-    rows.push(toRow(parseJson(path, content, index + 1), path, index + 1));
-  });
-  return rows;
-}
-
-function rowsOfJson(path: string, text: string): Row[] {
-  const value = parseJson(path, text, 1);
-  if (!Array.isArray(value)) {
-    throw new DataError(
-      `${path}:1:1: expected a list of objects, received ${describeValue(value)}.`,
-      { hint: 'Write [{…}, {…}], or one object per line in a .jsonl file.' },
-    );
+  push(file: number, { start, length, line }: RowPlace): void {
+    if (this.count === this.starts.length) this.grow();
+    this.starts[this.count] = start;
+    this.lengths[this.count] = length;
+    this.lines[this.count] = line;
+    this.files[this.count] = file;
+    this.count++;
   }
-  const offsets = findElementOffsets(text);
-  if ('expected' in offsets) throw syntaxError({ path, text, firstLine: 1, fault: offsets });
-  let line = 1;
-  let counted = 0;
-  return value.map((element: unknown, index) => {
-    const offset = offsets[index] ?? counted;
-    for (; counted < offset; counted++) if (text[counted] === '\n') line++;
-    const column = offset - text.lastIndexOf('\n', offset - 1);
-    return toRow(element, path, line, offset === 0 ? 1 : column);
-  });
-}
 
-/** Parses with the engine, which is fast, and looks for the place of a fault only when there is one. */
-function parseJson(path: string, text: string, firstLine: number): unknown {
-  try {
-    return JSON.parse(text);
-  } catch (error) {
-    const fault = findJsonFault(text);
-    throw syntaxError({ path, text, firstLine, fault, cause: error });
-  }
-}
-
-function syntaxError(at: {
-  path: string;
-  text: string;
-  firstLine: number;
-  fault: JsonFault | undefined;
-  cause?: unknown;
-}): DataError {
-  const before = at.text.slice(0, at.fault?.offset ?? 0).split('\n');
-  const line = at.firstLine + before.length - 1;
-  const column = (before.at(-1)?.length ?? 0) + 1;
-  return new DataError(
-    `${at.path}:${line}:${column}: expected ${at.fault?.expected ?? 'JSON'}, received ${at.fault?.received ?? 'something else'}.`,
-    { hint: ROW_HINT, cause: at.cause },
-  );
-}
-
-function toRow(value: unknown, path: string, line: number, column = 1): Row {
-  if (typeof value !== 'object' || value === null || Array.isArray(value)) {
-    throw new DataError(
-      `${path}:${line}:${column}: expected an object, received ${describeValue(value)}.`,
-      { hint: ROW_HINT },
-    );
-  }
-  return { values: Object.fromEntries(Object.entries(value)), file: path, line };
-}
-
-function rowsOfCsv(path: string, text: string): Row[] {
-  const parsed = parseCsv(text);
-  if ('expected' in parsed) {
-    throw new DataError(
-      `${path}:${parsed.line}:${parsed.column}: expected ${parsed.expected}, received ${parsed.received}.`,
-      {
-        hint: 'Put fields with commas, quotes or line ends in double quotes, and double the quotes inside.',
-      },
-    );
-  }
-  const records = parsed.filter(({ fields }) => fields.length > 1 || fields[0]?.trim() !== '');
-  const [header, ...rest] = records;
-  if (header === undefined) return [];
-  const repeated = header.fields.find((name, index) => header.fields.indexOf(name) !== index);
-  if (repeated !== undefined) {
-    throw new DataError(
-      `${path}:${header.line}:1: expected every column once, but ${JSON.stringify(repeated)} occurs twice in the header.`,
-    );
-  }
-  return rest.map(({ fields, line }) => {
-    if (fields.length !== header.fields.length) {
-      throw new DataError(
-        `${path}:${line}:1: expected ${header.fields.length} fields like the header, received ${fields.length}.`,
-        { hint: 'A comma inside a field needs double quotes around the field.' },
-      );
-    }
+  at(index: number): { file: number; place: RowPlace } {
+    const [start = 0, length = 0] = [this.starts[index], this.lengths[index]];
     return {
-      values: Object.fromEntries(header.fields.map((name, index) => [name, fields[index] ?? ''])),
-      file: path,
-      line,
+      file: this.files[index] ?? 0,
+      place: { start, length, line: this.lines[index] ?? 0 },
     };
+  }
+
+  private grow(): void {
+    const size = this.count * 2;
+    const [starts, lengths] = [new Float64Array(size), new Uint32Array(size)];
+    const [lines, files] = [new Uint32Array(size), new Uint32Array(size)];
+    starts.set(this.starts);
+    lengths.set(this.lengths);
+    lines.set(this.lines);
+    files.set(this.files);
+    Object.assign(this, { starts, lengths, lines, files });
+  }
+}
+
+async function readStored(
+  files: readonly SourceFile[],
+  places: Places,
+  indices: readonly number[],
+): Promise<Row[]> {
+  const rows: (Row | undefined)[] = indices.map(() => undefined);
+  const byFile = new Map<number, { at: number; place: RowPlace }[]>();
+  indices.forEach((index, at) => {
+    const { file, place } = places.at(index);
+    const group = byFile.get(file);
+    if (group === undefined) byFile.set(file, [{ at, place }]);
+    else group.push({ at, place });
   });
+  for (const [fileIndex, wanted] of byFile) {
+    const opened = files[fileIndex];
+    // In the order of the file: row groups are decoded once.
+    wanted.sort((a, b) => a.place.start - b.place.start);
+    const found = (await opened?.file.read?.(wanted.map(({ place }) => place))) ?? [];
+    wanted.forEach(({ at }, nth) => {
+      const row = found[nth];
+      if (row !== undefined) rows[at] = ofSource(row, opened?.source ?? 0);
+    });
+  }
+  return rows.filter((row) => row !== undefined);
 }

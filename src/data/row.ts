@@ -9,6 +9,8 @@ export interface Row {
   readonly file: string;
   /** Line on which the row starts, counted from 1. */
   readonly line: number;
+  /** Which of several sources it is of, counted from 0: what `data.weights` weighs. 0 unless set. */
+  readonly source?: number | undefined;
 }
 
 /** `file:line` of a row, as editors and terminals understand it. */

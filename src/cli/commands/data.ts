@@ -13,7 +13,7 @@ export function registerData(program: Command, { io }: CommandContext): void {
   const command = program
     .command('data')
     .description('check a data set: format, columns, lengths, faults')
-    .argument('<files...>', 'JSONL, JSON or CSV')
+    .argument('<files...>', 'JSONL, JSON, CSV or Parquet')
     .option('--model <folder>', 'count tokens with the tokenizer of this model');
   withExample(withJson(command), 'posttrain data train.jsonl --model ./base');
   command.action(async (files: string[], options: DataOptions) => {

@@ -1,0 +1,350 @@
+/** Opens one data file of any kind: all rows in order, or single ones again. Knows bytes and lines, not what columns mean. */
+import { open, readFile, stat } from 'node:fs/promises';
+import { extname } from 'node:path';
+import { DataError, IoError } from '../errors/index.js';
+import { byteRecords, type ByteRecord } from './byteRecords.js';
+import { parseCsv } from './csv.js';
+import { findElementOffsets, findJsonFault, type JsonFault } from './jsonScanner.js';
+import { openParquet, type ParquetFile } from './parquet.js';
+import { describeValue, type Row } from './row.js';
+
+/** Endings of the files that are read. */
+export const DATA_EXTENSIONS = ['.jsonl', '.ndjson', '.json', '.csv', '.parquet'] as const;
+const EXTENSIONS = '.jsonl, .json, .csv or .parquet';
+const ROW_HINT = 'Every row is a JSON object, such as {"prompt": "1+1=", "answer": "2"}.';
+
+/** Where a row is stored: bytes of a text file, or a row of a row group. */
+export interface RowPlace {
+  /** Offset of the first byte, or index of the row group. */
+  readonly start: number;
+  /** Number of bytes, or index of the row in the group. */
+  readonly length: number;
+  readonly line: number;
+}
+
+/** A row with where it is stored. */
+export interface PlacedRow {
+  readonly row: Row;
+  readonly place: RowPlace;
+}
+
+/** An opened data file. */
+export interface RowFile {
+  readonly path: string;
+  /** All rows in order, some at a time. @throws DataError with file, line and column of what is wrong */
+  readonly scan: () => AsyncGenerator<readonly PlacedRow[]>;
+  /** Reads rows again where `scan` found them; undefined for a kind whose rows have no place of their own. */
+  readonly read: ((places: readonly RowPlace[]) => Promise<Row[]>) | undefined;
+}
+
+/**
+ * Opens a data file. `.jsonl` (or `.ndjson`) holds one object per line, `.json` a list of objects (or, when it starts
+ * with an object, lines like `.jsonl`), `.csv` a header and records, whose values are all strings, `.parquet` a table.
+ *
+ * @throws DataError if the ending or the beginning of the file is of another kind
+ * @throws IoError if the file is missing, is a folder, or cannot be read
+ */
+export async function openRowFile(path: string): Promise<RowFile> {
+  const extension = extname(path).toLowerCase();
+  if (!DATA_EXTENSIONS.some((known) => known === extension)) {
+    throw new DataError(
+      `${path}: expected a file that ends in ${EXTENSIONS}, received ${extension === '' ? 'no extension' : extension}.`,
+      { hint: 'Rename or convert the file.' },
+    );
+  }
+  await requireFile(path);
+  if (extension === '.parquet') return parquetRows(await openParquet(path));
+  if (extension === '.csv') return csvRows(path);
+  if (extension === '.json' && !(await beginsWithObject(path))) {
+    return { path, scan: () => listRows(path), read: undefined };
+  }
+  return textRows(path, 'lines', () => Promise.resolve((record) => rowOfLine(path, record)));
+}
+
+async function requireFile(path: string): Promise<void> {
+  try {
+    if ((await stat(path)).isFile()) return;
+  } catch (error) {
+    const isMissing = error instanceof Error && 'code' in error && error.code === 'ENOENT';
+    throw notReadable(path, isMissing ? 'there is no such file' : messageOf(error), error);
+  }
+  throw notReadable(path, 'it is a folder');
+}
+
+function notReadable(path: string, reason: string, cause?: unknown): IoError {
+  return new IoError(`${path}: expected a data file, but ${reason}.`, {
+    hint: 'Give the path of a data file, relative to the current folder.',
+    cause,
+  });
+}
+
+function messageOf(error: unknown): string {
+  return error instanceof Error ? error.message : String(error);
+}
+
+async function beginsWithObject(path: string): Promise<boolean> {
+  for await (const records of byteRecords(path, 'lines')) {
+    for (const { bytes } of records) {
+      const text = new TextDecoder().decode(bytes).trim();
+      if (text !== '') return text.startsWith('{');
+    }
+  }
+  return true;
+}
+
+type ReadRecord = (record: ByteRecord) => Row | undefined;
+
+/** Rows that are bytes of their own. `prepare` reads what all of them need. */
+function textRows(
+  path: string,
+  kind: 'lines' | 'csv',
+  prepare: () => Promise<ReadRecord>,
+): RowFile {
+  let readRecord: ReadRecord | undefined;
+  let version: string | undefined;
+  async function* scan(): AsyncGenerator<readonly PlacedRow[]> {
+    version = await versionOf(path);
+    readRecord = await prepare();
+    for await (const records of byteRecords(path, kind)) {
+      const rows: PlacedRow[] = [];
+      for (const record of records) {
+        const row = readRecord(record);
+        const { start, line, bytes } = record;
+        if (row !== undefined) rows.push({ row, place: { start, line, length: bytes.length } });
+      }
+      yield rows;
+    }
+  }
+  const read = async (places: readonly RowPlace[]): Promise<Row[]> => {
+    if (version !== (await versionOf(path))) {
+      throw new DataError(`${path}: expected the file that was read before, but it was changed.`, {
+        hint: 'Leave the data as it is while a run reads it; start the run again.',
+      });
+    }
+    const file = await open(path);
+    try {
+      const rows: Row[] = [];
+      for (const { start, length, line } of places) {
+        const bytes = new Uint8Array(length);
+        await file.read(bytes, 0, length, start);
+        const row = readRecord?.({ bytes, start, line });
+        if (row !== undefined) rows.push(row);
+      }
+      return rows;
+    } finally {
+      await file.close();
+    }
+  };
+  return { path, scan, read };
+}
+
+async function versionOf(path: string): Promise<string> {
+  const { size, mtimeMs } = await stat(path);
+  return `${size} bytes of ${mtimeMs}`;
+}
+
+const DECODERS = {
+  /** Drops a byte-order mark. */
+  start: new TextDecoder('utf-8', { fatal: true }),
+  rest: new TextDecoder('utf-8', { fatal: true, ignoreBOM: true }),
+} as const;
+
+/** Text of a record. A byte-order mark at the beginning of a file is dropped. */
+function decodeRecord(path: string, { bytes, start, line }: ByteRecord): string {
+  try {
+    return DECODERS[start === 0 ? 'start' : 'rest'].decode(bytes);
+  } catch (error) {
+    const column = columnOfInvalidByte(bytes);
+    throw new DataError(`${path}:${line}:${column}: expected UTF-8 text, received other bytes.`, {
+      hint: 'Save the file as UTF-8.',
+      cause: error,
+    });
+  }
+}
+
+/** Column of the first byte that is not UTF-8: the decoded text before the first replacement is sound. */
+function columnOfInvalidByte(bytes: Uint8Array): number {
+  const text = new TextDecoder('utf-8', { ignoreBOM: true }).decode(bytes);
+  const encoded = new TextEncoder().encode(text);
+  const differs = encoded.findIndex((byte, index) => byte !== bytes[index]);
+  const sound = bytes.subarray(0, differs === -1 ? bytes.length : differs);
+  return new TextDecoder().decode(sound).length + 1;
+}
+
+function rowOfLine(path: string, record: ByteRecord): Row | undefined {
+  const text = decodeRecord(path, record);
+  if (text.trim() === '') return undefined;
+  return toRow(parseJson(path, text, record.line), path, record.line);
+}
+
+async function* listRows(path: string): AsyncGenerator<readonly PlacedRow[]> {
+  const text = await readText(path);
+  const value = parseJson(path, text, 1);
+  if (!Array.isArray(value)) {
+    throw new DataError(
+      `${path}:1:1: expected a list of objects, received ${describeValue(value)}.`,
+      { hint: 'Write [{…}, {…}], or one object per line in a .jsonl file.' },
+    );
+  }
+  const offsets = findElementOffsets(text);
+  if ('expected' in offsets) throw syntaxError({ path, text, firstLine: 1, fault: offsets });
+  let line = 1;
+  let counted = 0;
+  yield value.map((element: unknown, index) => {
+    const offset = offsets[index] ?? counted;
+    for (; counted < offset; counted++) if (text[counted] === '\n') line++;
+    const column = offset - text.lastIndexOf('\n', offset - 1);
+    const row = toRow(element, path, line, offset === 0 ? 1 : column);
+    return { row, place: { start: offset, length: 0, line } };
+  });
+}
+
+/** The text of a file that has to be read as a whole. */
+async function readText(path: string): Promise<string> {
+  const { size } = await stat(path);
+  if (size >= 2 ** 29) {
+    throw new DataError(
+      `${path}: expected a file below 512 MB, received ${Math.round(size / 1e6)} MB.`,
+      { hint: 'Write one object per line into a .jsonl file: those may be of any size.' },
+    );
+  }
+  const bytes = await readFile(path);
+  try {
+    return DECODERS.start.decode(bytes);
+  } catch {
+    for await (const records of byteRecords(path, 'lines'))
+      for (const record of records) decodeRecord(path, record);
+    throw notReadable(path, 'it is not UTF-8 text');
+  }
+}
+
+/** Parses with the engine, which is fast, and looks for the place of a fault only when there is one. */
+function parseJson(path: string, text: string, firstLine: number): unknown {
+  try {
+    return JSON.parse(text);
+  } catch (error) {
+    const fault = findJsonFault(text);
+    throw syntaxError({ path, text, firstLine, fault, cause: error });
+  }
+}
+
+function syntaxError(at: {
+  path: string;
+  text: string;
+  firstLine: number;
+  fault: JsonFault | undefined;
+  cause?: unknown;
+}): DataError {
+  const before = at.text.slice(0, at.fault?.offset ?? 0).split('\n');
+  const line = at.firstLine + before.length - 1;
+  const column = (before.at(-1)?.length ?? 0) + 1;
+  return new DataError(
+    `${at.path}:${line}:${column}: expected ${at.fault?.expected ?? 'JSON'}, received ${at.fault?.received ?? 'something else'}.`,
+    { hint: ROW_HINT, cause: at.cause },
+  );
+}
+
+function toRow(value: unknown, path: string, line: number, column = 1): Row {
+  if (typeof value !== 'object' || value === null || Array.isArray(value)) {
+    throw new DataError(
+      `${path}:${line}:${column}: expected an object, received ${describeValue(value)}.`,
+      { hint: ROW_HINT },
+    );
+  }
+  return { values: Object.fromEntries(Object.entries(value)), file: path, line };
+}
+
+function csvRows(path: string): RowFile {
+  return textRows(path, 'csv', async () => {
+    const header = await headerOf(path);
+    return (record) => {
+      const fields = fieldsOf(path, record);
+      if (fields === undefined || record.line === header.line) return undefined;
+      if (fields.length !== header.fields.length) {
+        throw new DataError(
+          `${path}:${record.line}:1: expected ${header.fields.length} fields like the header, received ${fields.length}.`,
+          { hint: 'A comma inside a field needs double quotes around the field.' },
+        );
+      }
+      const values = header.fields.map((name, index) => [name, fields[index] ?? '']);
+      return { values: Object.fromEntries(values) as Row['values'], file: path, line: record.line };
+    };
+  });
+}
+
+async function headerOf(path: string): Promise<{ fields: readonly string[]; line: number }> {
+  for await (const records of byteRecords(path, 'csv')) {
+    for (const record of records) {
+      const fields = fieldsOf(path, record);
+      if (fields === undefined) continue;
+      const repeated = fields.find((name, index) => fields.indexOf(name) !== index);
+      if (repeated !== undefined) {
+        throw new DataError(
+          `${path}:${record.line}:1: expected every column once, but ${JSON.stringify(repeated)} occurs twice in the header.`,
+        );
+      }
+      return { fields, line: record.line };
+    }
+  }
+  return { fields: [], line: 0 };
+}
+
+/** Fields of a record; undefined for a blank line. */
+function fieldsOf(path: string, record: ByteRecord): readonly string[] | undefined {
+  const text = decodeRecord(path, record);
+  const parsed = parseCsv(text.endsWith('\r') ? `${text}\n` : text);
+  if ('expected' in parsed) {
+    throw new DataError(
+      `${path}:${record.line + parsed.line - 1}:${parsed.column}: expected ${parsed.expected}, received ${parsed.received}.`,
+      {
+        hint: 'Put fields with commas, quotes or line ends in double quotes, and double the quotes inside.',
+      },
+    );
+  }
+  const nul = text.indexOf('\u0000');
+  if (nul !== -1) {
+    const before = text.slice(0, nul).split('\n');
+    throw new DataError(
+      `${path}:${record.line + before.length - 1}:${(before.at(-1)?.length ?? 0) + 1}: expected text, received a NUL character.`,
+      { hint: 'The file is damaged, or no text: write it again.' },
+    );
+  }
+  const [only] = parsed;
+  if (only === undefined) return undefined;
+  return only.fields.length > 1 || only.fields[0]?.trim() !== '' ? only.fields : undefined;
+}
+
+/** Decoded row groups that are kept for the next rows. */
+const KEPT_GROUPS = 4;
+
+function parquetRows({ path, groups, read }: ParquetFile): RowFile {
+  const kept = new Map<number, Promise<readonly Row[]>>();
+  const rowsOf = async (index: number): Promise<readonly Row[]> => {
+    const group = groups[index] ?? { start: 0, rowCount: 0 };
+    const values = await read(group);
+    return values.map((row, at) => ({ values: row, file: path, line: group.start + at + 1 }));
+  };
+  async function* scan(): AsyncGenerator<readonly PlacedRow[]> {
+    for (const index of groups.keys()) {
+      const rows = await rowsOf(index);
+      yield rows.map((row, at) => ({ row, place: { start: index, length: at, line: row.line } }));
+    }
+  }
+  return {
+    path,
+    scan,
+    async read(places) {
+      const rows: Row[] = [];
+      for (const { start: index, length: at } of places) {
+        const group = kept.get(index) ?? rowsOf(index);
+        // The ones used last stand at the end.
+        kept.delete(index);
+        kept.set(index, group);
+        for (const oldest of [...kept.keys()].slice(0, -KEPT_GROUPS)) kept.delete(oldest);
+        const row = (await group)[at];
+        if (row !== undefined) rows.push(row);
+      }
+      return rows;
+    },
+  };
+}
