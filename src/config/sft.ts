@@ -41,9 +41,15 @@ export const SftConfig = z
         'Most tokens of one row, prompt included; never more than the model has positions.',
       origin: 'TRL 1.13, SFTConfig.max_length. Llama 2 used 4096.',
     }),
-    overlong: z.enum(['truncate', 'drop']).default('truncate').meta({
-      description: 'What happens to longer rows: truncate keeps their beginning, drop skips them.',
+    overlong: z.enum(['truncate', 'truncateStart', 'split', 'drop']).default('truncate').meta({
+      description:
+        'What happens to longer rows: truncate keeps their beginning, truncateStart their end, split makes several of a {text} or {messages} row, drop skips them.',
       origin: 'TRL 1.13, which truncates.',
+    }),
+    assistantOnly: z.boolean().default(false).meta({
+      description:
+        'Trains only what the assistant wrote in conversations, in every turn: what the chat template marks by {% generation %}, or, without marks, what each answer adds to the text before it.',
+      origin: 'TRL 1.13, SFTConfig.assistant_only_loss.',
     }),
     packing: z.boolean().default(false).meta({
       description:

@@ -12,6 +12,7 @@ export {
 export type { Message, TextTokenizer } from './textTokenizer.js';
 export { promptOf } from './tokenizeText.js';
 export {
+  SftReader,
   tokenizeForSft,
   tokenizePrompts,
   type PromptExample,

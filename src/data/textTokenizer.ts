@@ -16,6 +16,11 @@ export interface TextTokenizer {
       readonly tools?: readonly unknown[] | undefined;
     },
   ): string;
+  /** What the template marks as the assistant's, in the text that `applyChatTemplate` gives; undefined without marks. */
+  assistantSpans?(
+    messages: readonly Message[],
+    options?: { readonly tools?: readonly unknown[] | undefined },
+  ): readonly { readonly start: number; readonly end: number }[] | undefined;
   readonly eosTokenId: number | undefined;
   /** Begins a text that has no prompt. */
   readonly bosTokenId?: number | undefined;

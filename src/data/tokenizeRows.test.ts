@@ -304,6 +304,64 @@ describe('tokenizeForSft', () => {
   });
 });
 
+describe('rows that are longer than maxLength', () => {
+  const tokenizer = createCharacterTokenizer({ characters: 'abcdefgh' });
+  const texts = rowsFromObjects([{ text: 'abcdefg' }, { text: 'ab' }]);
+  const read = (
+    overlong: 'truncate' | 'truncateStart' | 'split' | 'drop',
+    rows = texts,
+  ): { texts: string[]; masks: number[][]; truncated: number; dropped: number } => {
+    const { examples, report } = tokenizeForSft(rows, tokenizer, { maxLength: 4, overlong });
+    return {
+      texts: examples.map(({ inputIds }) => tokenizer.decode(inputIds)),
+      masks: examples.map(({ completionMask }) => [...completionMask]),
+      truncated: report.truncated,
+      dropped: report.dropped,
+    };
+  };
+  test('keep their beginning, their end, all of it in parts, or nothing', () => {
+    const short = 'ab<eos>';
+    const whole = { truncated: 1, dropped: 0 };
+    const masks = [
+      [0, 1, 1, 1],
+      [0, 1, 1],
+    ];
+    assert.deepEqual(read('truncate'), { texts: ['abcd', short], masks, ...whole });
+    assert.deepEqual(read('truncateStart'), { texts: ['efg<eos>', short], masks, ...whole });
+    assert.deepEqual(read('split'), {
+      texts: ['abcd', 'efg<eos>', short],
+      masks: [[0, 1, 1, 1], ...masks],
+      ...whole,
+    });
+    assert.deepEqual(read('drop'), {
+      texts: [short],
+      masks: [[0, 1, 1]],
+      truncated: 0,
+      dropped: 1,
+    });
+  });
+  test('the end of a prompt and its completion keeps the mask of the completion', () => {
+    const rows = rowsFromObjects([{ prompt: 'abc', completion: 'def' }]);
+    assert.deepEqual(read('truncateStart', rows).masks, [[0, 1, 1, 1]]);
+    assert.deepEqual(read('truncate', rows).masks, [[0, 0, 0, 1]]);
+    const longPrompt = rowsFromObjects([{ prompt: 'abcde', completion: 'f' }]);
+    assert.deepEqual(read('truncateStart', longPrompt).masks, [[0, 0, 1, 1]]);
+  });
+  test('a last part of one token has nothing to train and is left out', () => {
+    assert.deepEqual(read('split', rowsFromObjects([{ text: 'abcdefgh'.slice(0, 4) }])).texts, [
+      'abcd',
+    ]);
+  });
+  test('completions are not split from their prompt', () => {
+    const rows = rowsFromObjects([{ prompt: 'abc', completion: 'def' }]);
+    assert.throws(() => read('split', rows), {
+      code: 'E_CONFIG',
+      message:
+        'overlong: expected another value than split for prompt-completion rows, received split.',
+    });
+  });
+});
+
 describe('tokenizePrompts', () => {
   test('strings are encoded as they are; further columns stay in the row', () => {
     const rows = rowsFromObjects([{ prompt: '1+1=', answer: '2' }]);

@@ -1,5 +1,6 @@
 /** Turns rows into token ids with masks. Knows formats and chat templates, not tensors or losses. */
-import { DataError } from '../errors/index.js';
+import { ConfigError, DataError } from '../errors/index.js';
+import { assistantTokens, type MarkedTokens } from './assistantTokens.js';
 import { detectFormat, type DataFormat } from './format.js';
 import { atRow, placeOf, type Row } from './row.js';
 import type { TextTokenizer } from './textTokenizer.js';
@@ -15,7 +16,6 @@ import {
   textParts,
   toolsOf,
   withEos,
-  type Joined,
 } from './tokenizeText.js';
 
 /** One sequence to imitate. */
@@ -36,7 +36,7 @@ export interface SftReport {
   readonly tokens: number;
   /** Tokens that are trained. */
   readonly trainedTokens: number;
-  /** Examples cut at the maximum length. */
+  /** Rows cut at the maximum length, to one example or several. */
   readonly truncated: number;
   /** Rows left out: too long, or nothing to train in them. */
   readonly dropped: number;
@@ -55,13 +55,18 @@ export interface SftTokenizeOptions {
    * Conversations are left to the chat template.
    */
   readonly appendEos?: boolean | undefined;
-  /** What happens to longer examples: `truncate` (unless set) keeps their beginning, `drop` leaves them out. */
-  readonly overlong?: 'truncate' | 'drop' | undefined;
+  /**
+   * What happens to longer examples: `truncate` (unless set) keeps their beginning, `truncateStart` their end, `split`
+   * makes several of a `{text}` or `{messages}` row, `drop` leaves them out.
+   */
+  readonly overlong?: 'truncate' | 'truncateStart' | 'split' | 'drop' | undefined;
+  /** Trains what the assistant wrote, of all messages, and nothing else. Off unless set; for conversations. */
+  readonly assistantOnly?: boolean | undefined;
 }
 
 /**
  * Examples for supervised fine-tuning. Of language-modelling rows (`text`, `messages`) every token is trained, of
- * prompt–completion rows only the completion and its EOS.
+ * prompt–completion rows only the completion and its EOS; with `assistantOnly` only what the assistant wrote of those.
  *
  * Prompt and completion are tokenized as one text. Where the prompt's own tokens are not a prefix of the result (a
  * token crosses the border), they are tokenized apart instead, as at generation, and counted in the report.
@@ -69,7 +74,7 @@ export interface SftTokenizeOptions {
  * Source: TRL's `SFTTrainer` for what is trained; we differ in the fallback at the border, where TRL only warns.
  *
  * @throws DataError if the rows are of another format, or no example remains
- * @throws ConfigError if EOS is to be appended and the tokenizer has none
+ * @throws ConfigError if EOS is to be appended and the tokenizer has none, or a setting does not fit the format
  * @throws ValueRangeError if `maxLength` is not an integer of at least 2
  */
 export function tokenizeForSft(
@@ -77,65 +82,137 @@ export function tokenizeForSft(
   tokenizer: TextTokenizer,
   options: SftTokenizeOptions,
 ): { examples: SftExample[]; report: SftReport } {
-  const { maxLength, appendEos = true, overlong = 'truncate' } = options;
-  requireLength('tokenizeForSft', 'maxLength', maxLength, 2);
-  const format = detectFormat(rows);
-  if (format.name !== 'language-modeling' && format.name !== 'prompt-completion') {
-    throw new DataError(
-      `tokenizeForSft: expected language-modeling or prompt-completion rows, received ${format.name} rows.`,
-      { hint: 'Use {text}, {messages} or {prompt, completion}.' },
-    );
-  }
-  if (appendEos && !format.conversational) requireEos('tokenizeForSft', tokenizer);
-
-  const examples: SftExample[] = [];
-  const counts = { tokens: 0, trainedTokens: 0, truncated: 0, boundaryMerges: 0, withoutEos: 0 };
-  for (const row of rows) {
-    const { ids, start, boundaryMerge } = atRow(row, () =>
-      tokenizeRow(row, format, tokenizer, appendEos),
-    );
-    if (boundaryMerge) counts.boundaryMerges++;
-    const isTooLong = ids.length > maxLength;
-    const length = Math.min(ids.length, maxLength);
-    if (length <= start || (isTooLong && overlong === 'drop')) continue;
-    const completionMask = new Uint8Array(length).fill(1, start);
-    const inputIds = ids.slice(0, length);
-    examples.push({ inputIds, completionStart: start, completionMask, row });
-    counts.tokens += length;
-    counts.trainedTokens += length - start;
-    if (isTooLong) counts.truncated++;
-    // A template may write a line end after EOS: anywhere in what is trained will do.
-    const eos = tokenizer.eosTokenId;
-    if (eos === undefined || inputIds.lastIndexOf(eos) < start) counts.withoutEos++;
-  }
-  if (examples.length === 0) {
-    throw new DataError(
-      `tokenizeForSft: expected at least one example of at most ${maxLength} tokens, but all ${rows.length} rows were left out.`,
-      { hint: 'Raise maxLength, or check that completions are not empty.' },
-    );
-  }
-  const report = { examples: examples.length, dropped: rows.length - examples.length, ...counts };
-  return { examples, report };
+  const reader = new SftReader(detectFormat(rows), tokenizer, options);
+  const examples = rows.flatMap((row) => reader.add(row));
+  return { examples, report: reader.report() };
 }
 
-function tokenizeRow(
-  row: Row,
-  format: DataFormat,
-  tokenizer: TextTokenizer,
-  appendEos: boolean,
-): Joined {
-  if (format.name === 'language-modeling') {
-    const ids = format.conversational
-      ? encodeRendered(tokenizer, renderMessages(row, tokenizer))
-      : withEos(tokenizer.encode(textOf(row, 'text')), tokenizer, appendEos);
-    return { ids, start: 1, boundaryMerge: false };
+/** Makes examples row by row and keeps count. */
+export class SftReader {
+  private readonly format: DataFormat;
+  private readonly tokenizer: TextTokenizer;
+  private readonly options: {
+    readonly [Key in keyof SftTokenizeOptions]-?: NonNullable<SftTokenizeOptions[Key]>;
+  };
+  private rows = 0;
+  private readonly counts = {
+    ...{ examples: 0, dropped: 0, tokens: 0, trainedTokens: 0 },
+    ...{ truncated: 0, boundaryMerges: 0, withoutEos: 0 },
+  };
+
+  /** @throws as `tokenizeForSft` */
+  constructor(format: DataFormat, tokenizer: TextTokenizer, given: SftTokenizeOptions) {
+    const { maxLength, appendEos = true, overlong = 'truncate', assistantOnly = false } = given;
+    const options = { maxLength, appendEos, overlong, assistantOnly };
+    requireLength('tokenizeForSft', 'maxLength', maxLength, 2);
+    if (format.name !== 'language-modeling' && format.name !== 'prompt-completion') {
+      throw new DataError(
+        `tokenizeForSft: expected language-modeling or prompt-completion rows, received ${format.name} rows.`,
+        { hint: 'Use {text}, {messages} or {prompt, completion}.' },
+      );
+    }
+    if (assistantOnly && !format.conversational) {
+      throw new ConfigError(
+        `assistantOnly: expected conversations, because it trains what the assistant wrote, received plain ${format.name} rows.`,
+        { hint: 'Of {prompt, completion} rows only the completion is trained anyway.' },
+      );
+    }
+    if (overlong === 'split' && format.name !== 'language-modeling') {
+      throw new ConfigError(
+        'overlong: expected another value than split for prompt-completion rows, received split.',
+        { hint: 'A part of a completion without its prompt teaches something else.' },
+      );
+    }
+    if (appendEos && !format.conversational) requireEos('tokenizeForSft', tokenizer);
+    this.format = format;
+    this.tokenizer = tokenizer;
+    this.options = options;
   }
-  const parts = format.conversational
-    ? conversationParts(row, messagesOf(row, 'prompt'), messagesOf(row, 'completion'), tokenizer)
-    : textParts(textOf(row, 'prompt'), textOf(row, 'completion'), tokenizer, appendEos);
-  const joined = joinAtBorder(parts);
-  // Nothing predicts the first token of a sequence.
-  return { ...joined, start: Math.max(1, joined.start) };
+
+  /** The examples of a row: one, none, or several where it is split. Counts them. */
+  add(row: Row): SftExample[] {
+    const { examples, boundaryMerge, isTooLong } = this.read(row);
+    this.rows++;
+    const { counts } = this;
+    if (examples.length === 0) counts.dropped++;
+    else if (isTooLong) counts.truncated++;
+    if (boundaryMerge) counts.boundaryMerges++;
+    for (const { inputIds, completionMask, completionStart } of examples) {
+      counts.examples++;
+      counts.tokens += inputIds.length;
+      counts.trainedTokens += completionMask.reduce((sum, flag) => sum + flag, 0);
+      // A template may write a line end after EOS: anywhere in what is trained will do.
+      const eos = this.tokenizer.eosTokenId;
+      const end = eos === undefined ? -1 : inputIds.lastIndexOf(eos);
+      if (end < completionStart || completionMask[end] === 0) counts.withoutEos++;
+    }
+    return examples;
+  }
+
+  /** The examples of a row, without counting. */
+  examplesOf(row: Row): SftExample[] {
+    return this.read(row).examples;
+  }
+
+  /** @throws DataError if there is no example */
+  report(): SftReport {
+    if (this.counts.examples === 0) {
+      throw new DataError(
+        `tokenizeForSft: expected at least one example of at most ${this.options.maxLength} tokens, but all ${this.rows} rows were left out.`,
+        { hint: 'Raise maxLength, or check that completions are not empty.' },
+      );
+    }
+    return { ...this.counts };
+  }
+
+  private read(row: Row): {
+    examples: SftExample[];
+    boundaryMerge: boolean;
+    isTooLong: boolean;
+  } {
+    const { maxLength, overlong } = this.options;
+    const { ids, mask, boundaryMerge } = atRow(row, () => this.tokensOf(row));
+    const isTooLong = ids.length > maxLength;
+    const starts =
+      !isTooLong || overlong === 'truncate'
+        ? [0]
+        : overlong === 'truncateStart'
+          ? [ids.length - maxLength]
+          : overlong === 'split'
+            ? Array.from({ length: Math.ceil(ids.length / maxLength) }, (_, at) => at * maxLength)
+            : [];
+    const examples = starts.flatMap((start): SftExample[] => {
+      const inputIds = ids.slice(start, start + maxLength);
+      const completionMask = mask.slice(start, start + maxLength);
+      completionMask[0] = 0; // Nothing predicts the first token of a sequence.
+      const completionStart = completionMask.indexOf(1);
+      return completionStart === -1 ? [] : [{ inputIds, completionStart, completionMask, row }];
+    });
+    return { examples, boundaryMerge, isTooLong };
+  }
+
+  private tokensOf(row: Row): MarkedTokens {
+    const { format, tokenizer } = this;
+    const { appendEos, assistantOnly } = this.options;
+    const isText = format.name === 'language-modeling';
+    if (assistantOnly) {
+      const prompt = isText ? [] : messagesOf(row, 'prompt');
+      const messages = messagesOf(row, isText ? 'messages' : 'completion');
+      const whole = { messages: [...prompt, ...messages], first: prompt.length };
+      return assistantTokens(row, whole, tokenizer);
+    }
+    if (isText) {
+      const ids = format.conversational
+        ? encodeRendered(tokenizer, renderMessages(row, tokenizer))
+        : withEos(tokenizer.encode(textOf(row, 'text')), tokenizer, appendEos);
+      return { ids, mask: new Uint8Array(ids.length).fill(1), boundaryMerge: false };
+    }
+    const parts = format.conversational
+      ? conversationParts(row, messagesOf(row, 'prompt'), messagesOf(row, 'completion'), tokenizer)
+      : textParts(textOf(row, 'prompt'), textOf(row, 'completion'), tokenizer, appendEos);
+    const { ids, start, boundaryMerge } = joinAtBorder(parts);
+    return { ids, mask: new Uint8Array(ids.length).fill(1, start), boundaryMerge };
+  }
 }
 
 function renderMessages(row: Row, tokenizer: TextTokenizer): string {

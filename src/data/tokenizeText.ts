@@ -107,9 +107,21 @@ export function promptOf(row: Row, tokenizer: TextTokenizer): { text: string; in
   return { text, inputIds: encodeRendered(tokenizer, text) };
 }
 
-/** Ids of text that a template rendered, which holds its special tokens already. */
+/**
+ * Ids of text that a template rendered, which holds its special tokens already.
+ *
+ * @throws DataError if it begins with two BOS tokens
+ */
 export function encodeRendered(tokenizer: TextTokenizer, text: string): number[] {
-  return tokenizer.encode(text, { addSpecialTokens: false });
+  const ids = tokenizer.encode(text, { addSpecialTokens: false });
+  const bos = tokenizer.bosTokenId;
+  if (bos === undefined || ids[0] !== bos || ids[1] !== bos) return ids;
+  throw new DataError(
+    'encodeRendered: expected at most one BOS token at the start of a conversation, received two.',
+    {
+      hint: 'The chat template writes it: remove it from the template, or from the first message.',
+    },
+  );
 }
 
 /** Ends with EOS, once. */

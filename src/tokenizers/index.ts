@@ -5,6 +5,7 @@ export type {
   ChatTemplateOptions,
   DecodeOptions,
   EncodeOptions,
+  TextSpan,
   Tokenizer,
 } from './tokenizer.js';
 export { loadTokenizer } from './loadTokenizer.js';

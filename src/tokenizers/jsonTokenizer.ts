@@ -15,6 +15,7 @@ import type {
   ChatTemplateOptions,
   DecodeOptions,
   EncodeOptions,
+  TextSpan,
   Tokenizer,
 } from './tokenizer.js';
 
@@ -99,6 +100,17 @@ export class JsonTokenizer implements Tokenizer {
   }
 
   applyChatTemplate(messages: readonly ChatMessage[], options: ChatTemplateOptions = {}): string {
+    return this.requireChatTemplate().render(messages, options);
+  }
+
+  assistantSpans(
+    messages: readonly ChatMessage[],
+    options: ChatTemplateOptions = {},
+  ): readonly TextSpan[] | undefined {
+    return this.requireChatTemplate().assistantSpans(messages, options);
+  }
+
+  private requireChatTemplate(): ChatTemplate {
     if (this.chatTemplate === undefined) {
       throw new CheckpointError(
         `applyChatTemplate: expected a chat template in ${this.source}, but the folder has none.`,
@@ -107,7 +119,7 @@ export class JsonTokenizer implements Tokenizer {
         },
       );
     }
-    return this.chatTemplate.render(messages, options);
+    return this.chatTemplate;
   }
 
   encodeChat(messages: readonly ChatMessage[], options: ChatTemplateOptions = {}): number[] {

@@ -31,6 +31,12 @@ export interface ChatTemplateOptions {
   readonly variables?: Readonly<Record<string, unknown>> | undefined;
 }
 
+/** A part of a text, in UTF-16 units. */
+export interface TextSpan {
+  readonly start: number;
+  readonly end: number;
+}
+
 /** How text becomes ids. */
 export interface EncodeOptions {
   /** Adds what the folder's post-processor adds, usually a BOS token. On unless set. */
@@ -66,6 +72,16 @@ export interface Tokenizer {
    * @throws DataError if the template refuses the conversation
    */
   applyChatTemplate(messages: readonly ChatMessage[], options?: ChatTemplateOptions): string;
+  /**
+   * What the chat template marks as written by the assistant (`{% generation %}`), within the text that
+   * `applyChatTemplate` gives. undefined where the template marks nothing.
+   *
+   * @throws as `applyChatTemplate`
+   */
+  assistantSpans(
+    messages: readonly ChatMessage[],
+    options?: ChatTemplateOptions,
+  ): readonly TextSpan[] | undefined;
   /**
    * Token ids of a conversation. The template owns the special tokens: none are added to what it writes.
    *
