@@ -133,6 +133,8 @@ export {
   evaluateSteps,
   judgeSteps,
   scoreSteps,
+  winRate,
+  type ComparedPair,
   type Estimate,
   type CalibrationInputs,
   type EvaluateOptions,
@@ -141,11 +143,14 @@ export {
   type Evaluation,
   type JudgedStep,
   type JudgeStepsOptions,
+  type Opponent,
   type Perplexity,
   type PerplexityOptions,
   type PreferenceEvaluation,
   type ScoreStepsOptions,
   type StepEvaluation,
+  type WinRate,
+  type WinRateOptions,
 } from './eval/index.js';
 export {
   tokenizeForSft,
@@ -181,7 +186,15 @@ export {
   type EpisodeStart,
   type ModelTurn,
 } from './environments/index.js';
-export type { NamedReward, RewardFunction, RewardInput, Turn } from './rewards/index.js';
+export type {
+  JudgeInput,
+  NamedReward,
+  PairwiseJudge,
+  RewardFunction,
+  RewardInput,
+  Turn,
+  Verdict,
+} from './rewards/index.js';
 export {
   CheckpointError,
   ConfigError,

@@ -1,6 +1,13 @@
 /** Opens models as commands ask for them. */
 import { UsageError } from '../errors/index.js';
-import { loadModel, loadScalarModel, type Decoder, type ScalarModel } from '../models/index.js';
+import {
+  loadModel,
+  loadScalarModel,
+  loadStepModel,
+  type Decoder,
+  type ScalarModel,
+  type StepModel,
+} from '../models/index.js';
 import { loadTokenizer, type Tokenizer } from '../tokenizers/index.js';
 import { cudaIsAvailable, type Dtype } from '../torch/index.js';
 
@@ -39,6 +46,19 @@ export async function openScalarModel(
   const placed = placeOf(options);
   const tokenizer = await loadTokenizer(options.model);
   return { model: await loadScalarModel(options.model, placed), tokenizer };
+}
+
+/**
+ * Loads a process reward model and its tokenizer.
+ *
+ * @throws as `openModel`
+ */
+export async function openStepModel(
+  options: PlacementOptions,
+): Promise<{ model: StepModel; tokenizer: Tokenizer }> {
+  const placed = placeOf(options);
+  const tokenizer = await loadTokenizer(options.model);
+  return { model: await loadStepModel(options.model, placed), tokenizer };
 }
 
 function placeOf(options: PlacementOptions): { dtype: Dtype; device: string } {

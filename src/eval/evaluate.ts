@@ -3,26 +3,18 @@ import { majorityAtK, passAtK } from '../algorithms/index.js';
 import type { PromptExample } from '../data/index.js';
 import { ValueRangeError } from '../errors/index.js';
 import type { Environment } from '../environments/index.js';
-import { sampleEpisodes, type FinishReason } from '../generation/index.js';
-import type { Decoder, ScalarParts } from '../models/index.js';
-import {
-  scoreCompletions,
-  type NamedReward,
-  type RewardFailure,
-  type Turn,
-} from '../rewards/index.js';
+import type { FinishReason } from '../generation/index.js';
+import type { Decoder } from '../models/index.js';
+import type { NamedReward, RewardFailure, Turn } from '../rewards/index.js';
 import type { Tokenizer } from '../tokenizers/index.js';
 import { deriveSeed } from '../torch/index.js';
+import {
+  drawCompletions,
+  scoreDrawn,
+  type DrawSettings,
+  type ScoringModel,
+} from './drawCompletions.js';
 import { bootstrapInterval, mean, wilsonInterval, type Estimate } from './intervals.js';
-import { scoreSequences } from './scoreSequences.js';
-
-/** A reward model with its place in the sum. */
-export interface ScoringModel {
-  readonly name: string;
-  readonly weight: number;
-  /** Of the tokenizer of the model that is measured. */
-  readonly model: ScalarParts;
-}
 
 /** What to measure and how. */
 export interface EvaluateOptions {
@@ -204,13 +196,6 @@ function majorityOf(
   return majorityAtK({ answers, reference: 'correct', k });
 }
 
-interface DrawSettings {
-  readonly temperature: number;
-  readonly topP?: number;
-  readonly numCompletions: number;
-  readonly seed?: number;
-}
-
 /** Draws completions of every problem and scores them. */
 async function judge(
   options: EvaluateOptions,
@@ -221,60 +206,20 @@ async function judge(
   failures: readonly RewardFailure[];
   environmentFailures: readonly string[];
 }> {
-  const { model, tokenizer, prompts, rewards, threshold = 1, maxNewTokens, environment } = options;
-  const { numCompletions, temperature, topP, seed = 0 } = settings;
-  const calls = {
-    timeoutSeconds: options.rewardTimeoutSeconds ?? 30,
-    concurrency: options.rewardConcurrency ?? 32,
-  };
-  const { episodes, failures: environmentFailures } = await sampleEpisodes({
-    policy: model,
-    tokenizer,
-    prompts,
-    numCompletions,
-    sampling: { maxNewTokens, temperature, topP },
-    seed,
-    environment,
-    maxTurns: environment ? (options.maxTurns ?? 4) : 1,
-    ...calls,
-    onProgress,
-  });
-  const inputs = episodes.map(({ promptIndex, finishReason, turns, completionMask }) => {
-    const { text, row } = prompts[promptIndex] as PromptExample; // the sampler counts what it was given
-    return {
-      prompt: text,
-      completion: turns.findLast(({ role }) => role === 'model')?.text ?? '',
-      ...(environment && { turns }),
-      row: row.values,
-      finishReason,
-      completionTokens: completionMask.reduce((sum, flag) => sum + flag, 0),
-      source: { file: row.file, line: row.line },
-    };
-  });
-  const { rewardModels = [] } = options;
-  const { scores, failures: unscored } =
-    rewards.length > 0 || rewardModels.length === 0
-      ? await scoreCompletions(rewards, inputs, calls)
-      : { scores: new Float64Array(inputs.length), failures: [] };
-  const sequences = episodes.map(({ promptIndex, tokenIds }) => [
-    ...(prompts[promptIndex]?.inputIds ?? []),
-    ...tokenIds,
-  ]);
-  const unread = addModelScores(scores, rewardModels, sequences).map(({ reward, index }) => ({
-    reward,
-    index,
-    ...inputs[index]?.source,
-    reason: 'gave no finite score',
-  }));
-  const failures = [...unscored, ...unread];
-  const judged = episodes.map(({ promptIndex, finishReason, failed, turns }, index) => {
+  const { threshold = 1, environment } = options;
+  const { drawn, failures: environmentFailures } = await drawCompletions(
+    { ...options, onProgress },
+    settings,
+  );
+  const { scores, failures } = await scoreDrawn(options, drawn);
+  const judged = drawn.map(({ promptIndex, failed, input }, index) => {
     const reward = failed ? Number.NaN : (scores[index] ?? Number.NaN);
-    const { prompt = '', completion = '', completionTokens = 0 } = inputs[index] ?? {};
+    const { prompt, completion, turns, finishReason, completionTokens } = input;
     return {
       promptIndex,
       prompt,
       completion,
-      ...(environment && { turns }),
+      ...(environment && turns && { turns }),
       reward,
       // Sums of weights such as 0.7 + 0.3 may fall short of 1 by a rounding.
       isCorrect: reward >= threshold - 1e-9,
@@ -283,25 +228,6 @@ async function judge(
     };
   });
   return { judged, failures, environmentFailures };
-}
-
-/**
- * Adds what reward models give to the scores of the same completions; what is not finite leaves one unscored.
- *
- * @returns the calls without a score
- */
-function addModelScores(
-  scores: Float64Array,
-  models: readonly ScoringModel[],
-  sequences: readonly (readonly number[])[],
-): { reward: string; index: number }[] {
-  return models.flatMap(({ name, model, weight }) =>
-    scoreSequences(model, sequences).flatMap((score, index) => {
-      const isScored = Number.isFinite(score);
-      scores[index] = (scores[index] ?? NaN) + (isScored ? weight * score : NaN);
-      return isScored ? [] : [{ reward: name, index }];
-    }),
-  );
 }
 
 function statsOf(judged: readonly JudgedCompletion[]): CompletionStats {

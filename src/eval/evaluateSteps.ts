@@ -30,6 +30,15 @@ export interface StepEvaluation {
   readonly rowAccuracy: Estimate;
   /** Share of rows of which every step is judged right, with Wilson's interval. */
   readonly wholeRows: Estimate;
+  /**
+   * Of rows with a wrong step, the share whose first one is found: no step before it is judged wrong, and it is. Undefined
+   * where no row has one.
+   */
+  readonly firstErrors: Estimate | undefined;
+  /** Of rows without a wrong step, the share of which none is judged wrong. Undefined where every row has one. */
+  readonly rightRows: Estimate | undefined;
+  /** Harmonic mean of the two shares; undefined where one is. */
+  readonly firstErrorF1: number | undefined;
   /** Share of right steps. A model that knows nothing has the accuracy of the larger class. */
   readonly rightShare: number;
   /** Mean probability of right steps; undefined where there are none. */
@@ -41,7 +50,10 @@ export interface StepEvaluation {
 }
 
 /**
- * Judges the steps of held-out rows.
+ * Judges the steps of held-out rows. A step is judged wrong where wrong is the likelier class.
+ *
+ * Source of `firstErrors`, `rightRows` and `firstErrorF1`: Zheng et al. 2024 (ProcessBench), arXiv:2412.06559: the accuracy
+ * on erroneous samples, that on correct ones, and the harmonic mean of both, which is their F1 score.
  *
  * @throws ValueRangeError if there is no example; NumericsError where a probability is not a number
  */
@@ -73,6 +85,7 @@ export function evaluateSteps(options: EvaluateStepsOptions): StepEvaluation {
     accuracy: mean(hits),
     rowAccuracy: bootstrapInterval(shares, deriveSeed(seed, 'step accuracy')),
     wholeRows: wilsonInterval(shares.filter((share) => share === 1).length, examples.length),
+    ...firstErrorsOf(rows),
     rightShare: mean(steps.map(({ label }) => Number(label))),
     rightProbability: ofClass(true),
     wrongProbability: ofClass(false),
@@ -85,17 +98,41 @@ export function evaluateSteps(options: EvaluateStepsOptions): StepEvaluation {
 
 /** Numbers that a run logs: intervals as two of them. */
 export function stepMetrics(evaluation: StepEvaluation): Record<string, number> {
-  const { examples: _, steps: __, rowAccuracy, wholeRows, ...rest } = evaluation;
-  const numbers = Object.entries(rest).filter(([, value]) => value !== undefined);
-  return {
-    ...(Object.fromEntries(numbers) as Record<string, number>),
-    rowAccuracy: rowAccuracy.value,
-    rowAccuracyLow: rowAccuracy.low,
-    rowAccuracyHigh: rowAccuracy.high,
-    wholeRows: wholeRows.value,
-    wholeRowsLow: wholeRows.low,
-    wholeRowsHigh: wholeRows.high,
+  const { examples: _, steps: __, ...measured } = evaluation;
+  const numbers = Object.entries(measured).flatMap(
+    ([name, value]: [string, number | Estimate | undefined]): [string, number][] => {
+      if (value === undefined) return [];
+      if (typeof value === 'number') return [[name, value]];
+      return [
+        [name, value.value],
+        [`${name}Low`, value.low],
+        [`${name}High`, value.high],
+      ];
+    },
+  );
+  return Object.fromEntries(numbers);
+}
+
+type FirstErrors = Pick<StepEvaluation, 'firstErrors' | 'rightRows' | 'firstErrorF1'>;
+
+function firstErrorsOf(rows: readonly (readonly Judged[])[]): FirstErrors {
+  const found = rows.map((row) => ({
+    // −1 of a row in which there is none.
+    first: row.findIndex(({ label }) => !label),
+    judged: row.findIndex(({ logOdds }) => logOdds < 0),
+  }));
+  const shareOf = (isFaulty: boolean): Estimate | undefined => {
+    const some = found.filter(({ first }) => (first === -1) !== isFaulty);
+    const hits = some.filter(({ first, judged: at }) => first === at).length;
+    return some.length === 0 ? undefined : wilsonInterval(hits, some.length);
   };
+  const [firstErrors, rightRows] = [shareOf(true), shareOf(false)];
+  return { firstErrors, rightRows, firstErrorF1: harmonicMean(firstErrors, rightRows) };
+}
+
+function harmonicMean(a: Estimate | undefined, b: Estimate | undefined): number | undefined {
+  if (a === undefined || b === undefined) return undefined;
+  return a.value + b.value === 0 ? 0 : (2 * a.value * b.value) / (a.value + b.value);
 }
 
 interface Judged {

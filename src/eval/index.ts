@@ -5,8 +5,15 @@ export {
   type EvaluateOptions,
   type Evaluation,
   type JudgedCompletion,
-  type ScoringModel,
 } from './evaluate.js';
+export type { ScoringModel } from './drawCompletions.js';
+export {
+  winRate,
+  type ComparedPair,
+  type Opponent,
+  type WinRate,
+  type WinRateOptions,
+} from './winRate.js';
 export { bootstrapInterval, wilsonInterval, type Estimate } from './intervals.js';
 export { perplexity, type Perplexity, type PerplexityOptions } from './perplexity.js';
 export { calibrationError, type CalibrationInputs } from './calibration.js';

@@ -241,6 +241,59 @@ describe('evaluateSteps', () => {
     }
     close(found.calibrationError, mean([...gaps.values()].map(Math.abs)) * (gaps.size / 10));
   });
+  test('the first error of a row is found where nothing before it is judged wrong, and it is', () => {
+    const { firstErrors, rightRows, firstErrorF1 } = evaluateSteps({ model, examples });
+    const firstOf = (flags: readonly boolean[]): number => flags.indexOf(true);
+    const found = examples.map(({ labels }, row) => ({
+      isFaulty: labels.includes(false),
+      isFound:
+        firstOf(labels.map((label) => !label)) ===
+        firstOf(steps.filter((step) => step.row === row).map(({ p }) => p < 0.5)),
+    }));
+    const shareOf = (isFaulty: boolean) => {
+      const some = found.filter((row) => row.isFaulty === isFaulty);
+      return wilsonInterval(some.filter(({ isFound }) => isFound).length, some.length);
+    };
+    assert.deepEqual([firstErrors, rightRows], [shareOf(true), shareOf(false)]);
+    const [a, b] = [shareOf(true).value, shareOf(false).value];
+    expectClose(firstErrorF1 ?? NaN, a + b === 0 ? 0 : 2 / (1 / a + 1 / b), EXACT);
+  });
+  test('first errors by hand: too early, too late, found, none of none', () => {
+    const odds = [
+      [[1, -1, -1], 'TFF'], // found, whatever follows
+      [[-1, -1, 1], 'TFT'], // too early
+      [[1, 1, -1], 'TFF'], // too late
+      [[1, 1, 1], 'TTF'], // not at all
+      [[0.1, 1], 'TT'], // rightly none
+      [[0, 1], 'TT'], // a step that is neither is not judged wrong
+      [[1, -1], 'TT'], // one where none is
+    ] as const;
+    const values = [1, -1, 0.1, 0];
+    const rows = odds.map(([given, labels]) => ({
+      inputIds: given.map((value) => values.indexOf(value)),
+      stepEnds: given.map((_, step) => step),
+      labels: labels.split('').map((label) => label === 'T'),
+      row: rowsFromObjects([{}])[0] ?? assert.fail('a row'),
+    }));
+    // The states are the log-odds that the ids stand for, and the head passes them on.
+    const fake = made();
+    const width = fake.config.hiddenSize;
+    noGrad(() => {
+      fake.head.weight.zero_();
+      fake.head.weight.select(0, 1).select(0, 0).fill_(1);
+    });
+    fake.trunk.hiddenStates = ({ inputIds }) =>
+      tensor(
+        Array.from(inputIds.toTypedArray(), Number).flatMap((id) =>
+          Array.from({ length: width }, (_, at) => (at === 0 ? (values[id] ?? NaN) : 0)),
+        ),
+        { shape: [...inputIds.shape, width], dtype: 'float64' },
+      );
+    const found = evaluateSteps({ model: fake, examples: rows });
+    assert.deepEqual(found.firstErrors, wilsonInterval(1, 4));
+    assert.deepEqual(found.rightRows, wilsonInterval(2, 3));
+    expectClose(found.firstErrorF1 ?? NaN, 2 / (4 + 3 / 2), EXACT);
+  });
   test('reads no more tokens at once than it may, to the same result', () => {
     const watched = made();
     const sizes: number[] = [];
@@ -272,6 +325,9 @@ describe('evaluateSteps', () => {
       'calibrationError',
       'loss',
       'rightProbability',
+      'rightRows',
+      'rightRowsHigh',
+      'rightRowsLow',
       'rightShare',
       'rowAccuracy',
       'rowAccuracyHigh',

@@ -17,7 +17,8 @@ import {
 } from '../options.js';
 import type { CommandContext } from '../program.js';
 
-interface EvalOptions {
+/** Options of `eval`. */
+export interface EvalOptions {
   readonly model: string;
   readonly data: readonly string[];
   readonly device: string;
@@ -36,6 +37,8 @@ interface EvalOptions {
   readonly limit?: number;
   readonly seed: number;
   readonly completions?: string;
+  readonly against?: string;
+  readonly judge?: string;
   readonly json?: boolean;
 }
 
@@ -44,11 +47,11 @@ export function registerEval(program: Command, context: CommandContext): void {
   const command = program
     .command('eval')
     .description(
-      'measure accuracy, pass@k and maj@k by rewards, or perplexity without them; of a reward model, how it agrees with preferences',
+      'measure accuracy, pass@k and maj@k by rewards, the win rate against another model, or perplexity without either; of a reward model, how it agrees with preferences or labels of steps',
     )
     .requiredOption(
       '--model <folder>',
-      'model folder with its tokenizer: a language model or a reward model',
+      'model folder with its tokenizer: a language model, a reward model or a process reward model',
     )
     .requiredOption('--data <file>', 'rows to measure on: JSONL, JSON or CSV; repeatable', collect)
     .option(
@@ -88,18 +91,31 @@ export function registerEval(program: Command, context: CommandContext): void {
       'most turns of the model with an environment (default: 4)',
       asPositive,
     )
+    .option(
+      '--against <model or column>',
+      'measure how often completions win against those of another model, or against the texts of a column; by --reward or --judge, greedy or with --samples pairs per prompt',
+    )
+    .option(
+      '--judge <file>',
+      'with --against, in place of --reward: a file (./judge.ts) whose function compares two completions, ({ prompt, completions, row }) => 0, 1 or null',
+    )
     .option('--limit <n>', 'only the first n rows', asPositive)
     .option('--seed <n>', 'seed of samples and intervals', asCount, 0)
-    .option('--completions <file>', 'write the judged greedy completions there, as JSONL');
+    .option(
+      '--completions <file>',
+      'write the judged completions (greedy; all pairs with --against) there, as JSONL',
+    );
   withExample(
     withJson(withPlacement(command)),
     'posttrain eval --model runs/grpo/model --data test.jsonl --reward exact-match --samples 8',
     'posttrain eval --model runs/sft/model --data held-out.jsonl',
+    'posttrain eval --model runs/dpo/model --data prompts.jsonl --against ./sft --reward model:runs/reward/model',
     'posttrain eval --model runs/reward/model --data preferences.jsonl',
+    'posttrain eval --model runs/prm/model --data steps.jsonl',
   );
   command.action(async (options: EvalOptions) => {
     const { readRows } = await import('../../data/index.js');
-    const { isScalarModelFolder } = await import('../../models/index.js');
+    const { isScalarModelFolder, isStepModelFolder } = await import('../../models/index.js');
     const { openModel } = await import('../placement.js');
     const rows = (await readRows(options.data)).slice(0, options.limit);
     if (isScalarModelFolder(options.model)) {
@@ -107,14 +123,24 @@ export function registerEval(program: Command, context: CommandContext): void {
       await measureRewardModel(context, options, rows);
       return;
     }
+    if (isStepModelFolder(options.model)) {
+      const { measureStepModel } = await import('./evalRewardModel.js');
+      await measureStepModel(context, options, rows);
+      return;
+    }
+    if (options.against === undefined && options.judge !== undefined)
+      throw new UsageError('eval: expected --against with --judge, which compares, received none.');
     const subject = { rows, ...(await openModel(options)) };
-    if (options.reward) await measureAccuracy(context, options, options.reward, subject);
+    if (options.against !== undefined) {
+      const { measureWinRate } = await import('./evalAgainst.js');
+      await measureWinRate(context, { ...options, against: options.against }, subject);
+    } else if (options.reward) await measureAccuracy(context, options, options.reward, subject);
     else await measurePerplexity(context, options, subject);
   });
 }
 
 /** What is measured, and on what. */
-interface Subject {
+export interface Subject {
   readonly rows: readonly Row[];
   readonly model: Decoder;
   readonly tokenizer: Tokenizer;
@@ -214,7 +240,8 @@ function answerReader(source: string): (completion: string) => string {
   };
 }
 
-function writeResult(path: string, text: string): void {
+/** @throws IoError where the file cannot be written */
+export function writeResult(path: string, text: string): void {
   try {
     writeFileSync(path, text);
   } catch (error) {

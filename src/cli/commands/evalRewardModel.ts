@@ -1,7 +1,12 @@
-/** What `eval` does with reward models: measures one, or measures a policy by them. */
+/** What `eval` does with reward models and process reward models: measures one, or measures a policy by them. */
 import type { Row } from '../../data/index.js';
 import { UsageError } from '../../errors/index.js';
-import type { PreferenceEvaluation, ScoringModel } from '../../eval/index.js';
+import type {
+  Estimate,
+  PreferenceEvaluation,
+  ScoringModel,
+  StepEvaluation,
+} from '../../eval/index.js';
 import type { Decoder } from '../../models/index.js';
 import type { NamedReward } from '../../rewards/index.js';
 import type { Tokenizer } from '../../tokenizers/index.js';
@@ -17,6 +22,8 @@ interface RewardModelOptions {
   readonly answer?: string;
   readonly environment?: string;
   readonly completions?: string;
+  readonly against?: string;
+  readonly judge?: string;
   readonly seed: number;
   readonly json?: boolean;
 }
@@ -30,12 +37,7 @@ export async function measureRewardModel(
   const { tokenizePreferences, validateFormat } = await import('../../data/index.js');
   const { evaluatePreferences } = await import('../../eval/index.js');
   const { openScalarModel } = await import('../placement.js');
-  if (options.reward) {
-    throw new UsageError('eval: expected no --reward with a reward model, received one.', {
-      hint: 'To score completions by it: --model <policy> --reward model:<reward model>.',
-    });
-  }
-  refuseSampling(options);
+  refuseSampling(options, 'a reward model', 'model:<reward model>');
   validateFormat(rows, ['preference'], 'skip');
   const { model, tokenizer } = await openScalarModel(options);
   const { pairs, report } = tokenizePreferences(rows, tokenizer, {
@@ -43,28 +45,62 @@ export async function measureRewardModel(
     appendEos: tokenizer.eosTokenId !== undefined,
     faulty: 'skip',
   });
-  const left = Object.entries(report.faults).filter(([, count]) => count > 0);
-  if (left.length > 0) {
-    const reasons = left.map(([fault, count]) => `${fault} ${count}`).join(', ');
-    io.stderr.write(`${rows.length - pairs.length} rows are left out: ${reasons}.\n`);
-  }
-  const found = evaluatePreferences({ model, pairs, seed: options.seed });
   const leftOut = rows.length - pairs.length;
+  tellLeftOut(io, leftOut, report.faults);
+  const found = evaluatePreferences({ model, pairs, seed: options.seed });
   io.out(options.json === true ? JSON.stringify({ ...found, leftOut }) : describe(found));
 }
 
-/** A reward model reads completions and writes none: what is about samples would be passed over in silence. */
-function refuseSampling(options: RewardModelOptions): void {
+/** Tells how a process reward model agrees with labels of steps. Rows with faults are left out and counted. */
+export async function measureStepModel(
+  { io }: CommandContext,
+  options: RewardModelOptions,
+  rows: readonly Row[],
+): Promise<void> {
+  const { tokenizeSteps, validateFormat } = await import('../../data/index.js');
+  const { evaluateSteps } = await import('../../eval/index.js');
+  const { openStepModel } = await import('../placement.js');
+  refuseSampling(options, 'a process reward model', 'prm:<process reward model>');
+  validateFormat(rows, ['stepwise'], 'skip');
+  const { model, tokenizer } = await openStepModel(options);
+  const { examples, report } = tokenizeSteps(rows, tokenizer, {
+    maxLength: model.config.maxPositionEmbeddings,
+    stepSeparator: model.stepSeparator,
+    faulty: 'skip',
+  });
+  const leftOut = rows.length - examples.length;
+  tellLeftOut(io, leftOut, report.faults);
+  const found = evaluateSteps({ model, examples, seed: options.seed });
+  io.out(options.json === true ? JSON.stringify({ ...found, leftOut }) : describeSteps(found));
+}
+
+function tellLeftOut(
+  io: CommandContext['io'],
+  leftOut: number,
+  faults: Readonly<Record<string, number>>,
+): void {
+  const found = Object.entries(faults).filter(([, count]) => count > 0);
+  if (found.length === 0) return;
+  const reasons = found.map(([fault, count]) => `${fault} ${count}`).join(', ');
+  io.stderr.write(`${leftOut} rows are left out: ${reasons}.\n`);
+}
+
+/** Such a model reads completions and writes none: what is about samples would be passed over in silence. */
+function refuseSampling(options: RewardModelOptions, what: string, spec: string): void {
+  const hint = `To score completions by it: --model <policy> --reward ${spec}.`;
+  if (options.reward) {
+    throw new UsageError(`eval: expected no --reward with ${what}, received one.`, { hint });
+  }
   const given = [
     ...(options.samples > 0 ? ['--samples'] : []),
-    ...(['threshold', 'answer', 'environment', 'completions'] as const)
+    ...(['threshold', 'answer', 'environment', 'completions', 'against', 'judge'] as const)
       .filter((name) => options[name] !== undefined)
       .map((name) => `--${name}`),
   ];
   if (given.length === 0) return;
   throw new UsageError(
-    `eval: expected no ${given.join(', ')} with a reward model, which samples nothing, received ${given.length === 1 ? 'it' : 'them'}.`,
-    { hint: 'To score completions by it: --model <policy> --reward model:<reward model>.' },
+    `eval: expected no ${given.join(', ')} with ${what}, which samples nothing, received ${given.length === 1 ? 'it' : 'them'}.`,
+    { hint },
   );
 }
 
@@ -84,6 +120,32 @@ function describe(found: PreferenceEvaluation): string {
     row('std of scores', found.rewardStd.toFixed(4)),
     row('loss', `${found.loss.toFixed(4)} nats   (guessing: 0.6931)`),
     row('mean probability', found.probability.toFixed(4)),
+    row('calibration error', found.calibrationError.toFixed(4)),
+  ].join('\n');
+}
+
+function describeSteps(found: StepEvaluation): string {
+  const { accuracy, rightShare, rightProbability, wrongProbability } = found;
+  const percent = (share: number): string => (100 * share).toFixed(1);
+  const row = (name: string, value: string): string => `  ${name.padEnd(18)} ${value}`;
+  const interval = ({ value, low, high }: Estimate): string =>
+    `${percent(value).padStart(5)} %  [${percent(low)}, ${percent(high)}]`;
+  const optional = (name: string, estimate: Estimate | undefined): string[] =>
+    estimate === undefined ? [] : [row(name, interval(estimate))];
+  const probabilities = [rightProbability, wrongProbability].map((p) => p?.toFixed(4) ?? '—');
+  return [
+    `${found.steps} steps of ${found.examples} rows; 95 % intervals over rows`,
+    row(
+      'accuracy of steps',
+      `${percent(accuracy).padStart(5)} %  (larger class: ${percent(Math.max(rightShare, 1 - rightShare))} %)`,
+    ),
+    row('mean over rows', interval(found.rowAccuracy)),
+    row('all steps right', interval(found.wholeRows)),
+    ...optional('first error found', found.firstErrors),
+    ...optional('none where none', found.rightRows),
+    ...(found.firstErrorF1 === undefined ? [] : [row('F1 of both', percent(found.firstErrorF1))]),
+    row('right, wrong steps', `${probabilities.join(', ')}   (mean probability of being right)`),
+    row('loss', `${found.loss.toFixed(4)} nats   (guessing: 0.6931)`),
     row('calibration error', found.calibrationError.toFixed(4)),
   ].join('\n');
 }

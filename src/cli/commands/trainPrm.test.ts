@@ -58,6 +58,32 @@ describe('train prm', () => {
     assert.equal(best.code, 0, best.err);
   });
 
+  test('the model is measured by eval, on its own separator; rows with faults are left out and told', async () => {
+    const trained = await json([...args('measured'), '--set', 'maxSteps=2']);
+    write('faulty.jsonl', [
+      { prompt: '1+1=', completions: ['2', ' '], labels: [true, true] },
+      ...numbers.map((i) => ({ prompt: `${i}=`, completions: ['1', '2'], labels: [true, i > 3] })),
+    ]);
+    const evaluated = (...more: string[]) =>
+      capture().run(['eval', '--model', String(trained['model']), ...more]);
+    const { code, out, err } = await evaluated('--data', at('faulty.jsonl'), '--json');
+    assert.equal(code, 0, err);
+    assert.match(err, /^1 rows are left out: empty 1\.$/m);
+    const found = JSON.parse(out) as Record<string, unknown>;
+    assert.deepEqual([found['examples'], found['steps'], found['leftOut']], [8, 16, 1]);
+    assert.equal(found['rightShare'], 0.75);
+    const told = await evaluated('--data', at('steps.jsonl'));
+    assert.match(told.out, /^16 steps of 8 rows; 95 % intervals over rows$/m);
+    assert.match(told.out, /^ {2}accuracy of steps +\d+\.\d % {2}\(larger class: 75\.0 %\)$/m);
+    assert.match(told.out, /^ {2}first error found +\d+\.\d % {2}\[/m);
+    const sampled = await evaluated('--data', at('steps.jsonl'), '--against', 'prompt');
+    assert.equal(sampled.code, 2);
+    assert.match(
+      sampled.err,
+      /expected no --against with a process reward model, which samples nothing/,
+    );
+  });
+
   test('is measured on held-out rows, and resumed with the data that it recorded', async () => {
     const started = await json([
       ...[...args('more'), '--eval-data', at('steps.jsonl')],
