@@ -110,6 +110,17 @@ describe('rowAdvantages', () => {
       ]);
     });
 
+    test('standardised over the tokens of scored rows alone', () => {
+      const rows = [row(0), row(4), row(NaN, { oldLogprobs: [-1, -1, -1] }), row(NaN)];
+      // −2 and 2, twice each: mean 0, variance 4. With the zeros of five unscored tokens it would be 16/9.
+      close(advantages(rows, { groupSize: 4, whitenAdvantages: true }), [
+        [-1, -1],
+        [1, 1],
+        [0, 0, 0],
+        [0, 0],
+      ]);
+    });
+
     test('rewards are standardised one by one, weighted, and a penalty is added as it is', () => {
       // Of each reward the two rows differ by ±1/√2 in units of their std, whatever its scale (less ε of the std).
       const rows = [

@@ -298,13 +298,16 @@ describe('rejects', () => {
       message: 'KtoTrainer: expected a reference model of its own, received the policy itself.',
     });
   });
-  test('a row that is longer than the model has positions', () => {
+  test('a row that is longer than the model has positions by one token, to train on or held out', () => {
     const [example] = EXAMPLES as [UnpairedExample];
-    const long = { ...example, completionIds: Array.from({ length: 40 }, () => 3) };
-    assert.throws(() => make({}, pairModels(), { examples: [long] }), {
-      name: DataError.name,
-      message: /rows of at most 32 tokens, the model's positions, but that of tiny:1 has 4\d\./,
-    });
+    const completionIds = Array.from({ length: POSITIONS }, () => 3);
+    const long = { ...example, promptIds: [3], completionIds };
+    for (const data of [{ examples: [long] }, { evalExamples: [long, long] }]) {
+      assert.throws(() => make({}, pairModels(), data), {
+        name: DataError.name,
+        message: /rows of at most 32 tokens, the model's positions, but that of tiny:1 has 33\./,
+      });
+    }
   });
   test('to evaluate fewer than two rows', () => {
     assert.throws(() => make().trainer.evaluate(), {
