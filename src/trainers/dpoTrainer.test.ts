@@ -372,37 +372,41 @@ describe('the reference', () => {
 });
 
 describe('the running mean of rewards is δ of bco_pair', () => {
-  test('the second step is shifted by the mean rewards of the first', async () => {
-    const made = make(dpo({ losses: { bco_pair: 1 }, beta: 0.5, rewardShift: 'runningMean' }));
-    const reference = made.reference as Decoder;
-    const rewards = (): number[] =>
-      tidy(() =>
-        noGrad(() =>
-          PAIRS.flatMap((pair) => {
-            const { chosen, rejected, refChosen, refRejected } = written(
-              made.policy,
-              reference,
-              pair,
-            );
-            return [0.5 * (chosen.item() - refChosen), 0.5 * (rejected.item() - refRejected)];
-          }),
-        ),
-      );
-    const before = rewards();
-    const delta = before.reduce((sum, value) => sum + value, 0) / before.length;
-    const firstStep = await made.trainer.trainStep();
-    const softplus = (x: number): number => Math.log1p(Math.exp(x));
-    const lossOf = (values: readonly number[], shift: number): number =>
-      values.reduce(
-        (sum, value, at) => sum + softplus(at % 2 === 0 ? shift - value : value - shift),
-        0,
-      ) / PAIRS.length;
-    expectClose(firstStep.metrics['loss'] ?? NaN, lossOf(before, 0), { rtol: 1e-10 });
-    const after = rewards();
-    const { metrics } = await made.trainer.trainStep();
-    expectClose(metrics['loss'] ?? NaN, lossOf(after, delta), { rtol: 1e-10 });
-    assert.ok(Math.abs(delta) > 1e-2, 'δ must be something');
-  });
+  for (const rewardShift of ['none', 'runningMean'] as const) {
+    test(`the second step is shifted by the mean rewards of the first (${rewardShift})`, async () => {
+      const made = make(dpo({ losses: { bco_pair: 1 }, beta: 0.5, rewardShift }));
+      const reference = made.reference as Decoder;
+      const rewards = (): number[] =>
+        tidy(() =>
+          noGrad(() =>
+            PAIRS.flatMap((pair) => {
+              const { chosen, rejected, refChosen, refRejected } = written(
+                made.policy,
+                reference,
+                pair,
+              );
+              return [0.5 * (chosen.item() - refChosen), 0.5 * (rejected.item() - refRejected)];
+            }),
+          ),
+        );
+      const before = rewards();
+      const delta = before.reduce((sum, value) => sum + value, 0) / before.length;
+      const firstStep = await made.trainer.trainStep();
+      const softplus = (x: number): number => Math.log1p(Math.exp(x));
+      const lossOf = (values: readonly number[], shift: number): number =>
+        values.reduce(
+          (sum, value, at) => sum + softplus(at % 2 === 0 ? shift - value : value - shift),
+          0,
+        ) / PAIRS.length;
+      expectClose(firstStep.metrics['loss'] ?? NaN, lossOf(before, 0), { rtol: 1e-10 });
+      const after = rewards();
+      const { metrics } = await made.trainer.trainStep();
+      expectClose(metrics['loss'] ?? NaN, lossOf(after, rewardShift === 'none' ? 0 : delta), {
+        rtol: 1e-10,
+      });
+      assert.ok(Math.abs(delta) > 1e-2, 'δ must be something');
+    });
+  }
 });
 
 describe('a run', () => {

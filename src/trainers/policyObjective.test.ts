@@ -90,6 +90,15 @@ describe('policyObjective', () => {
     expectClose(found['klPolicyReference'] ?? NaN, 0.25 * 1.5);
   });
 
+  test('with a reference and no KL coefficient the KL is measured by k1 alone, and multiplies nothing', () => {
+    // exp of 2000 nats is no number of float64: β = 0 times it would be none either.
+    const rows = [row({ refLogprobs: [-1, -1] })];
+    const found = loss(rows, { klEstimator: 'k3' }, [[-1, -2001]]);
+    expectClose(found['klPolicyReference'] ?? NaN, -0.25 * 2000);
+    assert.equal(found['kl'], undefined);
+    expectClose(found.loss, -0.25);
+  });
+
   test('entropy is measured with the weights of the loss, without a gradient', () => {
     const entropy = leaf([[0.5, 1.5]]);
     const tokenWeights = f64([[0.25, 0.5]]);
@@ -133,6 +142,20 @@ describe('policyObjective', () => {
       expectClose(loss(rows, plain, at).loss, 0.25 * (4 + 1 + 0.8));
       const dual = { objective: { kind: 'ppoClip', dualClip: 3 }, clip: clipped } as const;
       expectClose(loss(rows, dual, at).loss, 0.25 * (3 + 1 + 0.8));
+    });
+
+    test('the two bounds of the clipping each have their side, by token and by sequence', () => {
+      const clip = { low: 0.5, high: 0.25 };
+      // By token: 1.25 in place of ρ = 4 where Â is positive, 0.5 in place of 1/4 where it is negative.
+      const plain = { objective: { kind: 'ppoClip' }, clip } as const;
+      expectClose(loss(drifted([1, 1, -2]), plain, at).loss, -0.25 * (1.25 + 1 - 2 * 0.5));
+      // By sequence: ρ is 2 and 1/4, and the bounds are near 1.
+      const moved = (by: number, advantage: number) =>
+        row({ advantages: [advantage, advantage], oldLogprobs: [-1 - by, -1 - by] });
+      const objective = { kind: 'gspo', level: 'sequence' } as const;
+      const gspo = { objective, clip: { low: 0.003, high: 0.004 } };
+      const rows = [moved(Math.log(2), 1), moved(-Math.log(4), -2)];
+      expectClose(loss(rows, gspo, now).loss, -0.25 * 2 * (1.004 - 2 * 0.997));
     });
 
     test('cispo: bounds of the ratio itself', () => {
@@ -292,17 +315,20 @@ describe('policyObjective', () => {
       expectClose(loss(talked, preference, logprobs).loss, -Math.log(own));
     });
 
-    test('a group that is unscored in part, or without variance, teaches nothing', () => {
-      for (const reward of [NaN, 1]) {
-        const group = [row({ ...reference, reward: 1 }), row({ ...reference, reward })];
-        const found = loss([...group, ...rows], preference, [...logprobs, ...logprobs]);
-        expectClose(found.loss, -Math.log(share));
-        expectClose(found.gradient.narrow(0, 0, 2), [
-          [0, 0],
-          [0, 0],
-        ]);
-      }
-    });
+    for (const goodCompletions of [null, 1]) {
+      test(`a group that is unscored in part, or without variance, teaches nothing (goodCompletions ${goodCompletions})`, () => {
+        const objective = { ...preference.objective, goodCompletions };
+        for (const reward of [NaN, 1]) {
+          const group = [row({ ...reference, reward: 1 }), row({ ...reference, reward })];
+          const found = loss([...group, ...rows], { objective }, [...logprobs, ...logprobs]);
+          expectClose(found.loss, -Math.log(share));
+          expectClose(found.gradient.narrow(0, 0, 2), [
+            [0, 0],
+            [0, 0],
+          ]);
+        }
+      });
+    }
   });
 });
 
@@ -349,6 +375,7 @@ describe('which rows', () => {
     assert.deepEqual(updateRows([unscored, a], settings()), [unscored, a]);
     const preference = settings({ objective: { kind: 'groupPreference' } });
     assert.deepEqual(updateRows([...rows, unscored, a], preference), [a, b]);
+    assert.deepEqual(updateRows([a, b, unscored], { ...preference, groupSize: 3 }), []);
   });
 
   test('are averaged by prompt where groups are compared, whatever is set', () => {
