@@ -143,6 +143,15 @@ describe('rowAdvantages', () => {
       ]);
     });
 
+    test('rewards are standardised in the group of their prompt', () => {
+      const rows = [1, 4, 100, 300].map((reward) => row(reward));
+      const change = { normalizeRewards: true } as const;
+      close(advantages(rows, change), [
+        ...advantages(rows.slice(0, 2), change),
+        ...advantages(rows.slice(2), change),
+      ]);
+    });
+
     test('a row that one reward left unscored is in no other reward’s mean', () => {
       const rows = [
         row(0, { rewards: { a: 0, b: 1 } }),

@@ -1,6 +1,7 @@
 /** What holds of the whole family: the ratio is 1 on-policy, stale and waiting rollouts, several turns, failures. */
 import assert from 'node:assert/strict';
 import { describe, test } from 'node:test';
+import { expectClose } from '../../test/expect.js';
 import {
   parameterDistance,
   parameterValues,
@@ -11,7 +12,7 @@ import {
 import { GRPO_PRESETS, GrpoConfig, mergedSettings, type GrpoConfigInput } from '../config/index.js';
 import type { Environment } from '../environments/index.js';
 import { CheckpointError, ConfigError } from '../errors/index.js';
-import type { Decoder } from '../models/index.js';
+import { createScalarModel, type Decoder } from '../models/index.js';
 import { AdamW, decayGroups } from '../optim/index.js';
 import type { NamedReward, RewardFunction } from '../rewards/index.js';
 import { noGrad } from '../torch/index.js';
@@ -141,9 +142,11 @@ describe('stale rollouts', () => {
     );
   });
 
-  test('of an on-policy run there is no such metric', async () => {
+  test('of an on-policy run there is no such metric, nor one of dynamic sampling', async () => {
     const reports = await train(run(), 2);
-    assert.deepEqual(series(reports, 'staleness'), [undefined, undefined]);
+    for (const name of ['staleness', 'samplingRounds', 'groupsDiscarded']) {
+      assert.deepEqual(series(reports, name), [undefined, undefined], name);
+    }
   });
 
   test('the samples’ rolloutLogprobs are those of the weights that drew them, oldLogprobs those before the step', async () => {
@@ -351,6 +354,34 @@ describe('rows that are left out', () => {
       return;
     }
   });
+});
+
+test('a reward model is standardised as a reward of its own', async () => {
+  const model = createScalarModel(tinyModel({ seed: 3 }), {
+    seed: 1,
+    std: 0.3,
+  }).freeze();
+  const rewards: NamedReward[] = [{ name: 'same', weight: 1, fn: () => 1 }];
+  const rewardModels = [{ name: 'rm', weight: -2, model }];
+  const settings = { normalizeRewards: true, advantageScale: 'none', promptsPerStep: 2 } as const;
+  const [report] = await train(run(settings, { rewards, rewardModels }), 1);
+  const { samples } = report ?? assert.fail();
+  for (const group of [samples.slice(0, 4), samples.slice(4)]) {
+    const scores = group.map((row) => row.rewards['rm'] ?? NaN);
+    const mean = scores.reduce((sum, score) => sum + score, 0) / 4;
+    const std = Math.sqrt(scores.reduce((sum, score) => sum + (score - mean) ** 2, 0) / 3);
+    assert.ok(std > 1e-3, `the scores of a group must differ: ${scores.join()}`);
+    expectClose(
+      group.map(({ advantage }) => advantage),
+      scores.map((score) => (-2 * (score - mean)) / (std + 1e-4)),
+    );
+  }
+});
+
+test('a reference that nothing is measured against is not read', async () => {
+  const [report] = await train(run({}, { reference: tinyModel({ seed: 2 }) }), 1);
+  assert.equal(report?.metrics['klPolicyReference'], undefined);
+  assert.ok(report?.samples.every(({ streams }) => streams.refLogprobs === undefined));
 });
 
 describe('an environment that fails', () => {

@@ -314,7 +314,11 @@ const CASES: Record<string, Case> = {
     shows: ({ rows }) => rows.some(({ reward }) => reward === null),
   },
   'group preferences, one good completion, minibatches of two groups': {
-    config: { objective: { kind: 'groupPreference', beta: 0.3 }, minibatchSize: 8 },
+    config: {
+      objective: { kind: 'groupPreference', beta: 0.3 },
+      minibatchSize: 8,
+      reduction: { kind: 'tokenMean' },
+    },
     rewards: [mostly],
   },
   'each reward standardised, on scales that differ a hundredfold (GDPO)': {

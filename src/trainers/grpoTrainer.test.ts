@@ -1,5 +1,7 @@
 import assert from 'node:assert/strict';
 import { describe, test } from 'node:test';
+import { expectClose } from '../../test/expect.js';
+import { FOUR_STEPS } from '../../test/optimizerSettings.js';
 import {
   ALPHABET,
   parameterDistance,
@@ -129,6 +131,20 @@ describe('GrpoTrainer', () => {
       }
     });
 
+    test('a ratio that rounding does not explain is warned of', async () => {
+      const policy = tinyModel();
+      let isFirst = true;
+      const meddle: RewardFunction = (input) => {
+        if (isFirst) noGrad(() => policy.norm.weight.mul_(1.0005));
+        isFirst = false;
+        return countX(input);
+      };
+      const { metrics, warnings } = await trainer(policy, {}, { reward: meddle }).trainStep();
+      assert.ok((metrics['rolloutRatioDeviation'] ?? NaN) > 1e-4);
+      assert.equal(warnings.length, 1);
+      assert.match(warnings[0] ?? '', /sampler and trainer disagree about the sampled tokens/);
+    });
+
     test('at step 0 the policy’s KL to an equal reference is 0', async () => {
       const policy = tinyModel();
       const { metrics } = await trainer(policy, {}, { reference: tinyModel() }).trainStep();
@@ -236,6 +252,16 @@ describe('GrpoTrainer', () => {
       assert.ok(rate < 1e-3 * ((6 + 5 + 4 + 3) / 48) + 1e-9, String(rate));
     });
 
+    test('have the learning rates of the schedule one by one, warm-up included', async () => {
+      // Two steps of two updates, two of them for warm-up: the shares are 0 and 1/2, then 1 and 1/2.
+      const config = { minibatchSize: 8, steps: 2, ...FOUR_STEPS };
+      const run = trainer(tinyModel(), { ...config, learningRate: 1e-3 });
+      for (const share of [0.25, 0.75]) {
+        const { metrics } = await run.trainStep();
+        expectClose(metrics['learningRate'] ?? NaN, share * 1e-3, { atol: 1e-15 });
+      }
+    });
+
     test('are shuffled anew in every pass of every step', async () => {
       // Of two groups only one is scored. The mean learning rate of its two updates tells the sum of their places in the
       // step: 0 + 2 or 1 + 3 where both passes have one order, 0 + 3 or 1 + 2 where they differ.
@@ -248,14 +274,19 @@ describe('GrpoTrainer', () => {
         learningRate: 1e-3,
         schedule: { kind: 'linear' as const },
       };
-      const run = trainer(tinyModel(), config, { reward, prompts: 2 });
-      const differs: boolean[] = [];
-      for (let step = 0; step < 12; step++) {
-        const { metrics } = await run.trainStep();
-        const meanPlace = 48 * (1 - (metrics['learningRate'] ?? NaN) / 1e-3) - 4 * step;
-        differs.push(Math.round(2 * meanPlace) === 3);
+      const differences: boolean[][] = [];
+      for (const seed of [0, 1]) {
+        const run = trainer(tinyModel(), { ...config, seed }, { reward, prompts: 2 });
+        const differs: boolean[] = [];
+        for (let step = 0; step < 12; step++) {
+          const { metrics } = await run.trainStep();
+          const meanPlace = 48 * (1 - (metrics['learningRate'] ?? NaN) / 1e-3) - 4 * step;
+          differs.push(Math.round(2 * meanPlace) === 3);
+        }
+        assert.ok(differs.includes(true) && differs.includes(false), differs.join(' '));
+        differences.push(differs);
       }
-      assert.ok(differs.includes(true) && differs.includes(false), differs.join(' '));
+      assert.notDeepEqual(differences[0], differences[1], 'the seed of the run decides');
     });
 
     test('of one pass all have the weights before them, so that later ratios are not 1', async () => {
@@ -440,6 +471,18 @@ describe('GrpoTrainer', () => {
         policy.parameters().every(({ grad }) => grad === null),
         'a step that failed leaves no gradient for the next one',
       );
+    });
+
+    test('a loss that is not finite, with the step, and updates nothing', async () => {
+      const reference = tinyModel({ seed: 2 });
+      const run = trainer(tinyModel(), { klCoef: 0.1 }, { reference });
+      await run.trainStep();
+      noGrad(() => reference.norm.weight.mul_(NaN));
+      await assert.rejects(run.trainStep(), {
+        name: NumericsError.name,
+        message: 'GrpoTrainer: step 1: the loss is NaN; no update was applied.',
+      });
+      assert.deepEqual([run.step, run.state()['updates']], [1, 1]);
     });
 
     test('the same between several minibatches', async () => {

@@ -3,7 +3,7 @@ import { describe, test } from 'node:test';
 import { tinyModel, tinyPrompts, tinyTokenizer } from '../../test/tinyRun.js';
 import { BatchOrder } from '../data/index.js';
 import type { Environment } from '../environments/index.js';
-import { CheckpointError } from '../errors/index.js';
+import { CheckpointError, RewardError } from '../errors/index.js';
 import type { NamedReward, RewardFunction } from '../rewards/index.js';
 import { deriveSeed } from '../torch/index.js';
 import { rollout, type RolloutRow } from './rollout.js';
@@ -193,6 +193,18 @@ describe('RolloutSource', () => {
       const unscored = all.flat().filter((row) => Number.isNaN(row.reward)).length;
       assert.equal(found.failures.length, unscored);
       assert.ok(found.rows.every((row) => !Number.isNaN(row.reward)));
+    });
+
+    test('a batch without any score is refused, though a group beyond it has some', async () => {
+      let calls = 0;
+      const late: RewardFunction = () => (calls++ < 4 * GROUP ? null : 1);
+      const given = source({ dynamicSampling: { ...dynamicSampling, maxRounds: 2 } }, late);
+      await assert.rejects(given.next(0), (error: Error) => {
+        assert.ok(error instanceof RewardError, String(error));
+        assert.match(error.message, /at least one scored completion, but all 12 are unscored/);
+        return true;
+      });
+      assert.equal(calls, 8 * GROUP);
     });
 
     describe('a penalty for length gives variance to completions that are all right', () => {
