@@ -289,11 +289,14 @@ describe('GrpoTrainer', () => {
       assert.notDeepEqual(differences[0], differences[1], 'the seed of the run decides');
     });
 
-    test('of one pass all have the weights before them, so that later ratios are not 1', async () => {
-      const { metrics } = await trainer(tinyModel(), { minibatchSize: 4, klCoef: 0 }).trainStep();
-      assert.ok((metrics['maxRatioDeviation'] ?? 0) > 1e-3);
-      assert.ok((metrics['rolloutRatioDeviation'] ?? NaN) < 1e-5);
-    });
+    for (const minibatchSize of [4, 8]) {
+      test(`of one pass all have the weights before them, so that later ratios are not 1 (${minibatchSize})`, async () => {
+        const { metrics } = await trainer(tinyModel(), { minibatchSize, klCoef: 0 }).trainStep();
+        const { maxRatioDeviation = 0, rolloutRatioDeviation = NaN } = metrics;
+        assert.ok(maxRatioDeviation > 1e-3, `the largest deviation is ${maxRatioDeviation}`);
+        assert.ok(rolloutRatioDeviation < 1e-5, `at first it is ${rolloutRatioDeviation}`);
+      });
+    }
   });
 
   test('the reference is read only', async () => {
