@@ -17,7 +17,7 @@ const LAYERS: Readonly<Record<string, string>> = {
   tokenizers: '',
   models: 'torch nn',
   generation:
-    'torch models userCode tokenizers(types) data(types) environments(types) rewards(types)',
+    'torch nn models userCode tokenizers(types) data(types) environments(types) rewards(types)',
   algorithms: 'torch',
   userCode: '',
   rewards: 'userCode',

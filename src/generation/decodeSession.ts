@@ -4,15 +4,21 @@
  *
  * Rows are aligned at the right: prompts of different length are padded at the left, so that every row writes its next
  * key and value into the same column. A row's positions count from its first real token.
+ *
+ * Where frequencies depend on a row's length ("dynamic", "longrope") the keys and values of all its tokens change when they
+ * do: the whole row is computed anew. That happens once with longrope, and at every token beyond the original context with
+ * dynamic.
  */
-import type { DecoderConfig } from '../models/index.js';
-import { ropeInverseFrequencies } from '../models/index.js';
 import {
-  complex,
-  embedding,
+  capLogits,
+  frequenciesDependOnLength,
+  type DecoderConfig,
+  type LayerKind,
+} from '../models/index.js';
+import { attend } from '../nn/index.js';
+import {
   inferenceMode,
   keep,
-  scaledDotProductAttention,
   tensor,
   tidy,
   zeros,
@@ -20,6 +26,7 @@ import {
   type Tensor,
 } from '../torch/index.js';
 import type { RolloutLayer, RolloutWeights } from './rolloutWeights.js';
+import { needsOtherRotations, Rotations, rotate } from './rotations.js';
 
 /** From this many rows on, two batched products are faster than the fused kernel for a single query on the CPU. */
 const BATCHED_PRODUCT_ROWS = 16;
@@ -28,12 +35,13 @@ const BATCHED_PRODUCT_ROWS = 16;
 export class DecodeSession {
   private readonly weights: RolloutWeights;
   private readonly config: DecoderConfig;
-  private readonly frequencies: Tensor; // [headDim/2]
+  private readonly rotations: Rotations;
   private readonly device: string;
   private readonly dtype: Dtype;
   private keys: Tensor[] = []; // per layer [B, Hkv, capacity, headDim]
   private values: Tensor[] = [];
   private mask: Tensor | null = null; // [B, 1, 1, capacity] added to the scores; null without padding
+  private tokens: number[][] | null = null; // of every row, where they may have to be computed anew
   private padding: number[] = []; // columns before each row's first token
   private columns = 0;
   private capacity = 0;
@@ -41,11 +49,9 @@ export class DecodeSession {
   private constructor(weights: RolloutWeights, config: DecoderConfig) {
     this.weights = weights;
     this.config = config;
-    this.device = weights.embedding.device;
-    this.dtype = weights.embedding.dtype;
-    this.frequencies = keep(
-      tensor(Float32Array.from(ropeInverseFrequencies(config)), { device: this.device }),
-    );
+    this.device = weights.device;
+    this.dtype = weights.dtype;
+    this.rotations = new Rotations(config, weights);
   }
 
   /** Rows in the batch. */
@@ -66,6 +72,10 @@ export class DecodeSession {
     options: { copies: number; capacity: number },
   ): { session: DecodeSession; logits: Tensor } {
     const session = new DecodeSession(weights, config);
+    if (frequenciesDependOnLength(config))
+      session.tokens = prompts.flatMap((prompt) =>
+        Array.from({ length: options.copies }, () => [...prompt]),
+      );
     try {
       const logits = inferenceMode(() =>
         tidy(() => session.prefill(prompts, options.copies, options.capacity)),
@@ -91,17 +101,17 @@ export class DecodeSession {
     this.capacity = capacity;
     this.padding = padding.flatMap((columns) => Array<number>(copies).fill(columns));
     const isPadded = padding.some((columns) => columns > 0);
-    const attention = isPadded ? { mask: this.prefillMask(padding, length) } : { causal: true };
-    const rotations = this.rotations(
-      padding.flatMap((columns) =>
-        Array.from({ length }, (_, column) => Math.max(0, column - columns)),
-      ),
-    ); // [P·L, 1, headDim/2]
+    const masks = this.prefillMasks(padding, length);
+    const positions = padding.flatMap((columns) =>
+      Array.from({ length }, (_, column) => Math.max(0, column - columns)),
+    ); // [P·L]
+    const lengths = prompts.flatMap((prompt) => Array<number>(length).fill(prompt.length));
+    const rotations = this.rotations.at(positions, lengths);
 
-    let hidden = embedding(this.weights.embedding, tensor(ids, { device: this.device }));
+    let hidden = this.embed(ids, positions);
     for (const layer of this.weights.layers) {
       hidden = tidy(() => {
-        const { query, key, value } = this.project(layer, hidden, rotations);
+        const { query, key, value } = this.project(layer, hidden, rotations[layer.kind]);
         const perRow = (heads: Tensor): Tensor =>
           heads.view([prompts.length, length, heads.size(1), headDim]).transpose(1, 2);
         const [q, k, v] = [perRow(query), perRow(key), perRow(value)];
@@ -118,7 +128,8 @@ export class DecodeSession {
             .copy_(copies === 1 ? source : source.repeatInterleave(copies, 0));
           list.push(keep(cache));
         }
-        const mixed = scaledDotProductAttention(q, k, v, { ...attention, groupedQuery: true });
+        const mask = masks[layer.kind];
+        const mixed = attend(q, k, v, { mask, causal: mask === null, ...this.scoring });
         const rows = mixed.transpose(1, 2).reshape([prompts.length * length, -1]);
         return this.finishLayer(layer, hidden, rows);
       });
@@ -139,25 +150,45 @@ export class DecodeSession {
    * @returns [B, V] logits of the token after it
    */
   step(ids: readonly number[]): Tensor {
-    return inferenceMode(() =>
-      tidy(() => {
-        const column = this.columns++;
-        const positions = this.padding.map((columns) => column - columns);
-        const shared = this.mask === null; // no padding: every row is at the same position
-        const rotations = this.rotations(shared ? positions.slice(0, 1) : positions);
-        let hidden = embedding(
-          this.weights.embedding,
-          tensor(Int32Array.from(ids), { device: this.device }),
-        );
-        this.weights.layers.forEach((layer, index) => {
-          const { query, key, value } = this.project(layer, hidden, rotations);
-          const [keys, values] = this.append(index, column, key, value);
-          const mixed = this.attend(query, keys, values);
-          hidden = this.finishLayer(layer, hidden, mixed);
-        });
-        return this.head(hidden);
-      }),
+    return inferenceMode(() => tidy(() => this.extend(ids)));
+  }
+
+  private extend(ids: readonly number[]): Tensor {
+    if (this.appendTokens(ids)) return this.recompute();
+    const column = this.columns++;
+    const positions = this.padding.map((columns) => column - columns);
+    const shared = this.mask === null; // no padding: every row is at the same position
+    const rotated = shared ? positions.slice(0, 1) : positions;
+    const rotations = this.rotations.at(
+      rotated,
+      rotated.map((position) => position + 1),
     );
+    let hidden = this.embed(Int32Array.from(ids), positions);
+    this.weights.layers.forEach((layer, index) => {
+      const { query, key, value } = this.project(layer, hidden, rotations[layer.kind]);
+      const [keys, values] = this.append(index, column, key, value);
+      const mixed = this.attend(layer.kind, query, keys, values);
+      hidden = this.finishLayer(layer, hidden, mixed);
+    });
+    return this.head(hidden);
+  }
+
+  /** Adds the tokens to what is remembered, where anything is. @returns whether a row's rotations are others now */
+  private appendTokens(ids: readonly number[]): boolean {
+    const { tokens, config } = this;
+    if (tokens === null) return false;
+    tokens.forEach((row, index) => row.push(ids[index] ?? 0));
+    return tokens.some(({ length }) => needsOtherRotations(config, length - 1, length));
+  }
+
+  /** Fills the caches anew from the rows' tokens. */
+  private recompute(): Tensor {
+    const tokens = this.tokens ?? [];
+    for (const cache of [...this.keys, ...this.values]) cache.dispose();
+    [this.keys, this.values] = [[], []];
+    this.mask?.dispose();
+    this.mask = null;
+    return this.prefill(tokens, 1, this.capacity);
   }
 
   private append(index: number, column: number, key: Tensor, value: Tensor): [Tensor, Tensor] {
@@ -169,79 +200,95 @@ export class DecodeSession {
   }
 
   /** One query per row and head against the cache. The heads that share a key are its queries: nothing is repeated. */
-  private attend(query: Tensor, keys: Tensor, values: Tensor): Tensor {
-    const { numHeads, numKeyValueHeads: kvHeads, headDim } = this.config;
+  private attend(kind: LayerKind, query: Tensor, allKeys: Tensor, allValues: Tensor): Tensor {
+    const { numHeads, numKeyValueHeads: kvHeads, headDim, slidingWindow } = this.config;
+    const columns = allKeys.size(2);
+    const seen = kind === 'sliding' ? Math.min(columns, slidingWindow ?? columns) : columns;
+    const [keys, values] = [allKeys, allValues].map((cache) =>
+      cache.narrow(2, columns - seen, seen),
+    ) as [Tensor, Tensor];
     const rows = query.size(0);
     const grouped = query.reshape([rows, kvHeads, numHeads / kvHeads, headDim]);
-    const mask = this.mask?.narrow(3, 0, keys.size(2));
-    if (this.device === 'cpu' && rows >= BATCHED_PRODUCT_ROWS) {
-      const scores = grouped.mul(headDim ** -0.5).matmul(keys.transpose(2, 3));
+    const mask = this.mask?.narrow(3, columns - seen, seen) ?? null;
+    const { scale, softcap } = this.scoring;
+    if (this.device === 'cpu' && rows >= BATCHED_PRODUCT_ROWS && softcap === null) {
+      const scores = grouped.mul(scale).matmul(keys.transpose(2, 3));
       const weights = (mask ? scores.add(mask) : scores).softmax(-1);
       return weights.matmul(values).reshape([rows, -1]);
     }
-    return scaledDotProductAttention(grouped, keys, values, { mask }).reshape([rows, -1]);
+    return attend(grouped, keys, values, { mask, scale, softcap }).reshape([rows, -1]);
+  }
+
+  private get scoring(): { scale: number; softcap: number | null } {
+    const { attentionScale: scale, attentionSoftcap: softcap } = this.config;
+    return { scale, softcap };
+  }
+
+  private embed(ids: Int32Array, positions: readonly number[]): Tensor {
+    const { device } = this;
+    return this.weights.embed(tensor(ids, { device }), () =>
+      tensor(Int32Array.from(positions), { device }),
+    );
   }
 
   /** Queries and keys rotated to their positions, and values: [N, heads, headDim] each. */
   private project(
     layer: RolloutLayer,
     hidden: Tensor,
-    rotations: Tensor,
+    rotations: Tensor | null,
   ): { query: Tensor; key: Tensor; value: Tensor } {
-    const { numHeads, numKeyValueHeads: kvHeads, headDim, rmsNormEps } = this.config;
-    const normed = hidden.rmsNorm(layer.inputNorm, rmsNormEps);
+    const { numHeads, numKeyValueHeads: kvHeads, headDim } = this.config;
+    const normed = layer.inputNorm.forward(hidden);
     const all = layer.queryKeyValue.apply(normed).view([hidden.size(0), -1, headDim]);
-    let queryKey = all.narrow(1, 0, numHeads + kvHeads);
-    if (layer.queryNorm && layer.keyNorm) {
-      const q = queryKey.narrow(1, 0, numHeads).rmsNorm(layer.queryNorm, rmsNormEps);
-      const k = queryKey.narrow(1, numHeads, kvHeads).rmsNorm(layer.keyNorm, rmsNormEps);
+    const placed = (heads: Tensor): Tensor => (rotations ? rotate(heads, rotations) : heads);
+    const value = all.narrow(1, numHeads + kvHeads, kvHeads);
+    if (layer.queryNorm && layer.keyNorm)
       return {
-        query: rotate(q, rotations),
-        key: rotate(k, rotations),
-        value: all.narrow(1, numHeads + kvHeads, kvHeads),
+        query: placed(layer.queryNorm.forward(all.narrow(1, 0, numHeads))),
+        key: placed(layer.keyNorm.forward(all.narrow(1, numHeads, kvHeads))),
+        value,
       };
-    }
-    queryKey = rotate(queryKey, rotations);
+    const queryKey = placed(all.narrow(1, 0, numHeads + kvHeads));
     return {
       query: queryKey.narrow(1, 0, numHeads),
       key: queryKey.narrow(1, numHeads, kvHeads),
-      value: all.narrow(1, numHeads + kvHeads, kvHeads),
+      value,
     };
   }
 
   private finishLayer(layer: RolloutLayer, hidden: Tensor, mixed: Tensor): Tensor {
-    const attended = hidden.add(layer.output.apply(mixed));
-    const normed = attended.rmsNorm(layer.postAttentionNorm, this.config.rmsNormEps);
-    const [gate, up] = layer.gateUp.apply(normed).chunk(2, -1) as [Tensor, Tensor];
-    return attended.add(layer.down.apply(gate.silu().mul(up)));
+    const output = layer.output.apply(mixed);
+    const attended = hidden.add(layer.attentionOutputNorm?.forward(output) ?? output);
+    const changed = layer.feedForward(layer.mlpNorm.forward(attended));
+    return attended.add(layer.mlpOutputNorm?.forward(changed) ?? changed);
   }
 
   private head(hidden: Tensor): Tensor {
-    return this.weights.head.apply(hidden.rmsNorm(this.weights.finalNorm, this.config.rmsNormEps));
+    const logits = this.weights.head.apply(this.weights.finalNorm.forward(hidden));
+    return capLogits(logits, this.config);
   }
 
-  /**
-   * e^{i·position·frequency}, [positions, 1, headDim/2] complex. Cosines and sines in float32 and rounded to the model's
-   * dtype, as the model computes them.
-   */
-  private rotations(positions: readonly number[]): Tensor {
-    const angles = tensor(Float32Array.from(positions), { device: this.device })
-      .unsqueeze(1)
-      .mul(this.frequencies)
-      .unsqueeze(1);
-    const wide = this.dtype === 'float64' ? 'float64' : 'float32';
-    const [cos, sin] = [angles.cos(), angles.sin()].map((part) => part.to(this.dtype).to(wide));
-    return complex(cos as Tensor, sin as Tensor);
+  /** [P, 1, L, L] bool per kind of layer; null where every query looks at itself and all before it. */
+  private prefillMasks(
+    padding: readonly number[],
+    length: number,
+  ): Record<LayerKind, Tensor | null> {
+    const isPadded = padding.some((columns) => columns > 0);
+    const full = isPadded ? this.prefillMask(padding, length, length) : null;
+    const { slidingWindow } = this.config;
+    if (slidingWindow === null || slidingWindow >= length) return { full, sliding: full };
+    return { full, sliding: this.prefillMask(padding, length, slidingWindow) };
   }
 
-  private prefillMask(padding: readonly number[], length: number): Tensor {
+  private prefillMask(padding: readonly number[], length: number, window: number): Tensor {
     const allowed = new Uint8Array(padding.length * length * length);
     padding.forEach((columns, row) => {
       for (let query = 0; query < length; query++) {
         const start = (row * length + query) * length;
+        const first = Math.max(columns, query + 1 - window);
         // A padded query looks at itself only: softmax over nothing would be NaN.
         if (query < columns) allowed[start + query] = 1;
-        else allowed.fill(1, start + columns, start + query + 1);
+        else allowed.fill(1, start + first, start + query + 1);
       }
     });
     return tensor(allowed, {
@@ -288,23 +335,14 @@ export class DecodeSession {
       }),
     );
     this.padding = rows.map((row) => this.padding[row] ?? 0);
+    if (this.tokens) this.tokens = rows.map((row) => this.tokens?.[row] ?? []);
   }
 
   /** Frees the caches. */
   dispose(): void {
     for (const cache of [...this.keys, ...this.values]) cache.dispose();
     this.mask?.dispose();
-    this.frequencies.dispose();
     this.keys = [];
     this.values = [];
   }
-}
-
-/** x [N, heads, headDim] in pair order, times e^{iθ} [N or 1, 1, headDim/2] pair by pair. Computed in float32 at least. */
-function rotate(x: Tensor, rotations: Tensor): Tensor {
-  const { dtype } = x;
-  const wide = dtype === 'float64' ? x : x.to('float32');
-  const [rows, heads, headDim] = x.shape as [number, number, number];
-  const pairs = wide.reshape([rows, heads, headDim / 2, 2]).viewAsComplex();
-  return pairs.mul(rotations).viewAsReal().view([rows, heads, headDim]).to(dtype);
 }

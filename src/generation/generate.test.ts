@@ -2,6 +2,7 @@ import assert from 'node:assert/strict';
 import { describe, test } from 'node:test';
 import { CheckpointError, ValueRangeError } from '../errors/index.js';
 import { createModel, makeDecoderConfig, type Decoder } from '../models/index.js';
+import { Mlp } from '../nn/index.js';
 import {
   createBpeTokenizer,
   createCharacterTokenizer,
@@ -45,8 +46,9 @@ function reciting(
       model.embedTokens.weight.copy_(tensor(identity, { shape }));
       model.outputWeight().copy_(tensor(matrix(answers), { shape }));
       for (const layer of model.layers) {
-        layer.attention.oProj.weight.zero_();
-        layer.mlp.downProj.weight.zero_();
+        layer.attention.output.weight.zero_();
+        assert.ok(layer.mlp instanceof Mlp, 'a llama has one feed-forward layer');
+        layer.mlp.output.weight.zero_();
       }
     }),
   );

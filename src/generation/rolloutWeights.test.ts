@@ -1,11 +1,17 @@
 import assert from 'node:assert/strict';
 import { describe, test } from 'node:test';
 import { expectClose } from '../../test/expect.js';
-import { createModel, makeDecoderConfig, type Decoder } from '../models/index.js';
+import {
+  createModel,
+  makeDecoderConfig,
+  MODEL_TYPES,
+  type Decoder,
+  type ModelType,
+} from '../models/index.js';
 import { memory, noGrad, randn, tensor, tidy, type Tensor } from '../torch/index.js';
 import { FrozenLinear, rolloutWeights } from './rolloutWeights.js';
 
-const model = (modelType: 'llama' | 'qwen2' | 'qwen3' = 'qwen2'): Decoder =>
+const model = (modelType: ModelType = 'qwen2'): Decoder =>
   createModel(
     makeDecoderConfig({
       modelType,
@@ -14,7 +20,7 @@ const model = (modelType: 'llama' | 'qwen2' | 'qwen3' = 'qwen2'): Decoder =>
       intermediateSize: 24,
       numLayers: 2,
       numHeads: 4,
-      numKeyValueHeads: 2,
+      numKeyValueHeads: modelType === 'gpt2' ? 4 : 2,
       initializerRange: 0.5,
     }),
     { seed: 3, dtype: 'float64' },
@@ -68,9 +74,10 @@ describe('rolloutWeights', () => {
       const x = randn([3, 16], { dtype: 'float64' });
       const attention = policy.layers[1]?.attention;
       assert.ok(attention);
-      const project = (name: 'qProj' | 'kProj' | 'vProj', heads: number): Tensor =>
-        attention[name].forward(x).detach().view([3, heads, 4]);
-      const [q, k, v] = [project('qProj', 4), project('kProj', 2), project('vProj', 2)];
+      const [q, k, v] = attention.projections.map((layer): Tensor =>
+        layer.forward(x).detach().view([3, -1, 4]),
+      );
+      assert.ok(q && k && v, 'three projections');
       const all = weights.layers[1]?.queryKeyValue.apply(x).view([3, 8, 4]);
       assert.ok(all);
       // Half-split order 0 1 | 2 3 becomes pairs 0 2, 1 3.
@@ -82,22 +89,24 @@ describe('rolloutWeights', () => {
     weights.dispose();
   });
 
-  test('gate stands before up', () => {
-    const policy = model();
-    const weights = rolloutWeights(policy);
-    tidy(() => {
-      const x = randn([3, 16], { dtype: 'float64' });
-      const mlp = policy.layers[0]?.mlp;
-      const both = weights.layers[0]?.gateUp.apply(x);
-      assert.ok(mlp && both);
-      expectClose(both.narrow(1, 0, 24), mlp.gateProj.forward(x).detach(), { rtol: 1e-12 });
-      expectClose(both.narrow(1, 24, 24), mlp.upProj.forward(x).detach(), { rtol: 1e-12 });
-    });
-    weights.dispose();
+  test('the feed-forward layer of every family computes what the model’s own does', () => {
+    for (const family of MODEL_TYPES) {
+      const policy = model(family);
+      const weights = rolloutWeights(policy);
+      tidy(() => {
+        const x = randn([3, 16], { dtype: 'float64' });
+        const actual = weights.layers[0]?.feedForward(x);
+        const expected = policy.layers[0]?.mlp.forward(x).detach();
+        assert.ok(actual && expected, family);
+        expectClose(actual, expected, { rtol: 1e-12, atol: 1e-12 });
+      });
+      weights.dispose();
+      policy.dispose();
+    }
   });
 
   test('frees everything on dispose, of every family', () => {
-    for (const family of ['llama', 'qwen2', 'qwen3'] as const) {
+    for (const family of MODEL_TYPES) {
       const policy = model(family);
       const before = memory().liveTensors;
       const weights = rolloutWeights(policy);
@@ -110,7 +119,7 @@ describe('rolloutWeights', () => {
 
   test('frees what it made when it fails in the middle', () => {
     const policy = model();
-    policy.norm.weight.dispose(); // read after all layers
+    policy.untiedHead?.weight.dispose(); // read after all layers
     const before = memory().liveTensors;
     assert.throws(() => rolloutWeights(policy), /freed|disposed/);
     assert.equal(memory().liveTensors, before);

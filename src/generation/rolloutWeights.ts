@@ -4,10 +4,11 @@
  *
  * q, k and v are one matrix, gate and up another. The rows of q and k are reordered so that the two numbers of each
  * rotary pair are neighbours: the rotation is then one complex product. Scores q·k do not change, since both are
- * reordered alike. On the CPU matrices are packed by oneDNN (`npm run bench -- generate` compares the whole with plain products).
+ * reordered alike. Numbers of a head that do not turn stay where they are. On the CPU matrices are packed by oneDNN (`npm run bench -- generate` compares the whole with plain products).
  */
 import assert from 'node:assert/strict';
-import type { Decoder } from '../models/index.js';
+import type { Decoder, DecoderConfig, DecoderLayer, LayerKind, Norm } from '../models/index.js';
+import { innerValues, mixExperts, Mlp, RMSNorm, type ExpertMlp, type Linear } from '../nn/index.js';
 import {
   arange,
   cat,
@@ -16,6 +17,7 @@ import {
   packedLinear,
   packLinearWeight,
   tidy,
+  type Dtype,
   type Tensor,
 } from '../torch/index.js';
 
@@ -54,40 +56,47 @@ export class FrozenLinear {
   }
 }
 
+/** What a feed-forward layer computes, [rows, D] → [rows, D]. */
+type FeedForward = (x: Tensor) => Tensor;
+
 /** One layer of `RolloutWeights`. */
 export interface RolloutLayer {
-  /** [D] */
-  inputNorm: Tensor;
+  readonly kind: LayerKind;
+  readonly inputNorm: Norm;
   /** D → (H + 2·Hkv)·headDim: queries, keys, values. */
-  queryKeyValue: FrozenLinear;
-  /** [headDim] in pair order, or null where the family has none. */
-  queryNorm: Tensor | null;
-  keyNorm: Tensor | null;
-  output: FrozenLinear;
-  /** [D] */
-  postAttentionNorm: Tensor;
-  /** D → 2·intermediate: gate, up. */
-  gateUp: FrozenLinear;
-  down: FrozenLinear;
+  readonly queryKeyValue: FrozenLinear;
+  /** Weight [headDim] in pair order, or null where the family has none. */
+  readonly queryNorm: Norm | null;
+  readonly keyNorm: Norm | null;
+  readonly output: FrozenLinear;
+  readonly attentionOutputNorm: Norm | null;
+  readonly mlpNorm: Norm;
+  readonly feedForward: FeedForward;
+  readonly mlpOutputNorm: Norm | null;
 }
 
-/** All weights of a decoder for sampling. */
+/** All weights of a decoder for sampling. Norms and embeddings are the model's own. */
 export interface RolloutWeights {
-  /** [V, D] */
-  embedding: Tensor;
-  layers: RolloutLayer[];
-  /** [D] */
-  finalNorm: Tensor;
-  head: FrozenLinear;
+  /** ids [rows] and positions [rows] → [rows, D] */
+  readonly embed: (ids: Tensor, positions: () => Tensor) => Tensor;
+  readonly layers: readonly RolloutLayer[];
+  readonly finalNorm: Norm;
+  readonly head: FrozenLinear;
+  readonly device: string;
+  readonly dtype: Dtype;
   dispose(): void;
 }
 
-/** [0, d/2, 1, d/2 + 1, …]: where the numbers of pair order come from in Hugging Face's half-split order. */
-function pairOrder(headDim: number, device: string): Tensor {
-  return arange(headDim, undefined, { device })
-    .view([2, headDim / 2])
+/**
+ * [0, r/2, 1, r/2 + 1, …], then r, r + 1, …: where the numbers of pair order come from in Hugging Face's half-split order
+ * of a head whose first r numbers turn.
+ */
+function pairOrder(headDim: number, rotaryDim: number, device: string): Tensor {
+  const pairs = arange(rotaryDim, undefined, { device })
+    .view([2, rotaryDim / 2])
     .transpose(0, 1)
     .flatten();
+  return rotaryDim === headDim ? pairs : cat([pairs, arange(rotaryDim, headDim, { device })]);
 }
 
 /** Rows of a projection [heads·headDim, …], reordered within each head. */
@@ -100,6 +109,85 @@ function inPairOrder(rows: Tensor, headDim: number, order: Tensor): Tensor {
     .view(rows.shape);
 }
 
+/** The rows of layers that read the same input, one below the other. */
+function stacked(layers: readonly Linear[]): { weight: Tensor; bias: Tensor | null } {
+  const biases = layers.flatMap(({ bias }) => (bias === null ? [] : [bias]));
+  const [first] = layers;
+  if (first !== undefined && layers.length === 1) return first;
+  const bias = biases.length === layers.length ? cat(biases) : null;
+  return { weight: cat(layers.map(({ weight }) => weight)), bias };
+}
+
+/** Makes what `RolloutWeights` holds, and knows what to free. */
+class Freezer {
+  private readonly owned: { dispose(): void }[] = [];
+  private readonly config: DecoderConfig;
+  private readonly packing: boolean;
+
+  constructor(config: DecoderConfig, packing: boolean) {
+    this.config = config;
+    this.packing = packing;
+  }
+
+  private own<Owned extends { dispose(): void }>(value: Owned): Owned {
+    this.owned.push(value);
+    return value;
+  }
+
+  dispose(): void {
+    for (const value of this.owned.splice(0)) value.dispose();
+  }
+
+  linear(weight: Tensor, bias: Tensor | null): FrozenLinear {
+    return this.own(new FrozenLinear(weight, bias, this.packing));
+  }
+
+  private mlp({ inputs, output, settings }: Mlp): FeedForward {
+    const { weight, bias } = stacked(inputs);
+    const input = this.linear(weight, bias);
+    const last = this.linear(output.weight, output.bias);
+    return (x) => last.apply(innerValues([input.apply(x)], settings));
+  }
+
+  private feedForward(layer: Mlp | ExpertMlp): FeedForward {
+    if (layer instanceof Mlp) return this.mlp(layer);
+    const router = this.linear(layer.router.weight, layer.router.bias);
+    const experts = layer.experts.map((expert) => this.mlp(expert));
+    return (x) => mixExperts(x, router.apply(x), experts, layer.routing);
+  }
+
+  layer(layer: DecoderLayer): RolloutLayer {
+    const { headDim, rotaryDim, numHeads, numKeyValueHeads, learnedPositions } = this.config;
+    const { projections, output, qNorm, kNorm } = layer.attention;
+    const { weight, bias } = stacked(projections);
+    const order = pairOrder(headDim, rotaryDim, weight.device);
+    const turning = (numHeads + numKeyValueHeads) * headDim;
+    const paired = (rows: Tensor): Tensor => {
+      if (learnedPositions) return rows; // nothing turns
+      const rest = rows.size(0) - turning;
+      const turned = inPairOrder(rows.narrow(0, 0, turning), headDim, order);
+      return cat([turned, rows.narrow(0, turning, rest)]);
+    };
+    const pairedNorm = (norm: RMSNorm | null): Norm | null => {
+      if (norm === null) return null;
+      const reordered = norm.weight.indexSelect(0, order);
+      return this.own(new RMSNorm(reordered, norm.eps, { plusOne: norm.plusOne }));
+    };
+    return {
+      kind: layer.kind,
+      inputNorm: layer.inputNorm,
+      queryKeyValue: this.linear(paired(weight), bias && paired(bias)),
+      queryNorm: pairedNorm(qNorm),
+      keyNorm: pairedNorm(kNorm),
+      output: this.linear(output.weight, output.bias),
+      attentionOutputNorm: layer.attentionOutputNorm,
+      mlpNorm: layer.mlpNorm,
+      feedForward: this.feedForward(layer.mlp),
+      mlpOutputNorm: layer.mlpOutputNorm,
+    };
+  }
+}
+
 /**
  * @param options.packing use oneDNN's packed form where the device and dtype allow it (default). Off is for checking.
  */
@@ -107,58 +195,25 @@ export function rolloutWeights(
   model: Decoder,
   options: { packing?: boolean } = {},
 ): RolloutWeights {
-  const packing = options.packing ?? true;
-  const { headDim } = model.config;
-  const owned: { dispose(): void }[] = [];
-  const own = <Owned extends { dispose(): void }>(value: Owned): Owned => {
-    owned.push(value);
-    return value;
-  };
-  const linear = (weight: Tensor, bias: Tensor | null): FrozenLinear =>
-    own(new FrozenLinear(weight, bias, packing));
-  const vector = (value: Tensor): Tensor => own(keep(value.detach()));
-
-  const build = (): RolloutWeights => {
-    const layers = model.layers.map((layer): RolloutLayer => {
-      return tidy(() => {
-        const { qProj, kProj, vProj, oProj, qNorm, kNorm } = layer.attention;
-        const order = pairOrder(headDim, qProj.weight.device);
-        const paired = (rows: Tensor): Tensor => inPairOrder(rows, headDim, order);
-        const bias =
-          qProj.bias && kProj.bias && vProj.bias
-            ? cat([paired(qProj.bias), paired(kProj.bias), vProj.bias])
-            : null;
-        const { gateProj, upProj, downProj } = layer.mlp;
-        const gateUpBias = gateProj.bias && upProj.bias ? cat([gateProj.bias, upProj.bias]) : null;
-        return {
-          inputNorm: vector(layer.inputNorm.weight),
-          queryKeyValue: linear(
-            cat([paired(qProj.weight), paired(kProj.weight), vProj.weight]),
-            bias,
-          ),
-          queryNorm: qNorm ? vector(paired(qNorm.weight)) : null,
-          keyNorm: kNorm ? vector(paired(kNorm.weight)) : null,
-          output: linear(oProj.weight, oProj.bias),
-          postAttentionNorm: vector(layer.postAttentionNorm.weight),
-          gateUp: linear(cat([gateProj.weight, upProj.weight]), gateUpBias),
-          down: linear(downProj.weight, downProj.bias),
-        };
-      });
-    });
-    return {
-      embedding: vector(model.embedTokens.weight),
-      layers,
-      finalNorm: vector(model.norm.weight),
-      head: linear(model.outputWeight(), null),
-      dispose: () => {
-        for (const value of owned.splice(0)) value.dispose();
-      },
-    };
-  };
+  const freezer = new Freezer(model.config, options.packing ?? true);
+  const { embedTokens, embedPositions, norm, device, dtype } = model;
   try {
-    return noGrad(build);
+    return noGrad(() => ({
+      embed: (ids, positions) => {
+        const embedded = embedTokens.forward(ids);
+        return embedPositions === null
+          ? embedded
+          : embedded.add(embedPositions.forward(positions()));
+      },
+      layers: model.layers.map((layer) => tidy(() => freezer.layer(layer))),
+      finalNorm: norm,
+      head: freezer.linear(model.outputWeight(), null),
+      device,
+      dtype,
+      dispose: () => freezer.dispose(),
+    }));
   } catch (error) {
-    for (const value of owned) value.dispose();
+    freezer.dispose();
     throw error;
   }
 }

@@ -147,10 +147,10 @@ describe('what is no model folder', () => {
     const folder = join(root, 'other');
     mkdirSync(folder);
     const path = join(folder, 'config.json');
-    writeFileSync(path, '{"model_type": "gpt2"}');
+    writeFileSync(path, '{"model_type": "mamba"}');
     await fails(
       folder,
-      `${path}: expected model_type to be one of llama, qwen2, qwen3, received "gpt2".`,
+      `${path}: expected model_type to be one of llama, mistral, qwen2, qwen3, qwen3_moe, gemma2, gemma3_text, phi3, gpt2, received "mamba".`,
     );
     writeFileSync(path, '{"model_type"');
     await fails(folder, /config.json: expected JSON/);

@@ -1,6 +1,15 @@
 /** Taking a model's tensors out of its opened checkpoint, all of them and no others. Internal to this folder. */
 import { CheckpointError } from '../errors/index.js';
-import { noGrad, tidy, type Dtype, type SafetensorsFile, type Tensor } from '../torch/index.js';
+import {
+  isFloatingPoint,
+  noGrad,
+  tidy,
+  type Dtype,
+  type SafetensorsFile,
+  type Tensor,
+} from '../torch/index.js';
+import { checkpointNames, isStoredTransposed, storedName } from './checkpointNames.js';
+import type { DecoderConfig } from './decoderConfig.js';
 import type { ParameterShape } from './parameterShapes.js';
 
 /** What to take and from where. */
@@ -9,7 +18,9 @@ export interface TensorRequest {
   readonly where: string;
   readonly folder: string;
   readonly file: SafetensorsFile;
-  /** By the names of the checkpoint. */
+  /** How the family stores its tensors. */
+  readonly config: DecoderConfig;
+  /** By the names of the checkpoint, as the model has them in memory. */
   readonly shapes: ReadonlyMap<string, ParameterShape>;
   /** float32 unless said. */
   readonly dtype?: Dtype | undefined;
@@ -23,30 +34,45 @@ export interface TensorRequest {
  * @throws CheckpointError that lists every missing, surplus and misshapen tensor at once
  */
 export function takeTensors(request: TensorRequest): Map<string, Tensor> {
-  const { file, shapes, dtype = 'float32', device = 'cpu' } = request;
+  const { file, config, shapes, dtype = 'float32', device = 'cpu' } = request;
   checkTensors(request);
   return noGrad(() => {
     const weights = new Map<string, Tensor>();
     for (const name of shapes.keys())
       weights.set(
         name,
-        tidy(() => file.tensor(name).to({ dtype, device })),
+        tidy(() => {
+          const stored = file.tensor(storedName(config, name));
+          if (!isStoredTransposed(config, name)) return stored.to({ dtype, device });
+          return stored.transpose(0, 1).contiguous().to({ dtype, device });
+        }),
       );
     return weights;
   });
 }
 
-function checkTensors({ where, folder, file, shapes }: TensorRequest): void {
-  const missing = [...shapes.keys()].filter((name) => !file.has(name));
-  const surplus = file.names.filter((name) => !shapes.has(name) && !isHarmless(name, shapes, file));
-  const misshapen = [...shapes].flatMap(([name, { shape }]) => {
+function checkTensors({ where, folder, file, config, shapes }: TensorRequest): void {
+  const stored = new Map(
+    [...shapes].map(([name, { shape }]) => [
+      storedName(config, name),
+      isStoredTransposed(config, name) ? shape.toReversed() : shape,
+    ]),
+  );
+  const missing = [...stored.keys()].filter((name) => !file.has(name));
+  const surplus = file.names.filter((name) => !stored.has(name) && !isHarmless(name, config, file));
+  const misshapen = [...stored].flatMap(([name, shape]) => {
     if (!file.has(name) || String(file.shapeOf(name)) === String(shape)) return [];
     return [`${name} [${file.shapeOf(name).join(', ')}] instead of [${shape.join(', ')}]`];
+  });
+  const notFloating = [...stored.keys()].flatMap((name) => {
+    if (!file.has(name) || isFloatingPoint(file.dtypeOf(name))) return [];
+    return [`${name} (${file.dtypeOf(name)})`];
   });
   const faults = [
     ['missing', missing],
     ['not part of this model', surplus],
     ['of another shape than config.json says', misshapen],
+    ['not of floating point', notFloating],
   ] as const;
   const found = faults.filter(([, names]) => names.length > 0);
   if (found.length === 0) return;
@@ -82,16 +108,20 @@ export const SCORE = 'score.weight';
 /** Of a head that has one. */
 export const SCORE_BIAS = 'score.bias';
 
-/** Old checkpoints carry the rotary frequencies, and some carry the output layer although it is tied. */
-function isHarmless(
-  name: string,
-  shapes: ReadonlyMap<string, ParameterShape>,
-  file: SafetensorsFile,
-): boolean {
+/** Masks that GPT-2's first checkpoints carry: they say that no token looks to its right. */
+const GPT2_MASK = /^(transformer\.)?h\.\d+\.attn\.(bias|masked_bias)$/;
+
+/**
+ * Old checkpoints carry the rotary frequencies or masks, and some carry the output layer although it is tied, or the model
+ * has none.
+ */
+function isHarmless(name: string, config: DecoderConfig, file: SafetensorsFile): boolean {
   if (name.endsWith('rotary_emb.inv_freq')) return true;
-  const embedding = 'model.embed_tokens.weight';
-  // It is not among the shapes, so it is tied, or the model has no output layer at all.
-  if (name !== 'lm_head.weight' || shapes.has(name) || !file.has(embedding)) return false;
+  if (config.modelType === 'gpt2' && GPT2_MASK.test(name)) return true;
+  const names = checkpointNames(config);
+  const embedding = storedName(config, `${names.embedding}.weight`);
+  if (name !== `${names.head}.weight` || !config.tieWordEmbeddings || !file.has(embedding))
+    return false;
   if (file.dtypeOf(name) !== file.dtypeOf(embedding)) return false;
   return tidy(() => file.tensor(name).equal(file.tensor(embedding)));
 }

@@ -24,7 +24,7 @@ export interface CreateModelOptions {
 
 /**
  * A model with random weights: normal with mean 0 and standard deviation `initializerRange` for the embedding and every
- * linear layer, ones for norms, zeros for biases. No row of the embedding is special, the padding token's neither.
+ * linear layer, ones for norms (zeros where they are added to 1), zeros for biases. No row of the embedding is special, the padding token's neither.
  *
  * Each tensor is drawn in float32 on the CPU from a stream of its own, derived from the seed and its name, so no tensor
  * depends on how many others there are.
@@ -34,7 +34,7 @@ export function createModel(config: DecoderConfig, options: CreateModelOptions):
   const values = tidy(() => {
     const weights = new Map<string, Tensor>();
     for (const [name, parameter] of parameterShapes(config)) {
-      const made = initialValue(parameter, config.initializerRange, deriveSeed(seed, 'init', name));
+      const made = initialValue(parameter, config, deriveSeed(seed, 'init', name));
       weights.set(name, made.to({ dtype, device }));
     }
     return weights;
@@ -42,14 +42,18 @@ export function createModel(config: DecoderConfig, options: CreateModelOptions):
   return new Decoder(config, values);
 }
 
-function initialValue({ shape, kind }: ParameterShape, std: number, seed: number): Tensor {
+function initialValue(
+  { shape, kind }: ParameterShape,
+  { initializerRange, norm }: DecoderConfig,
+  seed: number,
+): Tensor {
   switch (kind) {
     case 'norm':
-      return ones(shape);
+      return norm === 'rmsPlusOne' ? zeros(shape) : ones(shape);
     case 'bias':
       return zeros(shape);
     case 'linear':
     case 'embedding':
-      return randn(shape, { generator: new Generator(seed) }).mul(std);
+      return randn(shape, { generator: new Generator(seed) }).mul(initializerRange);
   }
 }

@@ -1,80 +1,43 @@
 /**
- * The decoder of Llama, Qwen2 and Qwen3: one computation, with the families' differences as settings. It is given its
- * weights; where they come from is not its business.
+ * The decoder of Llama, Mistral, Qwen, Gemma, Phi-3 and GPT-2: one computation, with the families' differences as
+ * settings. It is given its weights; where they come from is not its business.
  */
-import { CheckpointError, DtypeError, ShapeError, ValueRangeError } from '../errors/index.js';
+import { DtypeError, ShapeError, ValueRangeError } from '../errors/index.js';
 import {
-  Attention,
-  Embedding,
-  GatedMlp,
-  Linear,
   Module,
-  RMSNorm,
+  ropeAttentionFactor,
   ropeInverseFrequencies,
+  ropeLength,
   ropeRotation,
+  type Embedding,
+  type Linear,
+  type RopeSettings,
   type Rotation,
 } from '../nn/index.js';
-import {
-  arange,
-  eye,
-  keep,
-  ones,
-  showShape,
-  tensor,
-  tidy,
-  type Dtype,
-  type Tensor,
-} from '../torch/index.js';
+import { keep, showShape, tensor, tidy, type Dtype, type Tensor } from '../torch/index.js';
 import type { CausalLm, CausalLmInput, SaveOptions } from './causalLm.js';
-import type { DecoderConfig } from './decoderConfig.js';
+import { checkpointNames } from './checkpointNames.js';
+import { ropeSettings, type DecoderConfig, type LayerKind } from './decoderConfig.js';
+import { DecoderParts, type DecoderLayer, type Norm } from './decoderLayer.js';
 import type { JsonObject } from './jsonFields.js';
 import { saveModel } from './saveModel.js';
+import { sightOf, type Sight } from './sight.js';
 
-/** One block: attention, then the feed-forward layer, each on a normalised copy and added back. */
-export class DecoderLayer extends Module {
-  readonly inputNorm: RMSNorm;
-  readonly attention: Attention;
-  readonly postAttentionNorm: RMSNorm;
-  readonly mlp: GatedMlp;
-
-  constructor(parts: {
-    inputNorm: RMSNorm;
-    attention: Attention;
-    postAttentionNorm: RMSNorm;
-    mlp: GatedMlp;
-  }) {
-    super();
-    this.inputNorm = this.child('input_layernorm', parts.inputNorm);
-    this.attention = this.child('self_attn', parts.attention);
-    this.postAttentionNorm = this.child('post_attention_layernorm', parts.postAttentionNorm);
-    this.mlp = this.child('mlp', parts.mlp);
-  }
-
-  /**
-   * @param x [B, L, D]
-   * @param mask see `Attention.forward`
-   * @returns [B, L, D]
-   */
-  forward(x: Tensor, rotation: Rotation, mask: Tensor | null): Tensor {
-    const attended = tidy(() =>
-      x.add(this.attention.forward(this.inputNorm.forward(x), rotation, mask)),
-    );
-    return attended.add(this.mlp.forward(this.postAttentionNorm.forward(attended)));
-  }
-}
-
-/** A Llama, Qwen2 or Qwen3 model. Made by `loadModel` and `createModel`. */
+/** A model of any family. Made by `loadModel` and `createModel`. */
 export class Decoder extends Module implements CausalLm {
   readonly config: DecoderConfig;
   /** generation_config.json as it was read; null where there was none. */
   readonly generationConfig: JsonObject | null;
   /** weight [V, D] */
   readonly embedTokens: Embedding;
+  /** weight [positions, D]; null where positions are rotary. */
+  readonly embedPositions: Embedding | null;
   readonly layers: readonly DecoderLayer[];
-  readonly norm: RMSNorm;
+  readonly norm: Norm;
   /** The output layer of its own; null when it is tied to the embedding. */
   readonly untiedHead: Linear | null;
-  private readonly inverseFrequencies: Tensor;
+  /** Frequencies of rows within the original context, per kind of layer; both are one where they are the same. */
+  private readonly inverseFrequencies: Readonly<Record<LayerKind, Tensor>>;
 
   /**
    * @param weights by the names of the checkpoint, shapes as `parameterShapes` says, all of one dtype and device; the
@@ -89,18 +52,28 @@ export class Decoder extends Module implements CausalLm {
     super();
     this.config = config;
     this.generationConfig = generationConfig;
-    const parts = new Parts(config, weights);
-    this.embedTokens = this.child('model.embed_tokens', parts.embedding('model.embed_tokens'));
-    this.layers = Array.from({ length: config.numLayers }, (_, index) => {
-      const name = `model.layers.${index}`;
-      return this.child(name, parts.layer(name));
-    });
-    this.norm = this.child('model.norm', parts.norm('model.norm'));
+    const parts = new DecoderParts(config, weights);
+    const names = checkpointNames(config);
+    this.embedTokens = this.child(
+      names.embedding,
+      parts.embedding(names.embedding, config.embeddingScale),
+    );
+    this.embedPositions =
+      names.positions === null
+        ? null
+        : this.child(names.positions, parts.embedding(names.positions));
+    this.layers = Array.from({ length: config.numLayers }, (_, index) =>
+      this.child(names.layer(index), parts.layer(index)),
+    );
+    this.norm = this.child(names.finalNorm, parts.norm(names.finalNorm));
     this.untiedHead = config.tieWordEmbeddings
       ? null
-      : this.child('lm_head', parts.linear('lm_head', false));
-    const frequencies = Float32Array.from(ropeInverseFrequencies(config));
-    this.inverseFrequencies = keep(tensor(frequencies, { device: this.device }));
+      : this.child(names.head, parts.linear(names.head, false));
+    const frequencies = (kind: LayerKind): Tensor =>
+      keep(frequenciesOf(ropeSettings(config, kind), 0, this.device));
+    const full = frequencies('full');
+    const sliding = config.localRope === null ? full : frequencies('sliding');
+    this.inverseFrequencies = { full, sliding };
   }
 
   get dtype(): Dtype {
@@ -120,23 +93,21 @@ export class Decoder extends Module implements CausalLm {
     return { logits: this.lmHead(this.hiddenStates(input)) };
   }
 
-  hiddenStates({ inputIds, attentionMask, sequenceIds }: CausalLmInput): Tensor {
-    assertInput(inputIds, { attentionMask, sequenceIds });
+  hiddenStates(input: CausalLmInput): Tensor {
+    assertInput(input);
+    const { maxPositionEmbeddings, learnedPositions } = this.config;
     return tidy(() => {
-      const length = inputIds.size(1);
       const { device } = this;
-      const ids = inputIds.to({ device });
-      const { positions, mask } =
-        sequenceIds !== undefined
-          ? packedSight(sequenceIds.to({ device }))
-          : attentionMask !== undefined
-            ? paddedSight(attentionMask.to({ device }).ne(0))
-            : { positions: arange(0, length, { device }), mask: null };
-      const rotation = ropeRotation(this.inverseFrequencies, positions, this.dtype);
-      let hidden = this.embedTokens.forward(ids);
+      const sight = sightOf(this.config, input, device);
+      const { positions, masks } = sight;
+      if (learnedPositions && input.inputIds.size(1) > maxPositionEmbeddings)
+        assertPositions(positions, maxPositionEmbeddings);
+      const rotations = this.rotations(sight, input.inputIds.size(1));
+      let hidden = this.embed(input.inputIds.to({ device }), positions);
       for (const layer of this.layers) {
+        const { kind } = layer;
         // What autograd does not hold is freed layer by layer, as it would be in Python.
-        const next = tidy(() => layer.forward(hidden, rotation, mask));
+        const next = tidy(() => layer.forward(hidden, rotations[kind], masks[kind]));
         hidden.dispose();
         hidden = next;
       }
@@ -144,8 +115,34 @@ export class Decoder extends Module implements CausalLm {
     });
   }
 
+  private embed(ids: Tensor, positions: Tensor): Tensor {
+    const embedded = this.embedTokens.forward(ids);
+    return this.embedPositions === null
+      ? embedded
+      : embedded.add(this.embedPositions.forward(positions));
+  }
+
+  private rotations(
+    { positions, lengths }: Sight,
+    columns: number,
+  ): Readonly<Record<LayerKind, Rotation | null>> {
+    if (this.config.learnedPositions) return { full: null, sliding: null };
+    const rotation = (kind: LayerKind): Rotation => {
+      const settings = ropeSettings(this.config, kind);
+      const factor = ropeAttentionFactor(settings);
+      const frequencies = this.inverseFrequencies[kind];
+      // Only where some row may be longer than the original context do lengths have to be looked at.
+      if (ropeLength(settings, columns) === ropeLength(settings, 0))
+        return ropeRotation(frequencies, positions, this.dtype, factor);
+      const perToken = frequenciesOf(settings, lengths ?? columns, this.device);
+      return ropeRotation(perToken, positions, this.dtype, factor);
+    };
+    const full = rotation('full');
+    return { full, sliding: this.config.localRope === null ? full : rotation('sliding') };
+  }
+
   lmHead(hidden: Tensor): Tensor {
-    return hidden.linear(this.outputWeight());
+    return capLogits(hidden.linear(this.outputWeight()), this.config);
   }
 
   /**
@@ -156,7 +153,7 @@ export class Decoder extends Module implements CausalLm {
    */
   withoutHead(config: DecoderConfig): Decoder {
     this.untiedHead?.dispose();
-    this.inverseFrequencies.dispose();
+    this.disposeFrequencies();
     const headless = { ...config, tieWordEmbeddings: true };
     return new Decoder(headless, this.namedParameters(), this.generationConfig);
   }
@@ -167,14 +164,17 @@ export class Decoder extends Module implements CausalLm {
 
   override dispose(): void {
     super.dispose();
-    this.inverseFrequencies.dispose();
+    this.disposeFrequencies();
+  }
+
+  private disposeFrequencies(): void {
+    const { full, sliding } = this.inverseFrequencies;
+    full.dispose();
+    if (sliding !== full) sliding.dispose();
   }
 }
 
-function assertInput(
-  inputIds: Tensor,
-  { attentionMask, sequenceIds }: Omit<CausalLmInput, 'inputIds'>,
-): void {
+function assertInput({ inputIds, attentionMask, sequenceIds }: CausalLmInput): void {
   if (inputIds.ndim !== 2 || inputIds.numel === 0)
     throw new ShapeError(
       `Decoder: expected inputIds [B, L] with at least one token, received ${showShape(inputIds.shape)}.`,
@@ -193,95 +193,49 @@ function assertInput(
     );
 }
 
-/** Where tokens stand, and [B, 1, L, L] bool which of them a query looks at. */
-interface Sight {
-  /** [B, L] int64 */
-  readonly positions: Tensor;
-  readonly mask: Tensor;
+/**
+ * Frequencies of rotary positions.
+ *
+ * @param lengths of the row, or [B, L] of the row or sequence that each token belongs to
+ * @returns [R/2], or [B, L, 1, R/2] for one length per token; float32
+ */
+function frequenciesOf(settings: RopeSettings, lengths: Tensor | number, device: string): Tensor {
+  const frequencies = (length: number): Float32Array =>
+    Float32Array.from(ropeInverseFrequencies(settings, length));
+  if (typeof lengths === 'number') return tensor(frequencies(lengths), { device });
+  const perToken = [...lengths.to({ device: 'cpu' }).toTypedArray()].map((length) =>
+    ropeLength(settings, Number(length)),
+  );
+  const known = new Map([...new Set(perToken)].map((length) => [length, frequencies(length)]));
+  const half = known.values().next().value?.length ?? 0;
+  const values = new Float32Array(perToken.length * half);
+  perToken.forEach((length, token) => values.set(known.get(length) ?? [], token * half));
+  return tensor(values, { shape: [...lengths.shape, 1, half], device });
 }
 
-/** @param valid [B, L] bool, true at tokens */
-function paddedSight(valid: Tensor): Sight {
-  return {
-    positions: valid.cumsum(1, { dtype: 'int64' }).sub(1).clamp(0),
-    mask: paddedCausalMask(valid),
-  };
+function assertPositions(positions: Tensor, maxPositionEmbeddings: number): void {
+  const longest = positions.flatten().max(0).values.item() + 1;
+  if (longest > maxPositionEmbeddings)
+    throw new ValueRangeError(
+      `Decoder: expected rows of at most ${maxPositionEmbeddings} tokens, the model's learned positions, received ${longest}.`,
+      { hint: 'Shorten the rows: there is no vector for the positions beyond.' },
+    );
 }
 
-/** @param sequenceIds [B, L]: a query looks at tokens of its own sequence up to itself, as many as its position says */
-function packedSight(sequenceIds: Tensor): Sight {
-  const length = sequenceIds.size(1);
-  const causal = ones([length, length], { dtype: 'bool', device: sequenceIds.device }).tril();
-  const same = sequenceIds.unsqueeze(2).eq(sequenceIds.unsqueeze(1));
-  const mask = same.logicalAnd(causal);
-  return { positions: mask.sum(2, { dtype: 'int64' }).sub(1), mask: mask.unsqueeze(1) };
+/** Logits within the family's bound, c·tanh(logit/c); as they are where it has none. */
+export function capLogits(
+  logits: Tensor,
+  { logitSoftcap: cap }: Pick<DecoderConfig, 'logitSoftcap'>,
+): Tensor {
+  return cap === null ? logits : logits.div(cap).tanh().mul(cap);
 }
 
 /**
- * @param valid [B, L] bool
- * @returns [B, 1, L, L] bool: a query looks at tokens up to itself, and always at itself, so that the softmax of padding
- *   has something to look at and stays finite
+ * Whether the rotation of a token depends on how long its row is ("dynamic" and "longrope"), so that the model must be
+ * told where rows end.
  */
-function paddedCausalMask(valid: Tensor): Tensor {
-  const length = valid.size(1);
-  const { device } = valid;
-  const causal = ones([length, length], { dtype: 'bool', device }).tril();
-  const self = eye(length, { dtype: 'bool', device });
-  return valid.unsqueeze(1).unsqueeze(1).logicalAnd(causal).logicalOr(self);
-}
-
-/** Layers made from weights by name. */
-class Parts {
-  private readonly config: DecoderConfig;
-  private readonly weights: ReadonlyMap<string, Tensor>;
-
-  constructor(config: DecoderConfig, weights: ReadonlyMap<string, Tensor>) {
-    this.config = config;
-    this.weights = weights;
-  }
-
-  private weight(name: string): Tensor {
-    const weight = this.weights.get(name);
-    if (weight === undefined)
-      throw new CheckpointError(`Decoder: expected a tensor ${name} among the weights.`);
-    return weight;
-  }
-
-  embedding(name: string): Embedding {
-    return new Embedding(this.weight(`${name}.weight`));
-  }
-
-  linear(name: string, bias: boolean): Linear {
-    return new Linear(this.weight(`${name}.weight`), bias ? this.weight(`${name}.bias`) : null);
-  }
-
-  norm(name: string): RMSNorm {
-    return new RMSNorm(this.weight(`${name}.weight`), this.config.rmsNormEps);
-  }
-
-  layer(name: string): DecoderLayer {
-    const { attentionBias, attentionOutputBias, mlpBias, qkNorm, headDim } = this.config;
-    const attention = `${name}.self_attn`;
-    const mlp = `${name}.mlp`;
-    return new DecoderLayer({
-      inputNorm: this.norm(`${name}.input_layernorm`),
-      attention: new Attention(
-        {
-          qProj: this.linear(`${attention}.q_proj`, attentionBias),
-          kProj: this.linear(`${attention}.k_proj`, attentionBias),
-          vProj: this.linear(`${attention}.v_proj`, attentionBias),
-          oProj: this.linear(`${attention}.o_proj`, attentionOutputBias),
-          qNorm: qkNorm ? this.norm(`${attention}.q_norm`) : null,
-          kNorm: qkNorm ? this.norm(`${attention}.k_norm`) : null,
-        },
-        { headDim },
-      ),
-      postAttentionNorm: this.norm(`${name}.post_attention_layernorm`),
-      mlp: new GatedMlp({
-        gateProj: this.linear(`${mlp}.gate_proj`, mlpBias),
-        upProj: this.linear(`${mlp}.up_proj`, mlpBias),
-        downProj: this.linear(`${mlp}.down_proj`, mlpBias),
-      }),
-    });
-  }
+export function frequenciesDependOnLength(config: DecoderConfig): boolean {
+  return (['full', 'sliding'] as const).some(
+    (kind) => ropeLength(ropeSettings(config, kind), 1) !== 0,
+  );
 }

@@ -28,16 +28,31 @@ describe('parseDecoderConfig', () => {
       numHeads: 4,
       numKeyValueHeads: 4,
       headDim: 16,
+      norm: 'rms',
       rmsNormEps: 1e-6,
       ropeTheta: 10_000,
       ropeScaling: null,
+      rotaryDim: 16,
+      localRope: null,
+      learnedPositions: false,
+      layerKinds: ['full', 'full'],
+      slidingWindow: null,
       maxPositionEmbeddings: 2048,
       tieWordEmbeddings: false,
       attentionBias: false,
       attentionOutputBias: false,
       mlpBias: false,
       qkNorm: false,
+      outputNorms: false,
+      activation: 'silu',
+      gatedMlp: true,
+      experts: null,
+      embeddingScale: 1,
+      attentionScale: 0.25,
+      attentionSoftcap: null,
+      logitSoftcap: null,
       initializerRange: 0.02,
+      bareNames: false,
       bosTokenId: null,
       eosTokenIds: [],
       padTokenId: null,
@@ -104,10 +119,10 @@ describe('parseDecoderConfig', () => {
       assert.deepEqual([plain.ropeTheta, plain.ropeScaling], [7, null]);
     });
     test('kinds that posttrain has not are refused and not ignored', () => {
-      for (const kind of ['yarn', 'dynamic', 'longrope', 7])
+      for (const kind of ['ntk', 'proportional', 7])
         assert.throws(() => parse({ rope_scaling: { rope_type: kind, factor: 2 } }), {
           code: 'E_CHECKPOINT',
-          message: `config.json, rope_scaling: expected rope_type to be one of "default", "linear", "llama3", received ${JSON.stringify(kind)}.`,
+          message: `config.json, rope_scaling: expected rope_type to be one of "default", "linear", "dynamic", "yarn", "llama3", "longrope", received ${JSON.stringify(kind)}.`,
         });
       assert.throws(
         () => parse({ rope_parameters: { rope_type: 'default', partial_rotary_factor: 0.5 } }),
@@ -145,12 +160,12 @@ describe('parseDecoderConfig', () => {
       [
         'another family',
         { model_type: 'mamba' },
-        'config.json: expected model_type to be one of llama, qwen2, qwen3, received "mamba".',
+        'config.json: expected model_type to be one of llama, mistral, qwen2, qwen3, qwen3_moe, gemma2, gemma3_text, phi3, gpt2, received "mamba".',
       ],
       [
         'no family',
         { model_type: undefined },
-        'config.json: expected model_type to be one of llama, qwen2, qwen3, received undefined.',
+        'config.json: expected model_type to be one of llama, mistral, qwen2, qwen3, qwen3_moe, gemma2, gemma3_text, phi3, gpt2, received undefined.',
       ],
       [
         'a size that is text',

@@ -1,15 +1,27 @@
 /**
- * What a decoder is built from: the fields of Hugging Face's config.json that change its computation. Llama, Qwen2 and
- * Qwen3 are settings of one decoder; this file knows their defaults and differences, and nothing of tensors.
+ * What a decoder is built from: the fields of Hugging Face's config.json that change its computation. All families are
+ * settings of one decoder; ./families.ts knows their defaults and differences. Nothing here knows tensors.
  */
-import { CheckpointError, ConfigError } from '../errors/index.js';
-import type { RopeScaling } from '../nn/index.js';
+import { CheckpointError } from '../errors/index.js';
+import type { Activation, RopeScaling, RopeSettings } from '../nn/index.js';
+import {
+  FAMILIES,
+  familyOptions,
+  MODEL_TYPES,
+  type ExpertSettings,
+  type ModelType,
+} from './families.js';
 import { Fields, type JsonObject } from './jsonFields.js';
+import { parseRope } from './ropeConfig.js';
 
-/** The families that posttrain has, as config.json names them in `model_type`. */
-export const MODEL_TYPES = ['llama', 'qwen2', 'qwen3'] as const;
-/** A family's name. */
-export type ModelType = (typeof MODEL_TYPES)[number];
+/** Which tokens a layer's queries look at: all before them, or the last `slidingWindow`, themselves included. */
+export type LayerKind = 'full' | 'sliding';
+
+/** Rotary positions of one kind of layer. */
+export interface RopeBase {
+  readonly ropeTheta: number;
+  readonly ropeScaling: RopeScaling | null;
+}
 
 /** Everything that a decoder's computation depends on. */
 export interface DecoderConfig {
@@ -25,10 +37,28 @@ export interface DecoderConfig {
   /** Heads of keys and values; numHeads is a multiple of it. */
   readonly numKeyValueHeads: number;
   readonly headDim: number;
+  /** `rms` scales by the weight, `rmsPlusOne` by 1 + weight (Gemma); `layer` is LayerNorm with a bias (GPT-2). */
+  readonly norm: 'rms' | 'rmsPlusOne' | 'layer';
+  /** ε of every normalisation. */
   readonly rmsNormEps: number;
+  /** θ; of layers that see everything where `localRope` is given. */
   readonly ropeTheta: number;
   readonly ropeScaling: RopeScaling | null;
-  /** The context it was trained for, in tokens. Longer ones are computed all the same. */
+  /** R: how many numbers of a head turn with the position. */
+  readonly rotaryDim: number;
+  /** Rotary positions of layers with a sliding window, where they have their own (Gemma 3). */
+  readonly localRope: RopeBase | null;
+  /** A vector per position is added to the embedding, and nothing turns (GPT-2): no row can be longer than there are. */
+  readonly learnedPositions: boolean;
+  /** One per layer. */
+  readonly layerKinds: readonly LayerKind[];
+  /** Tokens that a sliding layer's query looks at, itself included; null where no layer slides. */
+  readonly slidingWindow: number | null;
+  /**
+   * The context that it is made for, in tokens: config.json's, or the original one times the factor of a yarn or dynamic
+   * scaling, where that is more. `sample` refuses longer rows; the forward pass computes them all the same, but where
+   * positions are learned.
+   */
   readonly maxPositionEmbeddings: number;
   /** The output layer uses the embedding's weights. */
   readonly tieWordEmbeddings: boolean;
@@ -38,8 +68,25 @@ export interface DecoderConfig {
   readonly attentionOutputBias: boolean;
   /** Biases in the feed-forward layers. */
   readonly mlpBias: boolean;
-  /** Queries and keys are normalised per head (Qwen3). */
+  /** Queries and keys are normalised per head (Qwen3, Gemma 3). */
   readonly qkNorm: boolean;
+  /** What attention and feed-forward layers compute is normalised before it is added (Gemma). */
+  readonly outputNorms: boolean;
+  readonly activation: Activation;
+  /** Feed-forward layers have a gate (all but GPT-2). */
+  readonly gatedMlp: boolean;
+  /** Feed-forward layers of which a token uses a few (Qwen3-MoE); null where every layer has one. */
+  readonly experts: ExpertSettings | null;
+  /** What embeddings are multiplied by (Gemma: √D). */
+  readonly embeddingScale: number;
+  /** What scores q·k are multiplied by. */
+  readonly attentionScale: number;
+  /** Bound of the scores, c·tanh(score/c) (Gemma 2); null without. */
+  readonly attentionSoftcap: number | null;
+  /** Bound of the logits (Gemma 2); null without. */
+  readonly logitSoftcap: number | null;
+  /** Names in the checkpoint lack the prefix that transformers' class gives them (GPT-2's first checkpoints). */
+  readonly bareNames: boolean;
   /** Standard deviation of new weights. */
   readonly initializerRange: number;
   readonly bosTokenId: number | null;
@@ -49,8 +96,6 @@ export interface DecoderConfig {
   /** config.json as it was read, for saving. */
   readonly raw: JsonObject;
 }
-
-const MODEL_TYPE_HINT = `posttrain has ${MODEL_TYPES.join(', ')}.`;
 
 /**
  * The configuration in a parsed config.json. Fields that do not change a decoder's computation are kept in `raw` and not
@@ -68,35 +113,35 @@ export function parseDecoderConfig(
   generation: JsonObject | null = null,
 ): DecoderConfig {
   const fields = new Fields(raw, where);
-  const modelType = MODEL_TYPES.find((name) => name === fields.value('model_type'));
-  if (modelType === undefined)
-    throw new CheckpointError(
-      `${where}: expected model_type to be one of ${MODEL_TYPES.join(', ')}, received ${JSON.stringify(raw['model_type'])}.`,
-      { hint: MODEL_TYPE_HINT },
-    );
+  const modelType = parseModelType(raw, where);
   refuseWhatIsMissingHere(fields);
-  const hiddenSize = fields.size('hidden_size');
-  const numHeads = fields.size('num_attention_heads');
-  const maxPositionEmbeddings = fields.size('max_position_embeddings', 2048);
+  const family = FAMILIES[modelType];
+  const { names } = family;
+  const hiddenSize = fields.size(names.hiddenSize);
+  const numHeads = fields.size(names.numHeads);
+  const numLayers = fields.size(names.numLayers);
+  const headDim = fields.size('head_dim', family.headDim ?? Math.floor(hiddenSize / numHeads));
+  const written = fields.size(names.maxPositionEmbeddings, family.maxPositionEmbeddings);
+  const rope = parseRope(modelType, fields, { headDim, maxPositionEmbeddings: written });
+  const isGpt2 = modelType === 'gpt2';
   const config: DecoderConfig = {
     modelType,
     vocabSize: fields.size('vocab_size'),
     hiddenSize,
-    intermediateSize: fields.size('intermediate_size'),
-    numLayers: fields.size('num_hidden_layers'),
+    intermediateSize: fields.size(names.intermediateSize, isGpt2 ? 4 * hiddenSize : undefined),
+    numLayers,
     numHeads,
-    numKeyValueHeads: fields.size('num_key_value_heads', numHeads),
-    // transformers' own default of Qwen3 is 128 whatever the width.
-    headDim: fields.size(
-      'head_dim',
-      modelType === 'qwen3' ? 128 : Math.floor(hiddenSize / numHeads),
-    ),
-    rmsNormEps: fields.positive('rms_norm_eps', 1e-6),
-    ...parseRope(fields, maxPositionEmbeddings),
-    maxPositionEmbeddings,
-    tieWordEmbeddings: fields.flag('tie_word_embeddings', false),
-    ...familyOptions(modelType, fields),
+    numKeyValueHeads: isGpt2
+      ? numHeads
+      : (fields.sizeOrNull('num_key_value_heads', family.numKeyValueHeads) ?? numHeads),
+    headDim,
+    rmsNormEps: fields.positive(names.normEps, family.normEps),
+    ...rope,
+    maxPositionEmbeddings: stretchedPositions(written, rope.ropeScaling),
+    tieWordEmbeddings: fields.flag('tie_word_embeddings', family.tieWordEmbeddings),
+    ...familyOptions(modelType, fields, { hiddenSize, numLayers, headDim }),
     initializerRange: fields.positive('initializer_range', 0.02),
+    bareNames: false,
     bosTokenId: fields.tokenId('bos_token_id'),
     eosTokenIds:
       (generation && new Fields(generation, 'generation_config.json').tokenIds('eos_token_id')) ??
@@ -109,74 +154,55 @@ export function parseDecoderConfig(
   return config;
 }
 
-type FamilyOptions = Pick<
-  DecoderConfig,
-  'attentionBias' | 'attentionOutputBias' | 'mlpBias' | 'qkNorm'
->;
+/** What frequencies of a layer depend on. */
+export function ropeSettings(config: DecoderConfig, kind: LayerKind): RopeSettings {
+  const { headDim, rotaryDim, localRope } = config;
+  const { ropeTheta, ropeScaling } = kind === 'sliding' && localRope ? localRope : config;
+  return { headDim, rotaryDim, ropeTheta, ropeScaling };
+}
 
-function familyOptions(modelType: ModelType, fields: Fields): FamilyOptions {
-  if (modelType === 'qwen2')
-    return { attentionBias: true, attentionOutputBias: false, mlpBias: false, qkNorm: false };
-  const attentionBias = fields.flag('attention_bias', false);
-  return {
-    attentionBias,
-    attentionOutputBias: attentionBias,
-    mlpBias: modelType === 'llama' && fields.flag('mlp_bias', false),
-    qkNorm: modelType === 'qwen3',
-  };
+/** Published configurations leave max_position_embeddings as it was where they add a scaling. */
+function stretchedPositions(written: number, scaling: RopeScaling | null): number {
+  if (scaling?.type !== 'yarn' && scaling?.type !== 'dynamic') return written;
+  return Math.max(written, Math.floor(scaling.originalMaxPositionEmbeddings * scaling.factor));
+}
+
+function parseModelType(raw: JsonObject, where: string): ModelType {
+  const given = raw['model_type'];
+  const modelType = MODEL_TYPES.find((name) => name === given);
+  if (modelType !== undefined) return modelType;
+  throw new CheckpointError(
+    `${where}: expected model_type to be one of ${MODEL_TYPES.join(', ')}, received ${JSON.stringify(given)}.`,
+    { hint: modelTypeHint(given) },
+  );
+}
+
+function modelTypeHint(given: unknown): string {
+  if (given === 'gemma3')
+    return 'gemma3 is the model that sees images; its language model alone is a gemma3_text.';
+  const near = typeof given === 'string' ? nearestNames(given) : [];
+  return near.length > 0
+    ? `The nearest that posttrain has: ${near.join(', ')}. Another architecture under a known name would compute something else.`
+    : 'posttrain computes these families and no others: convert the model, or choose another one.';
+}
+
+/** Families whose name begins as the given one does. */
+function nearestNames(given: string): ModelType[] {
+  const stem = (name: string): string => name.toLowerCase().replace(/[^a-z].*$/, '');
+  return MODEL_TYPES.filter((name) => stem(given) !== '' && stem(name) === stem(given));
 }
 
 function refuseWhatIsMissingHere(fields: Fields): void {
-  const activation = fields.value('hidden_act') ?? 'silu';
-  if (activation !== 'silu') throw fields.wrong('hidden_act', '"silu"');
-  if (fields.flag('use_sliding_window', false)) throw fields.wrong('use_sliding_window', 'false');
-  const layerTypes = fields.value('layer_types') ?? [];
-  if (!Array.isArray(layerTypes) || layerTypes.some((type) => type !== 'full_attention'))
-    throw fields.wrong('layer_types', 'a list of "full_attention"');
   if (fields.value('quantization_config') !== undefined)
     throw fields.wrong('quantization_config', 'absent; quantized weights cannot be read');
-}
-
-type Rope = Pick<DecoderConfig, 'ropeTheta' | 'ropeScaling'>;
-
-/** `rope_parameters` is the layout of transformers 5, `rope_theta` beside `rope_scaling` the one before. */
-function parseRope(fields: Fields, maxPositionEmbeddings: number): Rope {
-  const parameters = fields.nested('rope_parameters');
-  const values = Object.values(fields.value('rope_parameters') ?? {});
-  if (values.some((value) => typeof value === 'object' && value !== null))
-    throw fields.wrong('rope_parameters', 'one set of values for all layers');
-  const scaling = parameters ?? fields.nested('rope_scaling');
-  const ropeTheta = (parameters?.value('rope_theta') === undefined ? fields : parameters).positive(
-    'rope_theta',
-    10_000,
-  );
-  if (scaling === null) return { ropeTheta, ropeScaling: null };
-  if (scaling.positive('partial_rotary_factor', 1) !== 1)
-    throw scaling.wrong('partial_rotary_factor', '1');
-  return { ropeTheta, ropeScaling: parseScaling(scaling, maxPositionEmbeddings) };
-}
-
-function parseScaling(fields: Fields, maxPositionEmbeddings: number): RopeScaling | null {
-  const key = fields.value('rope_type') === undefined ? 'type' : 'rope_type';
-  switch (fields.value(key) ?? 'default') {
-    case 'default':
-      return null;
-    case 'linear':
-      return { type: 'linear', factor: fields.positive('factor') };
-    case 'llama3':
-      return {
-        type: 'llama3',
-        factor: fields.positive('factor'),
-        lowFreqFactor: fields.positive('low_freq_factor'),
-        highFreqFactor: fields.positive('high_freq_factor'),
-        originalMaxPositionEmbeddings: fields.size(
-          'original_max_position_embeddings',
-          maxPositionEmbeddings,
-        ),
-      };
-    default:
-      throw fields.wrong(key, 'one of "default", "linear", "llama3"');
-  }
+  // Each of these changes what transformers computes, in the families that know the field.
+  for (const name of [
+    'use_bidirectional_attention',
+    'add_cross_attention',
+    'scale_attn_by_inverse_layer_idx',
+  ])
+    if (fields.flag(name, false)) throw fields.wrong(name, 'false');
+  if (!fields.flag('scale_attn_weights', true)) throw fields.wrong('scale_attn_weights', 'true');
 }
 
 function assertConsistent(config: DecoderConfig, error: (message: string) => Error): void {
@@ -189,98 +215,23 @@ function assertConsistent(config: DecoderConfig, error: (message: string) => Err
     throw error(
       `expected an even head size, received ${headDim} (hidden size ${hiddenSize}, ${numHeads} heads).`,
     );
+  if (config.modelType === 'gpt2' && headDim * numHeads !== hiddenSize)
+    throw error(
+      `expected the hidden size to be a multiple of the number of heads, received ${hiddenSize} and ${numHeads}.`,
+    );
+  for (const kind of ['full', 'sliding'] as const) {
+    const { ropeScaling, rotaryDim = headDim } = ropeSettings(config, kind);
+    if (ropeScaling?.type === 'longrope')
+      for (const factors of [ropeScaling.shortFactor, ropeScaling.longFactor])
+        if (factors.length !== rotaryDim / 2)
+          throw error(
+            `expected short_factor and long_factor to have ${rotaryDim / 2} numbers, one per frequency, received ${factors.length}.`,
+          );
+    if (ropeScaling?.type === 'dynamic' && rotaryDim === 2)
+      throw error('expected more than two rotary dimensions for dynamic scaling, received 2.');
+  }
   const { bosTokenId, padTokenId, eosTokenIds } = config;
   for (const id of [bosTokenId, padTokenId, ...eosTokenIds])
     if (id !== null && id >= vocabSize)
       throw error(`expected token ids below the vocabulary's size ${vocabSize}, received ${id}.`);
-}
-
-/** Settings of a new decoder. What is left out follows from the rest. */
-export interface DecoderOptions {
-  /** llama unless said. */
-  readonly modelType?: ModelType;
-  readonly vocabSize: number;
-  readonly hiddenSize: number;
-  readonly intermediateSize: number;
-  readonly numLayers: number;
-  readonly numHeads: number;
-  /** numHeads unless said. */
-  readonly numKeyValueHeads?: number;
-  /** hiddenSize / numHeads unless said. */
-  readonly headDim?: number;
-  /** 1e-6 unless said. */
-  readonly rmsNormEps?: number;
-  /** 10,000 unless said. */
-  readonly ropeTheta?: number;
-  readonly ropeScaling?: RopeScaling | null;
-  /** 2048 unless said. */
-  readonly maxPositionEmbeddings?: number;
-  /** false unless said. */
-  readonly tieWordEmbeddings?: boolean;
-  /** 0.02 unless said. */
-  readonly initializerRange?: number;
-  readonly bosTokenId?: number | null;
-  readonly eosTokenId?: number | readonly number[] | null;
-  readonly padTokenId?: number | null;
-}
-
-const ARCHITECTURES: Record<ModelType, string> = {
-  llama: 'LlamaForCausalLM',
-  qwen2: 'Qwen2ForCausalLM',
-  qwen3: 'Qwen3ForCausalLM',
-};
-
-/**
- * The configuration of a new decoder, with a config.json that transformers opens (4.x and 5.x: `rope_theta` and
- * `rope_scaling` are understood by both).
- *
- * @throws ConfigError when the settings contradict each other
- */
-export function makeDecoderConfig(options: DecoderOptions): DecoderConfig {
-  const { modelType = 'llama', numHeads, hiddenSize, eosTokenId = null } = options;
-  const raw: JsonObject = {
-    architectures: [ARCHITECTURES[modelType]],
-    attention_bias: modelType === 'qwen2' ? undefined : false,
-    attention_dropout: 0,
-    bos_token_id: options.bosTokenId ?? null,
-    eos_token_id: eosTokenId,
-    head_dim: options.headDim ?? Math.floor(hiddenSize / numHeads),
-    hidden_act: 'silu',
-    hidden_size: hiddenSize,
-    initializer_range: options.initializerRange ?? 0.02,
-    intermediate_size: options.intermediateSize,
-    max_position_embeddings: options.maxPositionEmbeddings ?? 2048,
-    mlp_bias: modelType === 'llama' ? false : undefined,
-    model_type: modelType,
-    num_attention_heads: numHeads,
-    num_hidden_layers: options.numLayers,
-    num_key_value_heads: options.numKeyValueHeads ?? numHeads,
-    pad_token_id: options.padTokenId ?? null,
-    rms_norm_eps: options.rmsNormEps ?? 1e-6,
-    rope_scaling: rawScaling(options.ropeScaling ?? null),
-    rope_theta: options.ropeTheta ?? 10_000,
-    tie_word_embeddings: options.tieWordEmbeddings ?? false,
-    torch_dtype: 'float32',
-    use_cache: true,
-    vocab_size: options.vocabSize,
-  };
-  const written = JSON.parse(JSON.stringify(raw)) as JsonObject;
-  try {
-    return parseDecoderConfig(written, 'makeDecoderConfig');
-  } catch (cause) {
-    if (!(cause instanceof CheckpointError)) throw cause;
-    throw new ConfigError(cause.message, { cause });
-  }
-}
-
-function rawScaling(scaling: RopeScaling | null): JsonObject | null {
-  if (scaling === null) return null;
-  if (scaling.type === 'linear') return { rope_type: 'linear', factor: scaling.factor };
-  return {
-    rope_type: 'llama3',
-    factor: scaling.factor,
-    low_freq_factor: scaling.lowFreqFactor,
-    high_freq_factor: scaling.highFreqFactor,
-    original_max_position_embeddings: scaling.originalMaxPositionEmbeddings,
-  };
 }

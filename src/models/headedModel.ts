@@ -4,6 +4,7 @@ import type { Dtype, Tensor } from '../torch/index.js';
 import type { SaveOptions } from './causalLm.js';
 import type { Decoder } from './decoder.js';
 import type { DecoderConfig } from './decoderConfig.js';
+import { CLASS_NAMES } from './families.js';
 import { saveModel } from './saveModel.js';
 
 /** What models with a head have in common, whatever it reads. */
@@ -72,8 +73,6 @@ export interface HeadDescription {
   readonly padTokenId?: number | undefined;
 }
 
-const FAMILIES = { llama: 'Llama', qwen2: 'Qwen2', qwen3: 'Qwen3' } as const;
-
 /**
  * The configuration of a decoder with a head of `labels` outputs: config.json names its class and its labels, and
  * `padTokenId` where it names no padding token yet.
@@ -85,7 +84,7 @@ export function headedConfig(
   const padTokenId = config.padTokenId ?? options.padTokenId ?? null;
   const raw = {
     ...config.raw,
-    architectures: [`${FAMILIES[config.modelType]}${task}`],
+    architectures: [`${CLASS_NAMES[config.modelType]}${task}`],
     id2label: Object.fromEntries(labels.entries()),
     label2id: Object.fromEntries(labels.map((label, index) => [label, index])),
     ...(padTokenId !== null && { pad_token_id: padTokenId }),

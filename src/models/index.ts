@@ -3,15 +3,17 @@ export type { CausalLm, CausalLmInput, SaveOptions } from './causalLm.js';
 export { backwardTokenLogprobs } from './backwardTokenLogprobs.js';
 export type { CompletionRows, PackedRows, RowPlace } from './completionStates.js';
 export { createModel, type CreateModelOptions } from './createModel.js';
-export { Decoder, DecoderLayer } from './decoder.js';
+export { capLogits, Decoder, frequenciesDependOnLength } from './decoder.js';
 export {
-  makeDecoderConfig,
-  MODEL_TYPES,
   parseDecoderConfig,
+  ropeSettings,
   type DecoderConfig,
-  type DecoderOptions,
-  type ModelType,
+  type LayerKind,
+  type RopeBase,
 } from './decoderConfig.js';
+export { DecoderLayer, type DecoderLayerParts, type Norm } from './decoderLayer.js';
+export { MODEL_TYPES, type ExpertSettings, type ModelType } from './families.js';
+export { makeDecoderConfig, type DecoderOptions } from './makeDecoderConfig.js';
 export { readGenerationConfig, type GenerationConfig } from './generationConfig.js';
 export { loadModel, type LoadModelOptions } from './loadModel.js';
 export { modelPositions } from './modelPositions.js';

@@ -68,6 +68,36 @@ export class Fields {
     return value;
   }
 
+  /** An integer of at least 0. @throws CheckpointError when it is something else */
+  count(name: string, otherwise: number): number {
+    const value = this.value(name) ?? otherwise;
+    if (typeof value !== 'number' || !Number.isSafeInteger(value) || value < 0)
+      throw this.wrong(name, 'an integer of at least 0');
+    return value;
+  }
+
+  /** A positive integer; null where null is written. `otherwise` where there is no such field. */
+  sizeOrNull(name: string, otherwise: number | null): number | null {
+    if (this.raw[name] === null) return null;
+    return this.raw[name] === undefined ? otherwise : this.size(name);
+  }
+
+  /** A positive number; null where null is written. `otherwise` where there is no such field. */
+  positiveOrNull(name: string, otherwise: number | null): number | null {
+    if (this.raw[name] === null) return null;
+    return this.raw[name] === undefined ? otherwise : this.positive(name);
+  }
+
+  /** A list of positive numbers. @throws CheckpointError when it is something else or absent */
+  positives(name: string): number[] {
+    const value = this.value(name);
+    const isPositive = (item: unknown): item is number =>
+      typeof item === 'number' && Number.isFinite(item) && item > 0;
+    if (!Array.isArray(value) || !value.every(isPositive))
+      throw this.wrong(name, 'a list of positive numbers');
+    return value;
+  }
+
   /** A positive number. @throws CheckpointError when it is something else, or absent without a default */
   positive(name: string, otherwise?: number): number {
     const value = this.value(name) ?? otherwise;

@@ -3,6 +3,7 @@ import { join } from 'node:path';
 import { CheckpointError } from '../errors/index.js';
 import { Linear } from '../nn/index.js';
 import { assertModelFolder, openWeights } from './checkpoint.js';
+import { asStored } from './checkpointNames.js';
 import { SCORE, SCORE_BIAS, takeTensors } from './checkpointTensors.js';
 import { Decoder } from './decoder.js';
 import { parseDecoderConfig } from './decoderConfig.js';
@@ -37,8 +38,6 @@ export function loadHeaded(
   const raw = readJsonObject(configPath) ?? {};
   const generation = readJsonObject(join(folder, 'generation_config.json'));
   const parsed = parseDecoderConfig(raw, configPath, generation);
-  // Whatever config.json says of an output layer, this model has none.
-  const config = { ...parsed, tieWordEmbeddings: true };
   const file = openWeights(folder, where);
   try {
     if (!file.has(SCORE))
@@ -46,10 +45,12 @@ export function loadHeaded(
         `${where}: expected ${what} in ${folder}, there is no tensor ${SCORE}.`,
         { hint },
       );
+    // Whatever config.json says of an output layer, this model has none.
+    const config = { ...asStored(parsed, file), tieWordEmbeddings: true };
     const shapes = parameterShapes(config);
     shapes.set(SCORE, { shape: [outputs, config.hiddenSize], kind: 'linear' });
     if (hasBias(raw)) shapes.set(SCORE_BIAS, { shape: [outputs], kind: 'bias' });
-    const weights = takeTensors({ where, folder, file, shapes, ...options });
+    const weights = takeTensors({ where, folder, file, config, shapes, ...options });
     const weight = weights.get(SCORE);
     if (weight === undefined) throw new CheckpointError(`internal: ${SCORE} was not taken.`);
     const head = new Linear(weight, weights.get(SCORE_BIAS) ?? null);

@@ -1,6 +1,7 @@
 import { join } from 'node:path';
 import type { Dtype } from '../torch/index.js';
 import { assertModelFolder, openWeights } from './checkpoint.js';
+import { asStored } from './checkpointNames.js';
 import { takeTensors } from './checkpointTensors.js';
 import { Decoder } from './decoder.js';
 import { parseDecoderConfig } from './decoderConfig.js';
@@ -20,7 +21,7 @@ export interface LoadModelOptions {
  * conversion stay in the mapped file until they are touched.
  *
  * @throws CheckpointError when the folder is no model folder, its model is of a family that posttrain does not have, a
- *   tensor is missing, left over or of another shape than the configuration says, or a file is damaged; IoError when a
+ *   tensor is missing, left over, of another shape than the configuration says or not of floating point, or a file is damaged; IoError when a
  *   file cannot be read
  */
 export async function loadModel(folder: string, options: LoadModelOptions = {}): Promise<Decoder> {
@@ -29,11 +30,12 @@ export async function loadModel(folder: string, options: LoadModelOptions = {}):
   const configPath = join(folder, 'config.json');
   const raw = readJsonObject(configPath) ?? {};
   const generation = readJsonObject(join(folder, 'generation_config.json'));
-  const config = parseDecoderConfig(raw, configPath, generation);
+  const parsed = parseDecoderConfig(raw, configPath, generation);
   const file = openWeights(folder, where);
   try {
+    const config = asStored(parsed, file);
     const shapes = parameterShapes(config);
-    const weights = takeTensors({ where, folder, file, shapes, ...options });
+    const weights = takeTensors({ where, folder, file, config, shapes, ...options });
     return new Decoder(config, weights, generation);
   } finally {
     file.dispose();

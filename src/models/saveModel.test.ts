@@ -4,6 +4,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { after, describe, test } from 'node:test';
 import { ROOT } from '../../test/root.js';
+import { Mlp } from '../nn/index.js';
 import { noGrad, readSafetensors, tensor, type Tensor } from '../torch/index.js';
 import {
   createModel,
@@ -163,9 +164,11 @@ describe('createModel', () => {
   });
   test('no two tensors are drawn from the same stream', () => {
     const { attention, mlp } = createModel(small, { seed: 1 }).layers[0] ?? {};
-    assert.ok(attention && mlp);
-    assert.ok(!attention.kProj.weight.equal(attention.vProj.weight));
-    assert.ok(!mlp.gateProj.weight.equal(mlp.upProj.weight));
+    assert.ok(attention && mlp instanceof Mlp, 'a llama has one feed-forward layer');
+    const [, k, v] = attention.projections;
+    const [gate, up] = mlp.inputs;
+    assert.ok(k && v && !k.weight.equal(v.weight), 'keys and values');
+    assert.ok(gate && up && !gate.weight.equal(up.weight), 'gate and up');
   });
   test('norms are ones, biases zeros, the rest normal with the range of the configuration', () => {
     const config = makeDecoderConfig({

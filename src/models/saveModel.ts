@@ -4,13 +4,16 @@ import { join } from 'node:path';
 import { IoError, ValueRangeError } from '../errors/index.js';
 import {
   DTYPE_BYTES,
+  keep,
   replaceFile,
+  tidy,
   writeSafetensors,
   type Dtype,
   type Tensor,
 } from '../torch/index.js';
 import type { SaveOptions } from './causalLm.js';
 import { INDEX_FILE, SHARD_NAME, WEIGHTS_FILE } from './checkpoint.js';
+import { isStoredTransposed, storedName } from './checkpointNames.js';
 import type { DecoderConfig } from './decoderConfig.js';
 import type { JsonObject } from './jsonFields.js';
 
@@ -45,8 +48,8 @@ export async function saveModel(
     throw new IoError(`save: ${folder} cannot be created: ${cause.message}`, { cause });
   });
   const { config, dtype } = model;
-  const shards = splitIntoShards(model.namedParameters(), maxShardBytes);
-  for (const [name, tensors] of shards) await writeSafetensors(join(folder, name), tensors);
+  const shards = splitIntoShards(model, maxShardBytes);
+  for (const [name, tensors] of shards) await writeShard(join(folder, name), tensors, config);
   if (shards.size > 1) await writeJson(join(folder, INDEX_FILE), indexOf(shards));
   await writeJson(join(folder, 'config.json'), rawConfig(config, dtype));
   const newGeneration = generation ?? defaultGeneration(config);
@@ -58,16 +61,39 @@ type Shards = Map<string, Map<string, Tensor>>;
 
 const bytesOf = ({ numel, dtype }: Tensor): number => numel * DTYPE_BYTES[dtype];
 
-function splitIntoShards(parameters: ReadonlyMap<string, Tensor>, maxBytes: number): Shards {
+/** Writes tensors as the family's checkpoints store them. */
+async function writeShard(
+  path: string,
+  tensors: ReadonlyMap<string, Tensor>,
+  config: DecoderConfig,
+): Promise<void> {
+  const views: Tensor[] = [];
+  const stored = new Map<string, Tensor>();
+  for (const [name, tensor] of tensors) {
+    if (!isStoredTransposed(config, name)) stored.set(name, tensor);
+    else {
+      const view = keep(tidy(() => tensor.detach().transpose(0, 1)));
+      views.push(view);
+      stored.set(name, view);
+    }
+  }
+  try {
+    await writeSafetensors(path, stored);
+  } finally {
+    for (const view of views) view.dispose();
+  }
+}
+
+function splitIntoShards(model: SavedModel, maxBytes: number): Shards {
   const shards = [new Map<string, Tensor>()];
   let filled = 0;
-  for (const [name, tensor] of parameters) {
+  for (const [name, tensor] of model.namedParameters()) {
     const bytes = bytesOf(tensor);
     if (filled > 0 && filled + bytes > maxBytes) {
       shards.push(new Map());
       filled = 0;
     }
-    shards.at(-1)?.set(name, tensor);
+    shards.at(-1)?.set(storedName(model.config, name), tensor);
     filled += bytes;
   }
   if (shards.length === 1) return new Map(shards.map((shard) => [WEIGHTS_FILE, shard]));

@@ -1,75 +1,143 @@
-import { scaledDotProductAttention, type Tensor } from '../torch/index.js';
-import type { Linear } from './linear.js';
+import { ones, scaledDotProductAttention, type Tensor } from '../torch/index.js';
+import type { Linear, NamedLinear } from './linear.js';
 import { Module } from './module.js';
 import type { RMSNorm } from './rmsNorm.js';
 import { applyRope, type Rotation } from './rope.js';
 
 /** The parts of one attention layer. */
 export interface AttentionParts {
-  /** [H·D, width] */
-  readonly qProj: Linear;
-  /** [Hkv·D, width] */
-  readonly kProj: Linear;
-  /** [Hkv·D, width] */
-  readonly vProj: Linear;
+  /** width → queries, keys and values, H·D, Hkv·D and Hkv·D numbers: three layers in this order, or one that has all. */
+  readonly projections: readonly NamedLinear[];
   /** [width, H·D] */
-  readonly oProj: Linear;
-  /** Normalises each query head over D before the rotation (Qwen3); null without. */
+  readonly output: NamedLinear;
+  /** Normalises each query head over D before the rotation (Qwen3, Gemma 3); null without. */
   readonly qNorm: RMSNorm | null;
   /** The same for keys. */
   readonly kNorm: RMSNorm | null;
 }
 
+/** How an attention layer computes its scores. */
+export interface ScoreOptions {
+  /** Multiplies q·k. */
+  readonly scale: number;
+  /** c: scores become c·tanh(score/c), which lies between −c and c (Gemma 2); null leaves them as they are. */
+  readonly softcap: number | null;
+}
+
+/** The sizes of an attention layer. */
+export interface AttentionSettings extends ScoreOptions {
+  /** H */
+  readonly numHeads: number;
+  /** Hkv */
+  readonly numKeyValueHeads: number;
+  /** D */
+  readonly headDim: number;
+}
+
 /**
- * Causal self-attention with rotary positions, in which H/Hkv query heads share one head of keys and values.
+ * Causal self-attention, in which H/Hkv query heads share one head of keys and values.
  *
  * Source: Ainslie et al. 2023 (grouped-query attention), arXiv:2305.13245.
  */
-export class Attention extends Module implements AttentionParts {
-  readonly qProj: Linear;
-  readonly kProj: Linear;
-  readonly vProj: Linear;
-  readonly oProj: Linear;
+export class Attention extends Module {
+  readonly projections: readonly Linear[];
+  readonly output: Linear;
   readonly qNorm: RMSNorm | null;
   readonly kNorm: RMSNorm | null;
-  private readonly headDim: number;
+  readonly settings: AttentionSettings;
 
-  constructor(parts: AttentionParts, { headDim }: { headDim: number }) {
+  constructor(parts: AttentionParts, settings: AttentionSettings) {
     super();
-    this.qProj = this.child('q_proj', parts.qProj);
-    this.kProj = this.child('k_proj', parts.kProj);
-    this.vProj = this.child('v_proj', parts.vProj);
-    this.oProj = this.child('o_proj', parts.oProj);
+    this.projections = parts.projections.map(([name, layer]) => this.child(name, layer));
+    this.output = this.child(...parts.output);
     this.qNorm = parts.qNorm && this.child('q_norm', parts.qNorm);
     this.kNorm = parts.kNorm && this.child('k_norm', parts.kNorm);
-    this.headDim = headDim;
+    this.settings = settings;
   }
 
   /**
    * @param x [B, L, width]
-   * @param rotation of the L positions
-   * @param mask [B, 1, L, L] bool, true where a query may look; without it every query looks at itself and what is
+   * @param rotation of the L positions; null where positions are not rotary
+   * @param mask [B or 1, 1, L, L] bool, true where a query may look; without it every query looks at itself and what is
    *   before it
    * @returns [B, L, width]
    */
-  forward(x: Tensor, rotation: Rotation, mask: Tensor | null): Tensor {
+  forward(x: Tensor, rotation: Rotation | null, mask: Tensor | null): Tensor {
     const [batch, length] = [x.size(0), x.size(1)];
-    const heads = (projected: Tensor): Tensor => projected.view([batch, length, -1, this.headDim]);
-    const q = heads(this.qProj.forward(x));
-    const k = heads(this.kProj.forward(x));
-    const v = heads(this.vProj.forward(x));
-    const query = applyRope(this.qNorm?.forward(q) ?? q, rotation);
-    const key = applyRope(this.kNorm?.forward(k) ?? k, rotation);
-    const attended = scaledDotProductAttention(
-      query.transpose(1, 2),
-      key.transpose(1, 2),
+    const { headDim, scale, softcap } = this.settings;
+    const [q, k, v] = this.project(x).map((projected) =>
+      projected.view([batch, length, -1, headDim]),
+    ) as [Tensor, Tensor, Tensor];
+    const placed = (heads: Tensor, norm: RMSNorm | null): Tensor => {
+      const normed = norm?.forward(heads) ?? heads;
+      return rotation === null ? normed : applyRope(normed, rotation);
+    };
+    const attended = attend(
+      placed(q, this.qNorm).transpose(1, 2),
+      placed(k, this.kNorm).transpose(1, 2),
       v.transpose(1, 2),
-      {
-        ...(mask === null ? { causal: true } : { mask }),
-        // Without repeating keys and values the CPU's fused kernel gives the same bits and a backward pass twice as fast.
-        groupedQuery: q.size(2) !== k.size(2),
-      },
+      { mask, causal: mask === null, scale, softcap },
     );
-    return this.oProj.forward(attended.transpose(1, 2).reshape([batch, length, -1]));
+    return this.output.forward(attended.transpose(1, 2).reshape([batch, length, -1]));
   }
+
+  /** [..., width] → queries [..., H·D], keys and values [..., Hkv·D]. */
+  private project(x: Tensor): Tensor[] {
+    const { numHeads, numKeyValueHeads, headDim } = this.settings;
+    const outputs = this.projections.map((layer) => layer.forward(x));
+    const [all] = outputs;
+    if (all === undefined || outputs.length > 1) return outputs;
+    const keys = numKeyValueHeads * headDim;
+    return all.split([numHeads * headDim, keys, keys], -1);
+  }
+}
+
+/**
+ * What each query reads from the values.
+ *
+ *     softmax(cap(scale · q·kᵀ) + mask) · v
+ *
+ * @param query [B, H, Lq, D]
+ * @param key [B, Hkv, Lk, D]
+ * @param value [B, Hkv, Lk, D]
+ * @param options.mask broadcasts to [B, 1, Lq, Lk]: bool, true where a query may look; or float, added to the scores
+ * @param options.causal query i looks at keys 0 … i; instead of a mask
+ * @returns [B, H, Lq, D]
+ */
+export function attend(
+  query: Tensor,
+  key: Tensor,
+  value: Tensor,
+  options: ScoreOptions & { mask: Tensor | null; causal?: boolean },
+): Tensor {
+  const { mask, causal = false, scale, softcap } = options;
+  if (softcap === null)
+    return scaledDotProductAttention(query, key, value, {
+      ...(mask === null ? { causal } : { mask }),
+      scale,
+      // Without repeating keys and values the CPU's fused kernel gives the same bits and a backward pass twice as fast.
+      groupedQuery: query.size(1) !== key.size(1),
+    });
+  const [batch, heads, queries, dim] = query.shape as [number, number, number, number];
+  const keyHeads = key.size(1);
+  const grouped = query.reshape([batch, keyHeads, heads / keyHeads, queries, dim]);
+  const scores = grouped.matmul(key.unsqueeze(2).transpose(-1, -2)).mul(scale);
+  const capped = scores.div(softcap).tanh().mul(softcap);
+  const visible = causal ? causalMask(queries, query.device) : mask;
+  const dtype = query.dtype === 'float64' ? 'float64' : 'float32';
+  const weights = masked(capped, visible).softmax(-1, { dtype }).to(query.dtype);
+  return weights.matmul(value.unsqueeze(2)).reshape([batch, heads, queries, dim]);
+}
+
+/** @param scores [B, Hkv, G, Lq, Lk] */
+function masked(scores: Tensor, mask: Tensor | null): Tensor {
+  if (mask === null) return scores;
+  const perGroup = mask.unsqueeze(2);
+  return mask.dtype === 'bool'
+    ? scores.maskedFill(perGroup.logicalNot(), -Infinity)
+    : scores.add(perGroup);
+}
+
+function causalMask(length: number, device: string): Tensor {
+  return ones([length, length], { dtype: 'bool', device }).tril().unsqueeze(0).unsqueeze(0);
 }

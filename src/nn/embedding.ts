@@ -1,20 +1,26 @@
 import { ShapeError } from '../errors/index.js';
-import { embedding, showShape, type Tensor } from '../torch/index.js';
+import { embedding, full, showShape, tidy, type Tensor } from '../torch/index.js';
 import { Module } from './module.js';
 
 /** A table of vectors, one per id. */
 export class Embedding extends Module {
   /** [V, D]. Checkpoint key: `weight`. */
   readonly weight: Tensor;
+  /** What every vector is multiplied by. */
+  readonly scale: number;
 
-  /** @throws ShapeError unless weight is [V, D] */
-  constructor(weight: Tensor) {
+  /**
+   * @param scale rounded to the weight's dtype before it multiplies, as Gemma does
+   * @throws ShapeError unless weight is [V, D]
+   */
+  constructor(weight: Tensor, scale = 1) {
     super();
     if (weight.ndim !== 2)
       throw new ShapeError(
         `Embedding: expected weight [V, D], received ${showShape(weight.shape)}.`,
       );
     this.weight = this.parameter('weight', weight);
+    this.scale = tidy(() => full([], scale, { dtype: weight.dtype }).item());
   }
 
   /**
@@ -22,6 +28,7 @@ export class Embedding extends Module {
    * @returns [..., D]
    */
   forward(ids: Tensor): Tensor {
-    return embedding(this.weight, ids);
+    const vectors = embedding(this.weight, ids);
+    return this.scale === 1 ? vectors : vectors.mul(this.scale);
   }
 }

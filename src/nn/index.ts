@@ -1,13 +1,24 @@
 /** Layers: parameters with a forward pass. They know tensors and nothing of checkpoints, tokens or training. */
 export { Module } from './module.js';
-export { Linear } from './linear.js';
+export { Linear, type NamedLinear } from './linear.js';
 export { Embedding } from './embedding.js';
-export { RMSNorm } from './rmsNorm.js';
-export { Attention, type AttentionParts } from './attention.js';
-export { GatedMlp } from './gatedMlp.js';
+export { RMSNorm, type RMSNormOptions } from './rmsNorm.js';
+export { LayerNorm } from './layerNorm.js';
+export {
+  attend,
+  Attention,
+  type AttentionParts,
+  type AttentionSettings,
+  type ScoreOptions,
+} from './attention.js';
+export { type Activation } from './activation.js';
+export { innerValues, Mlp, type MlpParts, type MlpSettings } from './mlp.js';
+export { ExpertMlp, mixExperts, type Routing } from './expertMlp.js';
 export {
   applyRope,
+  ropeAttentionFactor,
   ropeInverseFrequencies,
+  ropeLength,
   ropeRotation,
   type RopeScaling,
   type RopeSettings,

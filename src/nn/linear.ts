@@ -36,3 +36,6 @@ export class Linear extends Module {
     return x.linear(this.weight, this.bias);
   }
 }
+
+/** A layer and the name that it has in its parent. */
+export type NamedLinear = readonly [name: string, layer: Linear];

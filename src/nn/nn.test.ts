@@ -17,8 +17,8 @@ import {
   applyRope,
   Attention,
   Embedding,
-  GatedMlp,
   Linear,
+  Mlp,
   Module,
   RMSNorm,
   ropeInverseFrequencies,
@@ -209,16 +209,25 @@ describe('rope', () => {
 
 describe('Attention', () => {
   const headDim = 4;
+  const settings = {
+    numHeads: 4,
+    numKeyValueHeads: 2,
+    headDim,
+    scale: headDim ** -0.5,
+    softcap: null,
+  };
   const rotation = (length: number): ReturnType<typeof ropeRotation> => {
-    const settings = { headDim, ropeTheta: 100, ropeScaling: null };
-    const inverse = tensor(Float32Array.from(ropeInverseFrequencies(settings)));
+    const rope = { headDim, ropeTheta: 100, ropeScaling: null };
+    const inverse = tensor(Float32Array.from(ropeInverseFrequencies(rope)));
     return ropeRotation(inverse, arange(0, length), 'float64');
   };
   const parts = (qkNorm: boolean): AttentionParts => ({
-    qProj: new Linear(random([16, 8]), random([16])),
-    kProj: new Linear(random([8, 8])),
-    vProj: new Linear(random([8, 8])),
-    oProj: new Linear(random([8, 16])),
+    projections: [
+      ['q_proj', new Linear(random([16, 8]), random([16]))],
+      ['k_proj', new Linear(random([8, 8]))],
+      ['v_proj', new Linear(random([8, 8]))],
+    ],
+    output: ['o_proj', new Linear(random([8, 16]))],
     qNorm: qkNorm ? new RMSNorm(random([4])) : null,
     kNorm: qkNorm ? new RMSNorm(random([4])) : null,
   });
@@ -227,14 +236,13 @@ describe('Attention', () => {
   function byHand(layer: Attention, x: Tensor): Tensor {
     const length = x.size(1);
     const heads = (y: Tensor): Tensor => y.view([length, -1, headDim]);
-    const q = heads(layer.qProj.forward(x));
-    const k = heads(layer.kProj.forward(x));
-    const v = heads(layer.vProj.forward(x));
+    const [q, k, v] = layer.projections.map((linear) => heads(linear.forward(x)));
+    assert.ok(q && k && v, 'three projections');
     const turned = (y: Tensor, norm: RMSNorm | null): Tensor =>
       applyRope(norm?.forward(y) ?? y, rotation(length));
     const [query, key] = [turned(q, layer.qNorm), turned(k, layer.kNorm)];
     const hidden = ones([length, length], { dtype: 'bool' }).tril().logicalNot();
-    let output = layer.oProj.forward(zeros([1, length, 16], { dtype: 'float64' }));
+    let output = layer.output.forward(zeros([1, length, 16], { dtype: 'float64' }));
     for (let head = 0; head < 4; head++) {
       const shared = Math.floor(head / 2);
       const scores = query
@@ -242,7 +250,7 @@ describe('Attention', () => {
         .mm(key.select(1, shared).transpose(0, 1))
         .div(Math.sqrt(headDim));
       const attended = scores.maskedFill(hidden, -Infinity).softmax(-1).mm(v.select(1, shared));
-      const columns = layer.oProj.weight.narrow(1, head * headDim, headDim);
+      const columns = layer.output.weight.narrow(1, head * headDim, headDim);
       output = output.add(attended.mm(columns.transpose(0, 1)));
     }
     return output;
@@ -250,12 +258,12 @@ describe('Attention', () => {
 
   for (const qkNorm of [false, true])
     test(`equals its definition head by head, ${qkNorm ? 'with' : 'without'} norms of q and k`, () => {
-      const layer = new Attention(parts(qkNorm), { headDim });
+      const layer = new Attention(parts(qkNorm), settings);
       const x = random([1, 6, 8]);
       expectClose(layer.forward(x, rotation(6), null), byHand(layer, x), { rtol: 1e-10 });
     });
   test('a causal mask gives what no mask gives', () => {
-    const layer = new Attention(parts(true), { headDim });
+    const layer = new Attention(parts(true), settings);
     const x = random([2, 6, 8]);
     const mask = ones([2, 1, 6, 6], { dtype: 'bool' }).tril();
     const [masked, causal] = [mask, null].map((m) => layer.forward(x, rotation(6), m));
@@ -264,13 +272,19 @@ describe('Attention', () => {
   });
 });
 
-describe('GatedMlp', () => {
+describe('Mlp', () => {
   test('by hand: down(silu(gate·x) · up·x)', () => {
-    const layer = new GatedMlp({
-      gateProj: new Linear(tensor([[2]], { dtype: 'float64' })),
-      upProj: new Linear(tensor([[3]], { dtype: 'float64' })),
-      downProj: new Linear(tensor([[5]], { dtype: 'float64' })),
-    });
+    const linear = (weight: number): Linear => new Linear(tensor([[weight]], { dtype: 'float64' }));
+    const layer = new Mlp(
+      {
+        inputs: [
+          ['gate_proj', linear(2)],
+          ['up_proj', linear(3)],
+        ],
+        output: ['down_proj', linear(5)],
+      },
+      { activation: 'silu', gated: true },
+    );
     // silu(2) = 2/(1 + e⁻²); times 3, times 5.
     const expected = (2 / (1 + Math.exp(-2))) * 3 * 5;
     expectClose(layer.forward(tensor([[1]], { dtype: 'float64' })), [[expected]], { rtol: 1e-14 });

@@ -2,6 +2,12 @@ import { ShapeError } from '../errors/index.js';
 import { assertPositive, showShape, type Tensor } from '../torch/index.js';
 import { Module } from './module.js';
 
+/** Options of `RMSNorm`. */
+export interface RMSNormOptions {
+  /** The weight is stored less 1 and added to 1 (Gemma); false unless said. */
+  readonly plusOne?: boolean;
+}
+
 /**
  * Root-mean-square normalisation over the last dimension.
  *
@@ -9,21 +15,23 @@ import { Module } from './module.js';
  *
  * Source: Zhang & Sennrich 2019, arXiv:1910.07467, Eq. 4. The statistics are computed in float32 (float64 for float64),
  * and the normalised value is cast back to the input's dtype *before* it is scaled, as Llama and Qwen do; scaling first
- * changes bfloat16 outputs.
+ * changes bfloat16 outputs. With `plusOne` it is scaled by 1 + weight in float32 and cast *after* that, as Gemma does.
  */
 export class RMSNorm extends Module {
   /** [D]. Checkpoint key: `weight`. */
   readonly weight: Tensor;
   readonly eps: number;
+  readonly plusOne: boolean;
 
   /** @throws ShapeError unless weight is [D]; ValueRangeError unless eps is positive */
-  constructor(weight: Tensor, eps = 1e-6) {
+  constructor(weight: Tensor, eps = 1e-6, { plusOne = false }: RMSNormOptions = {}) {
     super();
     if (weight.ndim !== 1)
       throw new ShapeError(`RMSNorm: expected weight [D], received ${showShape(weight.shape)}.`);
     assertPositive('RMSNorm', 'eps', eps);
     this.weight = this.parameter('weight', weight);
     this.eps = eps;
+    this.plusOne = plusOne;
   }
 
   /**
@@ -32,15 +40,18 @@ export class RMSNorm extends Module {
    * @throws ShapeError when the last dimension differs from the weight's
    */
   forward(x: Tensor): Tensor {
-    if (x.shape.at(-1) !== this.weight.shape[0])
+    const { weight, eps, plusOne } = this;
+    if (x.shape.at(-1) !== weight.shape[0])
       throw new ShapeError(
-        `RMSNorm: expected the last dimension of x to be ${this.weight.shape[0]}, received ${showShape(x.shape)}.`,
+        `RMSNorm: expected the last dimension of x to be ${weight.shape[0]}, received ${showShape(x.shape)}.`,
       );
     const { dtype } = x;
     // libtorch's own rms_norm scales before it casts, which is the same thing only where there is nothing to cast.
-    if (dtype === 'float32' || dtype === 'float64') return x.rmsNorm(this.weight, this.eps);
+    if (dtype === 'float32' || dtype === 'float64')
+      return x.rmsNorm(plusOne ? weight.add(1) : weight, eps);
+    if (plusOne) return x.to('float32').rmsNorm(weight.to('float32').add(1), eps).to(dtype);
     const x32 = x.to('float32');
-    const inverseRms = x32.square().mean(-1, { keepDim: true }).add(this.eps).rsqrt();
-    return x32.mul(inverseRms).to(dtype).mul(this.weight);
+    const inverseRms = x32.square().mean(-1, { keepDim: true }).add(eps).rsqrt();
+    return x32.mul(inverseRms).to(dtype).mul(weight);
   }
 }

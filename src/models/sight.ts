@@ -1,0 +1,69 @@
+/** Where tokens stand and which of them each query of a decoder looks at. Internal to this folder. */
+import { arange, eye, ones, tidy, type Tensor } from '../torch/index.js';
+import type { CausalLmInput } from './causalLm.js';
+import type { DecoderConfig, LayerKind } from './decoderConfig.js';
+
+/** What a decoder's layers need to know of a batch besides its tokens. */
+export interface Sight {
+  /** [L] or [B, L] int64 */
+  readonly positions: Tensor;
+  /** [B, L] int64: tokens of the row, or the sequence, that a token belongs to; null where it is L everywhere. */
+  readonly lengths: Tensor | null;
+  /** [B or 1, 1, L, L] bool per kind of layer: true where a query may look; null for itself and all before it. */
+  readonly masks: Readonly<Record<LayerKind, Tensor | null>>;
+}
+
+type Base = Omit<Sight, 'masks'> & { readonly mask: Tensor | null };
+
+/**
+ * A query looks at tokens of its row or sequence up to itself, in a sliding layer at the last `slidingWindow` of them, and
+ * always at itself, so that the softmax of padding has something to look at and stays finite.
+ */
+export function sightOf(
+  { slidingWindow, layerKinds }: Pick<DecoderConfig, 'slidingWindow' | 'layerKinds'>,
+  { inputIds, attentionMask, sequenceIds }: CausalLmInput,
+  device: string,
+): Sight {
+  const length = inputIds.size(1);
+  const { mask: full, ...base } =
+    sequenceIds !== undefined
+      ? packedSight(sequenceIds.to({ device }))
+      : attentionMask !== undefined
+        ? paddedSight(attentionMask.to({ device }).ne(0))
+        : { positions: arange(0, length, { device }), lengths: null, mask: null };
+  const slides = slidingWindow !== null && slidingWindow < length && layerKinds.includes('sliding');
+  if (!slides) return { ...base, masks: { full, sliding: full } };
+  const sliding = tidy(() => {
+    const window = causal(length, device).triu(1 - slidingWindow);
+    // Padding and other sequences stand at the ends: columns between two tokens are as many as tokens.
+    return full === null ? window.unsqueeze(0).unsqueeze(0) : full.logicalAnd(window);
+  });
+  return { ...base, masks: { full, sliding } };
+}
+
+function causal(length: number, device: string): Tensor {
+  return ones([length, length], { dtype: 'bool', device }).tril();
+}
+
+/** @param valid [B, L] bool, true at tokens */
+function paddedSight(valid: Tensor): Base {
+  const length = valid.size(1);
+  const { device } = valid;
+  const self = eye(length, { dtype: 'bool', device });
+  return {
+    positions: valid.cumsum(1, { dtype: 'int64' }).sub(1).clamp(0),
+    lengths: valid.sum(1, { keepDim: true, dtype: 'int64' }).expand(valid.shape),
+    mask: valid.unsqueeze(1).unsqueeze(1).logicalAnd(causal(length, device)).logicalOr(self),
+  };
+}
+
+/** @param sequenceIds [B, L]: a query looks at tokens of its own sequence up to itself, as many as its position says */
+function packedSight(sequenceIds: Tensor): Base {
+  const same = sequenceIds.unsqueeze(2).eq(sequenceIds.unsqueeze(1));
+  const mask = same.logicalAnd(causal(sequenceIds.size(1), sequenceIds.device));
+  return {
+    positions: mask.sum(2, { dtype: 'int64' }).sub(1),
+    lengths: same.sum(2, { dtype: 'int64' }),
+    mask: mask.unsqueeze(1),
+  };
+}

@@ -1,0 +1,67 @@
+import type { Tensor } from '../torch/index.js';
+import { activate, type Activation } from './activation.js';
+import type { Linear, NamedLinear } from './linear.js';
+import { Module } from './module.js';
+
+/** The parts of a feed-forward layer. */
+export interface MlpParts {
+  /**
+   * width → inner. Gated: gate and up, [inner, width] each, or one layer that has the rows of both. Not gated: one of
+   * [inner, width].
+   */
+  readonly inputs: readonly NamedLinear[];
+  /** [width, inner] */
+  readonly output: NamedLinear;
+}
+
+/** How a feed-forward layer computes. */
+export interface MlpSettings {
+  readonly activation: Activation;
+  readonly gated: boolean;
+}
+
+/**
+ * A feed-forward layer.
+ *
+ *     gated:      y = out(act(gate(x)) · up(x))
+ *     not gated:  y = out(act(in(x)))
+ *
+ * Source: Shazeer 2020 (SwiGLU, GEGLU), arXiv:2002.05202, Eq. 6; not gated Vaswani et al. 2017, arXiv:1706.03762, Eq. 2.
+ */
+export class Mlp extends Module {
+  readonly inputs: readonly Linear[];
+  readonly output: Linear;
+  readonly settings: MlpSettings;
+
+  constructor({ inputs, output }: MlpParts, settings: MlpSettings) {
+    super();
+    this.inputs = inputs.map(([name, layer]) => this.child(name, layer));
+    this.output = this.child(...output);
+    this.settings = settings;
+  }
+
+  /**
+   * @param x [..., width]
+   * @returns [..., width]
+   */
+  forward(x: Tensor): Tensor {
+    return this.output.forward(
+      innerValues(
+        this.inputs.map((layer) => layer.forward(x)),
+        this.settings,
+      ),
+    );
+  }
+}
+
+/**
+ * What the last product of a feed-forward layer takes.
+ *
+ * @param inputs what the layer's inputs computed; gate and up side by side in one tensor count as two
+ */
+export function innerValues(inputs: readonly Tensor[], { activation, gated }: MlpSettings): Tensor {
+  const [first] = inputs as [Tensor];
+  if (!gated) return activate(first, activation);
+  const [gate, up] = (inputs.length > 1 ? inputs : first.chunk(2, -1)) as [Tensor, Tensor];
+  return activate(gate, activation).mul(up);
+}
