@@ -82,9 +82,35 @@ describe('label with answers from a pipe', () => {
     );
   });
 
+  test('a session goes on with nothing but its file: model, prompts and numbers are as they were', async () => {
+    const started = await capture('2>1=3\nq\n').run(label('own.jsonl', '--dtype', 'float64'));
+    assert.equal(started.code, 0, started.err);
+    const resume = ['label', '--out', at('own.jsonl'), '--resume'];
+    const { code, out, err } = await capture('3>2>1\nq\n').run(resume);
+    assert.equal(code, 0, err);
+    assert.match(out, /^6 prompts: 2 judged, 0 skipped, 4 left\.\n/);
+    const other = await capture('q\n').run([...resume, '--dtype', 'float32']);
+    assert.equal(other.code, 1);
+    assert.match(other.err, /expected --dtype float64, as the session was started with/);
+    // As sessions of before were: without the files of their prompts.
+    const session = at('own.session.jsonl');
+    const lines = readFileSync(session, 'utf8').split('\n');
+    const header = JSON.parse(lines[0] ?? '') as { settings: Record<string, unknown> };
+    delete header.settings['data'];
+    writeFileSync(session, [JSON.stringify(header), ...lines.slice(1)].join('\n'));
+    const old = await capture('q\n').run(resume);
+    assert.equal(old.code, 2);
+    assert.match(old.err, /^label: expected --model and --data\./);
+    assert.equal(
+      (await capture('q\n').run(label('own.jsonl', '--resume', '--dtype', 'float64'))).code,
+      0,
+    );
+  });
+
   test('what cannot be is refused before anything is written', async () => {
     const wrong: [string[], number, RegExp][] = [
-      [['label'], 2, /^required option '--model <folder>' not specified/],
+      [['label'], 2, /^required option '--out <file>' not specified/],
+      [['label', '--out', at('c.jsonl')], 2, /^label: expected --model and --data\./],
       [label('c.jsonl', '--mode', 'guess'), 2, /Allowed choices are rank, choose\./],
       [
         label('c.jsonl', '--completions', '1'),

@@ -66,6 +66,12 @@ function unknownKey(path: readonly PropertyKey[], settings: SettingSchema): stri
   const key = String(path.at(-1));
   const refusal = parent?.refused?.[key] ?? settings.properties?.['sampling']?.refused?.[key];
   if (refusal !== undefined) return `${name} is refused: ${refusal}.`;
+  const known = parent?.propertyNames?.enum;
+  if (known !== undefined) {
+    const meant = nearestName(key, known);
+    const parentName = name.slice(0, -key.length);
+    return `there is no setting ${name}. ${meant === undefined ? `There are ${known.join(', ')}.` : `Did you mean ${parentName}${meant}?`}`;
+  }
   const nearest = nearestName(name, settingNames(settings));
   // A setting of another branch of a choice exists, only not here.
   if (nearest === name) return `there is no setting ${name} with the kind that is chosen.`;

@@ -52,6 +52,16 @@ const SOUND: Case[] = [
 ];
 
 const REFUSED: [method: Method, values: Readonly<Record<string, unknown>>, fault: string][] = [
+  [
+    'dpo',
+    { losses: { foo: 1 } },
+    'there is no setting losses.foo. There are sigmoid, robust, hinge, ipo, exo_pair, nca_pair, bco_pair, sppo_hard, aot, aot_unpaired, apo_zero, apo_down, discopop, sigmoid_norm.',
+  ],
+  [
+    'dpo',
+    { losses: { sigmoi: 1 } },
+    'there is no setting losses.sigmoi. Did you mean losses.sigmoid?',
+  ],
   ['dpo', { losses: {} }, 'losses: expected at least one variant of the loss, received {}.'],
   [
     'dpo',

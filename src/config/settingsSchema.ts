@@ -21,6 +21,8 @@ export interface SettingSchema {
   readonly exclusiveMaximum?: number;
   readonly properties?: Readonly<Record<string, SettingSchema>>;
   readonly additionalProperties?: SettingSchema | boolean;
+  /** The names that `additionalProperties` may have, where not every name will do. */
+  readonly propertyNames?: { readonly enum?: readonly string[] };
   readonly anyOf?: readonly SettingSchema[];
   readonly oneOf?: readonly SettingSchema[];
   /** Keys that other programs have and this one refuses, with the reason. */

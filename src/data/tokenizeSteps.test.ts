@@ -184,6 +184,20 @@ describe('tokenizeSteps', () => {
       /expected stepwise rows, received language-modeling/,
     );
   });
+  test('a separator that the tokenizer cannot write, by the name of its setting', () => {
+    assert.throws(
+      () => read([sum], { stepSeparator: '§' }),
+      (error) => {
+        assert.ok(error instanceof DataError, String(error));
+        assert.match(
+          error.message,
+          /^stepSeparator: expected a text that the tokenizer can write, received "§": .*no token for "§"/,
+        );
+        assert.equal(error.hint, 'Set stepSeparator to what stands after every step.');
+        return true;
+      },
+    );
+  });
   test('a maxLength that is none, and a separator without tokens', () => {
     assert.throws(
       () => read([sum], { maxLength: 1.5 }),

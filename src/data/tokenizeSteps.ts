@@ -53,10 +53,10 @@ export class StepEncoder {
   private readonly tokenizer: TextTokenizer;
   private readonly separatorIds: readonly number[];
 
-  /** @throws ValueRangeError for a separator without tokens */
+  /** @throws ValueRangeError for a separator without tokens; DataError for one that the tokenizer cannot write */
   constructor(tokenizer: TextTokenizer, stepSeparator: string) {
     this.tokenizer = tokenizer;
-    this.separatorIds = encodeRendered(tokenizer, stepSeparator);
+    this.separatorIds = separatorTokens(tokenizer, stepSeparator);
     if (this.separatorIds.length === 0) {
       throw new ValueRangeError(
         `StepEncoder: expected a separator of at least one token, received ${JSON.stringify(stepSeparator)}.`,
@@ -72,6 +72,18 @@ export class StepEncoder {
       return inputIds.length - 1;
     });
     return { inputIds, stepEnds };
+  }
+}
+
+function separatorTokens(tokenizer: TextTokenizer, stepSeparator: string): number[] {
+  try {
+    return encodeRendered(tokenizer, stepSeparator);
+  } catch (error) {
+    if (!(error instanceof DataError)) throw error;
+    throw new DataError(
+      `stepSeparator: expected a text that the tokenizer can write, received ${JSON.stringify(stepSeparator)}: ${error.message}`,
+      { hint: 'Set stepSeparator to what stands after every step.', cause: error },
+    );
   }
 }
 

@@ -5,7 +5,7 @@ import { ValueRangeError } from '../errors/index.js';
 import { defaultMaxNewTokens, endTokenIds, sample } from '../generation/index.js';
 import { weightsSha256, type Decoder } from '../models/index.js';
 import type { ProgressStream } from '../runs/index.js';
-import { readRunData, type RunData } from '../runs/runInputs.js';
+import { readRunData, type DataRecord, type RunData } from '../runs/runInputs.js';
 import type { Tokenizer } from '../tokenizers/index.js';
 import { deriveSeed } from '../torch/index.js';
 import { KeyAnswers, LineAnswers, type Answers, type InputStream } from './answers.js';
@@ -72,7 +72,7 @@ export async function label(options: LabelOptions): Promise<LabelResult> {
   const { rows: allRows, record } = await readRunData(options.data);
   validateRows(allRows, ['prompt-only', 'prompt-completion']);
   assertColumnsAreFree(allRows);
-  const { settings, prompts } = await prepare(options, allRows, record.sha256);
+  const { settings, prompts } = await prepare(options, allRows, record);
   const rows = prompts.map(({ row }) => row);
   const files = LabelFiles.open({
     out: options.out,
@@ -116,11 +116,21 @@ export async function label(options: LabelOptions): Promise<LabelResult> {
   }
 }
 
+/**
+ * What a session was started with: where its model and prompts are, and the numbers that the model computed in.
+ *
+ * @throws as `readSession`
+ */
+export function sessionInputs(out: string): Pick<SessionSettings, 'model' | 'data' | 'dtype'> {
+  const { model, data, dtype } = readSession(sessionPath(out)).header.settings;
+  return { model, data, dtype };
+}
+
 /** Settings in full, with the fingerprints of everything they refer to, and the prompts that fit. */
 async function prepare(
   options: LabelOptions,
   rows: readonly Row[],
-  dataSha256: string,
+  { sha256: dataSha256, files }: DataRecord,
 ): Promise<{ settings: SessionSettings; prompts: PromptExample[] }> {
   const { model, tokenizer } = options;
   const before =
@@ -149,6 +159,7 @@ async function prepare(
   const settings: SessionSettings = {
     model: options.modelFolder,
     weightsSha256: await weightsSha256(options.modelFolder),
+    data: files === null ? null : [...files],
     dataSha256,
     tokensSha256: tokens.digest('hex'),
     dtype: model.dtype,

@@ -24,6 +24,7 @@ let made = 0;
 const settings: SessionSettings = {
   model: 'model',
   weightsSha256: 'aa',
+  data: ['prompts.jsonl'],
   dataSha256: 'bb',
   tokensSha256: 'cc',
   dtype: 'float32',

@@ -12,6 +12,8 @@ const settingsSchema = z.strictObject({
   /** Model folder as it was given; it may have moved. */
   model: z.string(),
   weightsSha256: z.string(),
+  /** Absolute paths of the prompts; null for rows in memory. Sessions of before have none. */
+  data: z.array(z.string()).nullable().optional(),
   /** Of the prompt rows' values in order. */
   dataSha256: z.string(),
   /** Of the prompts' token ids: what the tokenizer and its chat template make of the rows. */
@@ -141,7 +143,7 @@ function applyAt(place: string, session: LabelSession, record: SessionRecord): v
 }
 
 /** How each setting is called in messages. */
-const NAMES: Readonly<Record<Exclude<keyof SessionSettings, 'model'>, string>> = {
+const NAMES: Readonly<Record<Exclude<keyof SessionSettings, 'model' | 'data'>, string>> = {
   weightsSha256: 'the weights with SHA-256',
   dataSha256: 'the data with SHA-256',
   prompts: 'the number of prompts',
@@ -156,7 +158,7 @@ const NAMES: Readonly<Record<Exclude<keyof SessionSettings, 'model'>, string>> =
 
 /**
  * Refuses to go on with another model, other data or other settings: what is judged would not be comparable. A model
- * folder may have moved.
+ * folder and the files of prompts may have moved.
  *
  * @throws CheckpointError that names what differs
  */

@@ -198,6 +198,19 @@ describe('a process reward model as a reward', () => {
       assert.equal(processRewardSpec(other), undefined);
   });
 
+  test('a kind of model that there is not, and no folder, are refused with those that there are', async () => {
+    const tokenizer = await loadTokenizer(folder);
+    for (const spec of ['prm-max:x', 'prm:', 'model:', 'models:x', 'prm-min:']) {
+      await assert.rejects(readRewards([spec], {}, tokenizer), {
+        name: ConfigError.name,
+        message: `--reward: expected model:folder, prm:folder, prm-min:folder, prm-last:folder or prm-steps:folder, received "${spec}".`,
+      });
+    }
+    // These are files, whatever they are called.
+    for (const file of ['./prm-max.ts', './model.ts'])
+      await assert.rejects(readRewards([file], {}, tokenizer), /expected a reward file at/);
+  });
+
   test('gives each completion what scoreSteps does, judged together; nothing at all scores 0', async () => {
     const model = await loadStepModel(folder, placed);
     const tokenizer = await loadTokenizer(folder);

@@ -16,6 +16,9 @@ const KINDS: Readonly<Record<string, ProcessRewardSpec['kind']>> = {
   'prm-steps': 'sum',
 };
 
+/** How rewards by models are written, for messages. */
+export const MODEL_REWARDS = ['model', ...Object.keys(KINDS)].map((kind) => `${kind}:folder`);
+
 /** A reward by a process reward model, as it is written. */
 export interface ProcessRewardSpec {
   /** `sum`: every step is a reward of its own. */

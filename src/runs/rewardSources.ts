@@ -6,7 +6,7 @@ import { loadScalarModel, type ScalarModel } from '../models/index.js';
 import type { NamedReward } from '../rewards/index.js';
 import { loadTokenizer, type Tokenizer } from '../tokenizers/index.js';
 import type { Dtype } from '../torch/index.js';
-import { ProcessJudge, processRewardSpec } from './processJudge.js';
+import { MODEL_REWARDS, ProcessJudge, processRewardSpec } from './processJudge.js';
 import { namedRewards, type RewardLike } from './runInputs.js';
 
 /** A reward that reads tokens. */
@@ -129,8 +129,10 @@ function processJudges<Row>(
   const names = models.map(({ name }) => name);
   const judges = new Map<RewardLike<Row>, { judge: ProcessJudge; reward: NamedReward<Row> }>();
   for (const given of rewards) {
-    const spec = typeof given === 'string' ? processRewardSpec(given) : undefined;
-    if (spec === undefined) continue;
+    if (typeof given !== 'string') continue;
+    const spec = processRewardSpec(given);
+    if (spec === undefined && !/^(?:prm|model)[\w-]*:/.test(given)) continue;
+    if (spec === undefined || spec.folder === '') throw noModelReward(given);
     const judge = new ProcessJudge(spec);
     const name = nameOf(spec.folder);
     if (names.includes(name)) throw sameName(name);
@@ -140,6 +142,13 @@ function processJudges<Row>(
     judges.set(given, { judge, reward: { name, weight: 1, fn, ...parts } });
   }
   return judges;
+}
+
+function noModelReward(spec: string): ConfigError {
+  return new ConfigError(
+    `--reward: expected ${MODEL_REWARDS.slice(0, -1).join(', ')} or ${MODEL_REWARDS.at(-1)}, received ${JSON.stringify(spec)}.`,
+    { hint: 'The folder is that of the trained model, for example model:runs/reward/model.' },
+  );
 }
 
 /** A model's name is that of its folder, or of the run whose `model` folder it is. */
@@ -164,6 +173,7 @@ export function splitRewards<Row>(rewards: readonly RewardLike<Row>[]): {
     typeof reward === 'string' && reward.startsWith('model:');
   const models = rewards.filter(isModel).map((spec) => {
     const folder = spec.slice('model:'.length);
+    if (folder === '') throw noModelReward(spec);
     return { name: nameOf(folder), folder };
   });
   const twice = models.find(({ name }, at) => models.findIndex((m) => m.name === name) !== at);

@@ -14,8 +14,8 @@ import {
 import type { CommandContext } from '../program.js';
 
 interface LabelCommandOptions {
-  readonly model: string;
-  readonly data: readonly string[];
+  readonly model?: string;
+  readonly data?: readonly string[];
   readonly out: string;
   readonly device: string;
   readonly dtype: string;
@@ -34,12 +34,8 @@ export function registerLabel(program: Command, { io, setExitCode }: CommandCont
   const command = program
     .command('label')
     .description('compare completions of a model, and write preferences to train on')
-    .requiredOption('--model <folder>', 'model folder with its tokenizer')
-    .requiredOption(
-      '--data <file>',
-      'rows with a column prompt: JSONL, JSON or CSV; repeatable',
-      collect,
-    )
+    .option('--model <folder>', 'model folder with its tokenizer')
+    .option('--data <file>', 'rows with a column prompt: JSONL, JSON or CSV; repeatable', collect)
     .requiredOption('--out <file>', 'preferences to write, such as preferences.jsonl')
     .option('--completions <n>', 'completions per prompt, 2 to 9 (default: 4)', asPositive)
     .option('--temperature <t>', 'temperature of the samples (default: 1)', asNumber)
@@ -70,9 +66,9 @@ export function registerLabel(program: Command, { io, setExitCode }: CommandCont
   withExample(
     withJson(withPlacement(command)),
     'posttrain label --model runs/sft/model --data prompts.jsonl --out preferences.jsonl --labeler ann',
-    'posttrain label --model runs/sft/model --data prompts.jsonl --out preferences.jsonl --resume',
+    'posttrain label --out preferences.jsonl --resume',
   );
-  command.action(async ({ model: folder, json, ...options }: LabelCommandOptions) => {
+  command.action(async ({ json, ...given }: LabelCommandOptions) => {
     if (io.stdin.isTTY === true && io.stderr.isTTY !== true) {
       throw new UsageError(
         'label: expected standard error to be a terminal, received a file or pipe.',
@@ -81,8 +77,18 @@ export function registerLabel(program: Command, { io, setExitCode }: CommandCont
         },
       );
     }
-    const { label } = await import('../../labeling/index.js');
+    const { label, sessionInputs } = await import('../../labeling/index.js');
     const { openModel } = await import('../placement.js');
+    const before = given.resume === true ? sessionInputs(given.out) : undefined;
+    const { model: folder = before?.model, data = before?.data } = given;
+    if (folder === undefined || data === undefined || data === null) {
+      throw new UsageError('label: expected --model and --data.', {
+        hint: 'They may be left out with --resume, where the session knows them.',
+      });
+    }
+    const isDtypeGiven = command.getOptionValueSource('dtype') !== 'default';
+    const dtype = isDtypeGiven ? given.dtype : (before?.dtype ?? given.dtype);
+    const options = { ...given, data, dtype };
     const { model, tokenizer } = await openModel({ ...options, model: folder });
     const result = await label({
       ...options,
