@@ -84,3 +84,61 @@ for (const name of FAMILY_FOLDERS) {
     });
   });
 }
+
+describe('rotations that depend on the length of a row', () => {
+  for (const name of ['rope-dynamic', 'rope-longrope'])
+    test(`${name}: a row's log-probabilities do not depend on the rows beside it, nor on packing`, async () => {
+      const model = await loadModel(copyOf(name));
+      const { prompts, greedy } = expectedOfFamily(name);
+      // Below, at and beyond the original context of 16 tokens.
+      const lines = [
+        [...(prompts[2] ?? []), ...(greedy[2] ?? []).slice(0, 12)],
+        [...(prompts[2] ?? []), ...(greedy[2] ?? []).slice(0, 13)],
+        [...(prompts[2] ?? []), ...(greedy[2] ?? []).slice(0, 14)],
+        [...(prompts[2] ?? []), ...(greedy[2] ?? [])],
+      ];
+      const scores = (rows: readonly (readonly number[])[]): number[][] =>
+        noGrad(() =>
+          tidy(() => {
+            const longest = Math.max(...rows.map(({ length }) => length));
+            const padded = rows.map((row) => [
+              ...row,
+              ...Array<number>(longest - row.length).fill(7),
+            ]);
+            const { logprobs } = tokenLogprobs(model, {
+              inputIds: tensor(padded, { dtype: 'int64' }),
+              promptLengths: rows.map(() => 4),
+              lengths: rows.map(({ length }) => length),
+            });
+            return (logprobs.toArray() as number[][]).map((row, index) =>
+              row.slice(0, (rows[index]?.length ?? 0) - 4),
+            );
+          }),
+        );
+      const together = scores(lines);
+      lines.forEach((line, index) => {
+        expectClose(together[index] ?? [], scores([line])[0] ?? [], { atol: 1e-5, rtol: 1e-6 });
+      });
+      const packed = noGrad(() =>
+        tidy(() => {
+          const starts = lines.map((_, index) => lines.slice(0, index).flat().length);
+          const { logprobs } = tokenLogprobs(model, {
+            inputIds: tensor([lines.flat()], { dtype: 'int64' }),
+            promptLengths: lines.map(() => 4),
+            lengths: lines.map(({ length }) => length),
+            packed: {
+              sequenceIds: tensor([lines.flatMap((line, index) => line.map(() => index + 1))], {
+                dtype: 'int64',
+              }),
+              places: starts.map((start) => ({ line: 0, start })),
+            },
+          });
+          return logprobs.toArray() as number[][];
+        }),
+      );
+      together.forEach((row, index) => {
+        expectClose((packed[index] ?? []).slice(0, row.length), row, { atol: 1e-5, rtol: 1e-6 });
+      });
+      model.dispose();
+    });
+});

@@ -3,7 +3,7 @@ import { existsSync, readdirSync, statSync } from 'node:fs';
 import { basename, join } from 'node:path';
 import { CheckpointError } from '../errors/index.js';
 import { readSafetensors, type SafetensorsFile } from '../torch/index.js';
-import { isJsonObject, readJsonObject } from './jsonFields.js';
+import { isJsonObject, readJsonObject, shown } from './jsonFields.js';
 
 /** The file that holds all weights of an unsharded model. */
 export const WEIGHTS_FILE = 'model.safetensors';
@@ -56,18 +56,22 @@ export function openWeights(folder: string, where: string): SafetensorsFile {
     );
   throw new CheckpointError(
     `${where}: expected ${WEIGHTS_FILE} or ${INDEX_FILE} in ${folder}, there is neither.`,
+    { hint: 'Fetch the weights, or name the folder that holds them.' },
   );
 }
 
 function openShards(folder: string, indexPath: string, weightMap: unknown): SafetensorsFile {
   if (!isJsonObject(weightMap))
-    throw new CheckpointError(`${indexPath}: expected weight_map to be an object.`);
+    throw new CheckpointError(`${indexPath}: expected weight_map to be an object.`, {
+      hint: 'It says which file each tensor is in. Fetch or save the model again.',
+    });
   const shards = new Set<string>();
   for (const [name, shard] of Object.entries(weightMap)) {
     // A shard lies beside the index: a path would let a downloaded index read files anywhere.
     if (typeof shard !== 'string' || basename(shard) !== shard || !shard.endsWith('.safetensors'))
       throw new CheckpointError(
-        `${indexPath}: expected the name of a .safetensors file for ${name}, received ${JSON.stringify(shard)}.`,
+        `${indexPath}: expected the name of a .safetensors file for ${name}, received ${shown(shard)}.`,
+        { hint: 'Shards lie beside their index. Fetch or save the model again.' },
       );
     shards.add(shard);
   }
@@ -75,6 +79,7 @@ function openShards(folder: string, indexPath: string, weightMap: unknown): Safe
   if (missing.length > 0)
     throw new CheckpointError(
       `${indexPath}: expected the shards ${missing.join(', ')} beside it, they are not there.`,
+      { hint: 'Fetch what is missing: a sharded model needs all of its shards.' },
     );
   return readSafetensors([...shards].sort().map((shard) => join(folder, shard)));
 }

@@ -87,11 +87,14 @@ function checkTensors({ where, folder, file, config, shapes }: TensorRequest): v
 function adviceOn(
   file: SafetensorsFile,
   shapes: ReadonlyMap<string, ParameterShape>,
-): { hint?: string } {
-  if (!file.has(SCORE)) return {};
+): { hint: string } {
+  const other = {
+    hint: 'Check that config.json belongs to these weights and that they are complete.',
+  };
+  if (!file.has(SCORE)) return other;
   const [outputs] = file.shapeOf(SCORE);
   const [expected] = shapes.get(SCORE)?.shape ?? [0];
-  if (outputs === expected) return {};
+  if (outputs === expected) return other;
   if (outputs === 1)
     return {
       hint: 'This is a reward or value model: a language model is expected here. In code, loadScalarModel opens it.',
@@ -100,7 +103,7 @@ function adviceOn(
     ? {
         hint: 'This is a process reward model: another kind is expected here. In code, loadStepModel opens it.',
       }
-    : {};
+    : other;
 }
 
 /** The checkpoint's names of a head. */

@@ -5,6 +5,7 @@
 import { ShapeError, ValueRangeError } from '../errors/index.js';
 import { assertRank, ones, tensor, tidy, zeros, type Dtype, type Tensor } from '../torch/index.js';
 import type { CausalLm } from './causalLm.js';
+import { rowEnds } from './rowEnds.js';
 
 /** Sequences of prompt and completion. Row i is prompt ⊕ completion without a gap, then padding. */
 export interface CompletionRows {
@@ -73,9 +74,18 @@ export function completionStates(
         .scatter(0, place, flat)
         .view([rows, width]),
     );
-  // The last token of the longest line predicts nothing that is asked for.
-  const used = (ids: Tensor): Tensor => ids.narrow(1, 0, Math.max(1, end - 1));
-  const sequenceIds = input.packed && used(input.packed.sequenceIds);
+  // The last token of a row predicts nothing that is asked for.
+  const columns = Math.max(1, end - 1);
+  const used = (ids: Tensor): Tensor => ids.narrow(1, 0, columns);
+  const ends = rowEnds(
+    model,
+    [input.inputIds.size(0), columns],
+    input.lengths.map((length, row) => {
+      const { line, start } = input.packed?.places[row] ?? { line: row, start: 0 };
+      return { line, start, length: Math.max(1, length - 1) };
+    }),
+  );
+  const sequenceIds = ends ?? (input.packed && used(input.packed.sequenceIds));
   return {
     count: places.length,
     states: model

@@ -11,7 +11,7 @@ import {
   type ExpertSettings,
   type ModelType,
 } from './families.js';
-import { Fields, type JsonObject } from './jsonFields.js';
+import { Fields, shown, type JsonObject } from './jsonFields.js';
 import { parseRope } from './ropeConfig.js';
 
 /** Which tokens a layer's queries look at: all before them, or the last `slidingWindow`, themselves included. */
@@ -172,7 +172,7 @@ function parseModelType(raw: JsonObject, where: string): ModelType {
   const modelType = MODEL_TYPES.find((name) => name === given);
   if (modelType !== undefined) return modelType;
   throw new CheckpointError(
-    `${where}: expected model_type to be one of ${MODEL_TYPES.join(', ')}, received ${JSON.stringify(given)}.`,
+    `${where}: expected model_type to be one of ${MODEL_TYPES.join(', ')}, received ${shown(given)}.`,
     { hint: modelTypeHint(given) },
   );
 }

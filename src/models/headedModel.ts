@@ -1,4 +1,5 @@
 /** A decoder with a head in place of its output layer, as transformers lays it out on disk: trunk, then `score`. */
+import { ConfigError } from '../errors/index.js';
 import { Module, type Linear } from '../nn/index.js';
 import type { Dtype, Tensor } from '../torch/index.js';
 import type { SaveOptions } from './causalLm.js';
@@ -76,11 +77,20 @@ export interface HeadDescription {
 /**
  * The configuration of a decoder with a head of `labels` outputs: config.json names its class and its labels, and
  * `padTokenId` where it names no padding token yet.
+ *
+ * @throws ConfigError where transformers has no such class for the family
  */
 export function headedConfig(
   config: DecoderConfig,
   { task, labels, ...options }: HeadDescription,
 ): DecoderConfig {
+  // GPT2ForTokenClassification reads another head under another name; Gemma 3's text model has no such class.
+  const isMissing = config.modelType === 'gpt2' || config.modelType === 'gemma3_text';
+  if (task === 'ForTokenClassification' && isMissing)
+    throw new ConfigError(
+      `createStepModel: expected a family that transformers has a model of steps for, received ${config.modelType}.`,
+      { hint: "Take a process reward model on another family: it need not be the policy's." },
+    );
   const padTokenId = config.padTokenId ?? options.padTokenId ?? null;
   const raw = {
     ...config.raw,

@@ -10,6 +10,20 @@ export function isJsonObject(value: unknown): value is JsonObject {
   return typeof value === 'object' && value !== null && !Array.isArray(value);
 }
 
+const MOST_SHOWN = 200;
+
+/** A value of a JSON file for a message: not the whole of a long one, whoever wrote it. */
+export function shown(value: unknown): string {
+  let text: string | undefined;
+  try {
+    text = JSON.stringify(value);
+  } catch {
+    return 'a value nested too deeply to be shown';
+  }
+  if (text === undefined || text.length <= MOST_SHOWN) return String(text);
+  return `${text.slice(0, MOST_SHOWN)}…`;
+}
+
 /**
  * The object in a JSON file, or null when there is no such file.
  *
@@ -29,7 +43,10 @@ export function readJsonObject(path: string): JsonObject | null {
     value = JSON.parse(text);
   } catch (cause) {
     const reason = cause instanceof Error ? cause.message : String(cause);
-    throw new CheckpointError(`${path}: expected JSON: ${reason}`, { cause });
+    throw new CheckpointError(`${path}: expected JSON: ${reason}`, {
+      cause,
+      hint: 'The file may be cut off or damaged; fetch or save it again.',
+    });
   }
   if (!isJsonObject(value)) throw new CheckpointError(`${path}: expected a JSON object.`);
   return value;
@@ -54,7 +71,7 @@ export class Fields {
   /** An error about this field. */
   wrong(name: string, expected: string): CheckpointError {
     const value = this.value(name);
-    const received = value === undefined ? 'nothing' : JSON.stringify(value);
+    const received = value === undefined ? 'nothing' : shown(value);
     return new CheckpointError(
       `${this.where}: expected ${name} to be ${expected}, received ${received}.`,
     );

@@ -4,6 +4,7 @@ import { assertRank, tensor, tidy, type Tensor } from '../torch/index.js';
 import type { CausalLm } from './causalLm.js';
 import { completionStates, scoreDtype, type CompletionRows } from './completionStates.js';
 import { readScalars, type ShiftedHead } from './scalarHead.js';
+import { rowEnds } from './rowEnds.js';
 import { checkRowLengths } from './rowLengths.js';
 
 /** A trunk and a head on its states: a `ScalarModel`, or a policy beside its value head. */
@@ -71,7 +72,11 @@ export function sequenceScores(parts: ScalarParts, { inputIds, lengths }: Sequen
   const last = lengths.map((length, row) => row * longest + length - 1);
   return tidy(() => {
     const index = tensor(Float64Array.from(last), { dtype: 'int64', device: trunk.device });
-    const states = trunk.hiddenStates({ inputIds: inputIds.narrow(1, 0, longest) });
+    const spans = lengths.map((length, line) => ({ line, start: 0, length }));
+    const states = trunk.hiddenStates({
+      inputIds: inputIds.narrow(1, 0, longest),
+      sequenceIds: rowEnds(trunk, [rows, longest], spans),
+    });
     const ends = states.flatten(0, 1).indexSelect(0, index);
     return readScalars('sequenceScores', parts, ends, scoreDtype(trunk));
   });

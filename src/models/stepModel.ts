@@ -13,6 +13,7 @@ import { createHead, readHead, type HeadOptions } from './head.js';
 import { HeadedModel, headedConfig } from './headedModel.js';
 import { headOutputs, loadHeaded } from './loadHeadedModel.js';
 import type { LoadModelOptions } from './loadModel.js';
+import { rowEnds } from './rowEnds.js';
 import { checkRowLengths } from './rowLengths.js';
 
 /** Wrong (0) and right (1). */
@@ -181,7 +182,11 @@ export function stepLogits({ trunk, head }: StepParts, rows: StepRows): Tensor {
   return tidy(() => {
     const index = (values: readonly number[]): Tensor =>
       tensor(Float64Array.from(values), { dtype: 'int64', device: trunk.device });
-    const states = trunk.hiddenStates({ inputIds: rows.inputIds.narrow(1, 0, longest) });
+    const spans = rows.lengths.map((length, line) => ({ line, start: 0, length }));
+    const states = trunk.hiddenStates({
+      inputIds: rows.inputIds.narrow(1, 0, longest),
+      sequenceIds: rowEnds(trunk, [count, longest], spans),
+    });
     const read = states.flatten(0, 1).indexSelect(0, index(ends));
     const logits = readHead('stepLogits', head, read, { dtype, outputs: OUTPUTS });
     return zeros([count * width * OUTPUTS], { dtype, device: trunk.device })

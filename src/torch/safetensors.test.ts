@@ -228,6 +228,22 @@ describe('readSafetensors refuses', () => {
     ['what is not an object', fileOf('[]', four), /does not begin with "{"/],
     ['what is not JSON', fileOf('{]', four), /not JSON/],
     ['what is not UTF-8', fileOf('{'.padEnd(9), four).fill(0xff, 9, 12), /not UTF-8/],
+    ['what is nested deeply', fileOf(`{"w":${'['.repeat(2e5)}${']'.repeat(2e5)}}`), /"w" is not/],
+    [
+      'one tensor twice',
+      fileOf(`{"w":${JSON.stringify(entry)},"w":${JSON.stringify(entry)}}`, four),
+      /has "w" twice in one object/,
+    ],
+    [
+      'one tensor twice, once in other letters',
+      fileOf(`{"w":${JSON.stringify(entry)},"\\u0077":${JSON.stringify(entry)}}`, four),
+      /has "\\u0077" twice in one object/,
+    ],
+    [
+      'one field twice',
+      fileOf('{"w":{"dtype":"F32","dtype":"F64","shape":[1],"data_offsets":[0,4]}}', four),
+      /has "dtype" twice in one object/,
+    ],
     ['metadata that is not text', fileOf({ __metadata__: { a: 1 } }), /object of strings/],
     ['a tensor that is not an object', fileOf({ w: 1 }), /tensor "w" is not described/],
     ['no dtype', fileOf({ w: { ...entry, dtype: 3 } }, four), /tensor "w" has no dtype/],
@@ -275,6 +291,11 @@ describe('readSafetensors refuses', () => {
         },
       );
     });
+  test('a name in two tensors’ descriptions, and one that looks like two, are no repetition', () => {
+    const twice = { 'a":{"b': entry, a: { ...entry, data_offsets: [4, 8] } };
+    writeFileSync(file('right'), fileOf(twice, Buffer.alloc(8)));
+    assert.deepEqual(readSafetensors(file('right')).names, ['a":{"b', 'a']);
+  });
   test('a file that is not there, and a folder', () => {
     assert.throws(() => readSafetensors(file('nothing')), IoError);
     assert.throws(() => readSafetensors(folder), CheckpointError);
@@ -326,6 +347,18 @@ describe('a damaged header', () => {
       writeFileSync(path, mutate(seed));
       try {
         const opened = readSafetensors(path);
+        // What is read must be the file: the tensors' bytes and the header are all that there is.
+        const header = 8 + Number(readFileSync(path).readBigUInt64LE());
+        const described = opened.names.map(
+          (name) =>
+            opened.shapeOf(name).reduce((product, size) => product * size, 1) *
+            DTYPE_BYTES[opened.dtypeOf(name)],
+        );
+        assert.equal(
+          described.reduce((sum, bytes) => sum + bytes, header),
+          readFileSync(path).length,
+          `seed ${seed}`,
+        );
         for (const name of opened.names)
           tidy(() => {
             const value = opened.tensor(name);

@@ -136,6 +136,8 @@ function parseHeader(
     throw torn(path, `its header is not JSON (${reasonOf(cause)})`);
   }
   if (!isRecord(json)) throw torn(path, 'its header is not an object');
+  const twice = repeatedKey(text);
+  if (twice !== undefined) throw torn(path, `its header has ${twice} twice in one object`);
   let metadata: Record<string, string> = {};
   const entries: [string, TensorEntry][] = [];
   for (const [name, value] of Object.entries(json)) {
@@ -154,6 +156,29 @@ function parseHeader(
   if (end !== fileBytes)
     throw torn(path, `its tensors end at byte ${end}, the file has ${fileBytes} bytes`);
   return { entries: new Map(entries), metadata };
+}
+
+/**
+ * A key that stands twice in one object of valid JSON, as it is written there. `JSON.parse` takes the last of them and
+ * other readers the first: one file would be two models.
+ */
+function repeatedKey(json: string): string | undefined {
+  const objects: (Set<string> | null)[] = []; // those that are open; null stands for a list
+  let text = '';
+  for (const [token] of json.matchAll(/"(?:[^"\\]|\\.)*"|[{}[\]:]/g)) {
+    if (token === '{') objects.push(new Set());
+    else if (token === '[') objects.push(null);
+    else if (token === '}' || token === ']') objects.pop();
+    else if (token !== ':') text = token;
+    else {
+      const keys = objects.at(-1);
+      const key: unknown = JSON.parse(text);
+      if (typeof key !== 'string' || !keys) continue;
+      if (keys.has(key)) return text;
+      keys.add(key);
+    }
+  }
+  return undefined;
 }
 
 function isRecord(value: unknown): value is Record<string, unknown> {

@@ -34,7 +34,11 @@ export function registerInit(program: Command, { io }: CommandContext): void {
     )
     .option('--characters <text>', 'one token per character of this alphabet instead')
     .option('--vocab-size <n>', 'most tokens of a learned tokenizer', asPositive, 4096)
-    .option('--family <name>', 'llama, qwen2 or qwen3', 'llama')
+    .option(
+      '--family <name>',
+      'llama, mistral, qwen2, qwen3, qwen3_moe, gemma2, gemma3_text, phi3 or gpt2',
+      'llama',
+    )
     .option('--hidden-size <n>', 'width of the model', asPositive, 128)
     .option(
       '--intermediate-size <n>',
