@@ -378,6 +378,31 @@ describe('tokenizePreferences', () => {
       assert.deepEqual(report.faults, { ...NO_FAULTS, unreadable: 4 });
     });
 
+    test('a pair that contradicts its comparison, or has nothing in common with it, with its line or left out', () => {
+      const tokenizer = createCharacterTokenizer({ characters: '123', bosToken: '<bos>' });
+      const ranked = (chosen: string, rejected: string) => ({ chosen, rejected, comparison: 'a' });
+      const rows = [ranked('1', '2'), ranked('2', '1'), ranked('31', '32'), ranked('2', '3')];
+      assert.throws(() => pairsOf(rows, tokenizer), {
+        name: DataError.name,
+        message:
+          'x.jsonl:2: expected the preference of x.jsonl:1, which is of comparison "a" too, received the opposite one.',
+      });
+      const rest = [rows[0], rows[2]].map((row) => row ?? {});
+      assert.throws(() => pairsOf(rest, tokenizer), {
+        name: DataError.name,
+        message:
+          'x.jsonl:2: expected a completion of x.jsonl:1, or of another pair of comparison "a", received two others.',
+      });
+      const { pairs, report } = tokenizePreferences(rowsFromObjects(rows, 'x.jsonl'), tokenizer, {
+        ...{ maxLength: 64, faulty: 'skip' },
+      });
+      assert.deepEqual(
+        pairs.map(({ row }) => row.line),
+        [1, 4],
+      );
+      assert.deepEqual(report.faults, { ...NO_FAULTS, comparison: 2 });
+    });
+
     test('rows of one comparison whose prompts are not named are not compared', () => {
       const { report } = pairsOf(
         [

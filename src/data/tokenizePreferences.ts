@@ -1,5 +1,6 @@
 /** Turns rows of judged completions into token ids: pairs for reward models and DPO, single ones for KTO. */
 import { DataError } from '../errors/index.js';
+import { comparisonFaults } from './comparisonFaults.js';
 import { formatAmong, type DataFormat } from './format.js';
 import { splitConversations, splitTexts, type SplitPair } from './implicitPrompt.js';
 import { atRow, describeValue, placeOf, type Row } from './row.js';
@@ -46,7 +47,7 @@ export type CompletionExample = Omit<UnpairedExample, 'label'>;
 /**
  * Why a row cannot be used: both completions are the same tokens; one is empty; prompt and completion are longer than
  * allowed; the margin is not finite; there is no token to begin with, or the prompt is a string that the conversations
- * lack; the rows of a comparison have different prompts; a column is missing or holds something else, or the tokenizer
+ * lack; the rows of a comparison have different prompts, nothing in common, or opposite preferences; a column is missing or holds something else, or the tokenizer
  * cannot write the text.
  */
 export type PreferenceFault =
@@ -116,7 +117,9 @@ export function tokenizePreferences(
   const reader = new JudgedReader('tokenizePreferences', { rows, tokenizer, options }, [
     'preference',
   ]);
-  const pairs = rows.flatMap((row) => reader.attempt(row, () => reader.pairOf(row)) ?? []);
+  const pairs = reader.rankings(
+    rows.flatMap((row) => reader.attempt(row, () => reader.pairOf(row)) ?? []),
+  );
   reader.requireSome(pairs.length, 'pair');
   const sequences = pairs.flatMap(({ promptIds, chosenIds, rejectedIds }) => [
     { promptIds, completionIds: chosenIds },
@@ -262,6 +265,17 @@ class JudgedReader {
       this.faults[error instanceof RowFault ? error.fault : 'unreadable']++;
       return undefined;
     }
+  }
+
+  /** Pairs without those that do not belong to the ranking that they name. */
+  rankings(pairs: readonly PreferenceExample[]): PreferenceExample[] {
+    const faults = comparisonFaults(pairs);
+    const [first] = faults;
+    if (first && this.faulty === 'stop')
+      throw new RowFault('comparison', first.pair.row, first.sentence, first.hint);
+    this.faults.comparison += faults.length;
+    const wrong = new Set(faults.map(({ pair }) => pair));
+    return pairs.filter((pair) => !wrong.has(pair));
   }
 
   requireSome(count: number, noun: string): void {

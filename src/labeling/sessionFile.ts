@@ -165,7 +165,7 @@ const NAMES: Readonly<Record<Exclude<keyof SessionSettings, 'model' | 'data'>, s
 export function requireSameSession(before: SessionSettings, now: SessionSettings): void {
   for (const [key, name] of Object.entries(NAMES)) {
     const [expected, received] = [before, now].map(
-      (settings) => settings[key as keyof SessionSettings],
+      (settings) => settings[key as keyof typeof NAMES],
     );
     if (expected === received) continue;
     throw new CheckpointError(

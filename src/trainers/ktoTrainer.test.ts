@@ -309,6 +309,18 @@ describe('rejects', () => {
       });
     }
   });
+  test('a single row, to train on or held out: its KL would be that of its own completion', () => {
+    const one = EXAMPLES.slice(0, 1);
+    for (const [what, data] of [
+      ['rows', { examples: one }],
+      ['held-out rows', { evalExamples: one }],
+    ] as const) {
+      assert.throws(() => make({}, pairModels(), data), {
+        name: DataError.name,
+        message: `KtoTrainer: expected at least two ${what}, because the KL is estimated from prompts with completions of others, received 1.`,
+      });
+    }
+  });
   test('to evaluate fewer than two rows', () => {
     assert.throws(() => make().trainer.evaluate(), {
       name: ValueRangeError.name,

@@ -2,7 +2,7 @@
 import { ktoLoss, sequenceLogprob } from '../algorithms/index.js';
 import type { KtoConfig } from '../config/index.js';
 import type { UnpairedExample } from '../data/index.js';
-import { ConfigError, ValueRangeError } from '../errors/index.js';
+import { ConfigError, DataError, ValueRangeError } from '../errors/index.js';
 import {
   backwardTokenLogprobs,
   tokenLogprobs,
@@ -67,7 +67,10 @@ export class KtoTrainer implements Trainer {
   private readonly evalRows: readonly KtoRow[];
   private readonly data: DataEpochs;
 
-  /** @throws ConfigError where the reference is the policy; DataError for a row longer than the model's positions */
+  /**
+   * @throws ConfigError where the reference is the policy; DataError for a row longer than the model's positions, or a
+   *   single one, to train on or held out, whose KL would be estimated from its own completion
+   */
   constructor(parts: KtoParts, config: KtoConfig) {
     if (parts.reference === parts.policy) {
       throw new ConfigError(
@@ -79,6 +82,15 @@ export class KtoTrainer implements Trainer {
     this.config = config;
     const { examples, evalExamples = [], policy } = parts;
     requirePositions('KtoTrainer', 'rows', [...examples, ...evalExamples].map(lengthOf), policy);
+    for (const [what, rows] of [
+      ['rows', examples],
+      ['held-out rows', evalExamples],
+    ] as const) {
+      if (rows.length !== 1) continue;
+      throw new DataError(
+        `KtoTrainer: expected at least two ${what}, because the KL is estimated from prompts with completions of others, received 1.`,
+      );
+    }
     this.rows = examples.map(toRow);
     this.evalRows = evalExamples.map(toRow);
     this.parameters = parts.policy.parameters();
