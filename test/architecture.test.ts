@@ -12,29 +12,30 @@ const LAYERS: Readonly<Record<string, string>> = {
   errors: '',
   config: '',
   torch: '',
+  hub: '',
   nn: 'torch',
   optim: 'torch nn(types)',
-  tokenizers: '',
-  models: 'torch nn',
+  tokenizers: 'hub',
+  models: 'torch nn hub',
   generation:
     'torch nn models userCode tokenizers(types) data(types) environments(types) rewards(types)',
   algorithms: 'torch',
   userCode: '',
   rewards: 'userCode',
   environments: 'userCode',
-  data: '',
+  data: 'hub',
   annotation: 'data',
   tasks: 'data rewards environments',
   trainers:
     'torch nn optim models generation algorithms userCode rewards environments data config(types) tokenizers(types)',
   eval: 'torch models generation algorithms rewards data environments(types) tokenizers(types)',
   selection: 'models(types) generation tokenizers(types) rewards trainers',
-  runs: 'config torch nn optim tokenizers models generation algorithms rewards environments data annotation trainers eval selection',
-  labeling: 'torch models generation data runs tokenizers(types)',
+  runs: 'config hub torch nn optim tokenizers models generation algorithms rewards environments data annotation trainers eval selection',
+  labeling: 'torch hub models generation data runs tokenizers(types)',
   quickstart: 'config torch tokenizers models generation rewards data tasks eval runs',
   reproduce:
     'config torch tokenizers models generation algorithms rewards environments data annotation tasks eval runs quickstart',
-  cli: 'config torch tokenizers models generation rewards environments data tasks eval selection runs labeling quickstart reproduce',
+  cli: 'config hub torch tokenizers models generation rewards environments data tasks eval selection runs labeling quickstart reproduce',
 };
 
 interface Import {

@@ -3,6 +3,7 @@ import { readdir, readFile, stat } from 'node:fs/promises';
 import { extname, join, relative, sep } from 'node:path';
 import { parseDocument } from 'yaml';
 import { ConfigError, DataError, IoError } from '../errors/index.js';
+import { openHubDataSet, parseHubId, type HubId } from '../hub/index.js';
 import { hasPattern, matchesPattern, patternRoot } from './filePattern.js';
 import { DATA_EXTENSIONS } from './rowFile.js';
 
@@ -22,7 +23,8 @@ const SPLIT_WORDS: Readonly<Record<string, readonly string[]>> = {
 };
 
 /**
- * The data files of a path, in order of their names.
+ * The data files of a path, in order of their names. `org/name` or `org/name@revision` is a data set of the Hugging Face
+ * Hub, of which the files that are read are downloaded; a folder of that name wins.
  *
  * A folder is read as `datasets.load_dataset` reads one: by the `configs` of the YAML in its README.md where it has some,
  * else by the names of its files and folders (`train.jsonl`, `data/train-00000-of-00003.parquet`, `subset/test/0.csv`),
@@ -34,11 +36,13 @@ const SPLIT_WORDS: Readonly<Record<string, readonly string[]>> = {
  * @throws IoError if nothing is there, or a pattern matches no data file
  * @throws DataError if a folder has no data files, or not that split or subset
  * @throws ConfigError if a split or subset is asked of what has none
+ * @throws HubError if there is no such data set, or its download fails
  */
 export async function findDataFiles(path: string, selection: DataSelection): Promise<string[]> {
   const kind = await kindOf(path);
   if (kind === 'folder') return filesOfFolder(path, selection);
-  if (kind === 'nothing' && isHubId(path)) return findDataFiles(await hubFolder(path), selection);
+  const id = kind === 'nothing' && !hasDataExtension(path) ? parseHubId(path) : undefined;
+  if (id !== undefined) return filesOfHub(id, selection);
   for (const [name, value] of Object.entries(selection)) {
     if (value === undefined) continue;
     throw new ConfigError(
@@ -61,25 +65,6 @@ async function kindOf(path: string): Promise<'file' | 'folder' | 'nothing'> {
   } catch {
     return 'nothing';
   }
-}
-
-/** `name`, `org/name` and `org/name@revision` without an ending of a data file. */
-function isHubId(path: string): boolean {
-  return /^[\w-][\w.-]*\/[\w-][\w.-]*(?:@[\w./-]+)?$/.test(path) && !hasDataExtension(path);
-}
-
-/**
- * The local folder of a data set on the Hub. The one place where such a name becomes a folder.
- *
- * @throws IoError as long as nothing is downloaded
- */
-function hubFolder(id: string): Promise<string> {
-  return Promise.reject(
-    new IoError(
-      `${id}: expected a file or folder, but there is none; data sets of the Hugging Face Hub are not downloaded yet.`,
-      { hint: `Download it (hf download --repo-type dataset ${id}) and give its folder.` },
-    ),
-  );
 }
 
 function hasDataExtension(path: string): boolean {
@@ -110,8 +95,27 @@ async function dataFilesBelow(folder: string): Promise<string[]> {
 }
 
 async function filesOfFolder(folder: string, selection: DataSelection): Promise<string[]> {
-  const { split = 'train', subset } = selection;
-  const all = await dataFilesBelow(folder);
+  return filesOfSelection(folder, await dataFilesBelow(folder), selection);
+}
+
+/** Downloads those files of a data set of the Hub that are read. */
+async function filesOfHub(id: HubId, selection: DataSelection): Promise<string[]> {
+  const { folder, files, download } = await openHubDataSet(id);
+  const all = files.filter((file) => hasDataExtension(file) && !isHidden(relative(folder, file)));
+  const chosen = await filesOfSelection(folder, all, selection);
+  await download(chosen);
+  return chosen;
+}
+
+function isHidden(path: string): boolean {
+  return path.split(sep).some((part) => part.startsWith('.'));
+}
+
+async function filesOfSelection(
+  folder: string,
+  all: readonly string[],
+  { split = 'train', subset }: DataSelection,
+): Promise<string[]> {
   if (all.length === 0) {
     throw new DataError(
       `${folder}: expected data files (${DATA_EXTENSIONS.join(', ')}), but the folder has none.`,

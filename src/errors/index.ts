@@ -17,6 +17,7 @@ export type ErrorCode =
   | 'E_NATIVE'
   | 'E_DISPOSED'
   | 'E_IO'
+  | 'E_HUB'
   | 'E_REWARD'
   | 'E_USAGE';
 
@@ -88,6 +89,18 @@ export class DisposedError extends PosttrainError {
 /** Reading or writing a file failed: missing, not permitted, disk full. */
 export class IoError extends PosttrainError {
   readonly code = 'E_IO';
+}
+
+/** The Hugging Face Hub has not what was asked for, does not allow it, or cannot be reached. */
+export class HubError extends PosttrainError {
+  readonly code = 'E_HUB';
+  /** The status of its answer; undefined where there was none. */
+  readonly status: number | undefined;
+
+  constructor(message: string, options: ErrorOptions & { readonly status?: number } = {}) {
+    super(message, options);
+    this.status = options.status;
+  }
 }
 
 /** A reward function cannot be loaded or is not a function. */

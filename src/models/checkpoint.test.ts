@@ -120,13 +120,6 @@ describe('shards', () => {
 });
 
 describe('what is no model folder', () => {
-  test('an id of the Hub is refused with the command that fetches it', async () => {
-    await assert.rejects(loadModel('HuggingFaceTB/SmolLM2-135M'), {
-      code: 'E_CHECKPOINT',
-      message: 'loadModel: expected a model folder, but HuggingFaceTB/SmolLM2-135M does not exist.',
-      hint: 'If it is a model on the Hugging Face Hub, download it first: hf download HuggingFaceTB/SmolLM2-135M --local-dir SmolLM2-135M',
-    });
-  });
   test('a path that is not there, a file, and a folder without config.json', async () => {
     await fails('/no/such/folder', /but \/no\/such\/folder does not exist/);
     await fails(join(GOLDEN, 'qwen2/config.json'), /is a file/);

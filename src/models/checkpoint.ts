@@ -23,13 +23,10 @@ export function assertModelFolder(folder: string, where: string): void {
     throw new CheckpointError(`${where}: expected a config.json in ${folder}, there is none.`, {
       hint: 'A model folder has config.json, tokenizer.json and *.safetensors.',
     });
-  const isHubId = /^[\w.-]+\/[\w.-]+$/.test(folder) && !existsSync(folder);
   throw new CheckpointError(
     `${where}: expected a model folder, but ${folder} ${existsSync(folder) ? 'is a file' : 'does not exist'}.`,
     {
-      hint: isHubId
-        ? `If it is a model on the Hugging Face Hub, download it first: hf download ${folder} --local-dir ${basename(folder)}`
-        : 'Check the path.',
+      hint: 'Check the path. A model of the Hugging Face Hub is named org/name or org/name@revision.',
     },
   );
 }

@@ -1,4 +1,5 @@
 import { join } from 'node:path';
+import { modelFolder } from '../hub/index.js';
 import type { Dtype } from '../torch/index.js';
 import { assertModelFolder, openWeights } from './checkpoint.js';
 import { asStored } from './checkpointNames.js';
@@ -17,15 +18,19 @@ export interface LoadModelOptions {
 }
 
 /**
- * Loads a model folder in Hugging Face's layout: config.json and safetensors, single or sharded. Weights that need no
- * conversion stay in the mapped file until they are touched.
+ * Loads a model in Hugging Face's layout: config.json and safetensors, single or sharded. Weights that need no conversion
+ * stay in the mapped file until they are touched.
  *
  * @throws CheckpointError when the folder is no model folder, its model is of a family that posttrain does not have, a
- *   tensor is missing, left over, of another shape than the configuration says or not of floating point, or a file is damaged; IoError when a
- *   file cannot be read
+ *   tensor is missing, left over, of another shape than the configuration says or not of floating point, or a file is
+ *   damaged; IoError when a file cannot be read; HubError as `modelFolder`
  */
-export async function loadModel(folder: string, options: LoadModelOptions = {}): Promise<Decoder> {
+export async function loadModel(
+  folderOrHubId: string,
+  options: LoadModelOptions = {},
+): Promise<Decoder> {
   const where = 'loadModel';
+  const folder = await modelFolder(folderOrHubId);
   assertModelFolder(folder, where);
   const configPath = join(folder, 'config.json');
   const raw = readJsonObject(configPath) ?? {};

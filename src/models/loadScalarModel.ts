@@ -1,3 +1,4 @@
+import { modelFolder } from '../hub/index.js';
 import { headOutputs, loadHeaded } from './loadHeadedModel.js';
 import type { LoadModelOptions } from './loadModel.js';
 import { SCORE_SHIFT, ScalarModel } from './scalarModel.js';
@@ -9,9 +10,10 @@ import { SCORE_SHIFT, ScalarModel } from './scalarModel.js';
  * @throws CheckpointError and IoError as `loadModel`; CheckpointError also for a folder without a scalar head
  */
 export async function loadScalarModel(
-  folder: string,
+  folderOrHubId: string,
   options: LoadModelOptions = {},
 ): Promise<ScalarModel> {
+  const folder = await modelFolder(folderOrHubId);
   const { trunk, head, fields } = loadHeaded(folder, SCALAR_HEAD, options);
   return new ScalarModel(trunk, head, fields.numberOrNull(SCORE_SHIFT) ?? 0);
 }

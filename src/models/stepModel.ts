@@ -3,6 +3,7 @@
  * AutoModelForTokenClassification with two labels has on disk, and that of TRL's PRMTrainer, which saves one.
  */
 import { ShapeError, ValueRangeError } from '../errors/index.js';
+import { modelFolder } from '../hub/index.js';
 import type { Linear } from '../nn/index.js';
 import { assertRank, tensor, tidy, zeros, type Tensor } from '../torch/index.js';
 import type { CausalLmInput } from './causalLm.js';
@@ -122,9 +123,10 @@ function stepConfig(
  * @throws CheckpointError and IoError as `loadModel`; CheckpointError also for a folder without such a head
  */
 export async function loadStepModel(
-  folder: string,
+  folderOrHubId: string,
   options: LoadModelOptions = {},
 ): Promise<StepModel> {
+  const folder = await modelFolder(folderOrHubId);
   const { trunk, head } = loadHeaded(folder, STEP_HEAD, options);
   return new StepModel(trunk, head);
 }

@@ -3,6 +3,7 @@ import { createHash } from 'node:crypto';
 import { createReadStream, existsSync, readdirSync } from 'node:fs';
 import { join } from 'node:path';
 import { CheckpointError, IoError } from '../errors/index.js';
+import { modelFolder } from '../hub/index.js';
 import { assertModelFolder, SHARD_NAME, WEIGHTS_FILE } from './checkpoint.js';
 
 /**
@@ -12,7 +13,11 @@ import { assertModelFolder, SHARD_NAME, WEIGHTS_FILE } from './checkpoint.js';
  * @param where what asks for it, for messages
  * @throws CheckpointError if the folder holds no model; IoError if a file cannot be read
  */
-export async function weightsSha256(folder: string, where = 'weightsSha256'): Promise<string> {
+export async function weightsSha256(
+  folderOrHubId: string,
+  where = 'weightsSha256',
+): Promise<string> {
+  const folder = await modelFolder(folderOrHubId);
   assertModelFolder(folder, where);
   if (existsSync(join(folder, WEIGHTS_FILE))) return sha256OfFile(join(folder, WEIGHTS_FILE));
   const shards = readdirSync(folder)

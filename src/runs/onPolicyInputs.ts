@@ -1,10 +1,10 @@
 /** What on-policy runs are built from, whatever the method: rewards, an environment, prompts, a way to measure. */
-import { resolve } from 'node:path';
 import type { ConfigSource } from '../config/index.js';
 import { tokenizePrompts, validateRows, type PromptExample } from '../data/index.js';
 import { loadEnvironment, type Environment } from '../environments/index.js';
 import { ConfigError } from '../errors/index.js';
 import { evaluate } from '../eval/index.js';
+import { lastingName } from '../hub/index.js';
 import { loadModel, type Decoder, type ScalarModel } from '../models/index.js';
 import type { NamedReward } from '../rewards/index.js';
 import { loadTokenizer, type Tokenizer } from '../tokenizers/index.js';
@@ -142,13 +142,13 @@ export async function readOnPolicyInputs<ConfigInput, Row>(
     loadRewardModels: load,
     disposeRewards: dispose,
     record: {
-      model: resolve(options.model),
+      model: lastingName(options.model),
       data: data.record,
       evalData: held?.record ?? null,
       ...rewardRecord(options.rewards, named),
       ...(options.evalRewards && evalRewardRecord(options.evalRewards, heldRewards)),
       ...(models.length > 0 && {
-        rewardModels: models.map(({ name, folder }) => ({ name, folder: resolve(folder) })),
+        rewardModels: models.map(({ name, folder }) => ({ name, folder: lastingName(folder) })),
       }),
       ...(environment && {
         environment: environment.name,

@@ -1,9 +1,10 @@
 /** Rejection sampling as a job: sample, score, select, fine-tune, and again. Resumable at every point. */
 import { existsSync, mkdirSync } from 'node:fs';
-import { join, resolve } from 'node:path';
+import { join } from 'node:path';
 import { parseConfig, RejectionConfig, type RejectionConfigInput } from '../config/index.js';
 import { BatchOrder } from '../data/index.js';
 import { UsageError } from '../errors/index.js';
+import { lastingName } from '../hub/index.js';
 import { loadModel, weightsSha256 } from '../models/index.js';
 import {
   sampleMetrics,
@@ -260,7 +261,7 @@ export class RejectionRun {
   /** Begins an iteration, or checks that it was begun with the same settings. */
   private async openIteration(iteration: number): Promise<IterationRecord> {
     const path = join(this.folderOf(iteration), 'iteration.json');
-    const model = resolve(this.modelAfter(iteration - 1));
+    const model = lastingName(this.modelAfter(iteration - 1));
     const { inputs } = this.parts;
     const { samplesPerPrompt, sampling, seed, dtype, promptsPerIteration } = this.config;
     const now = {

@@ -2,6 +2,7 @@
 import { existsSync } from 'node:fs';
 import { basename, dirname, join, resolve } from 'node:path';
 import { ConfigError, ValueRangeError } from '../errors/index.js';
+import { modelFolder } from '../hub/index.js';
 import { loadScalarModel, type ScalarModel } from '../models/index.js';
 import type { NamedReward } from '../rewards/index.js';
 import { loadTokenizer, type Tokenizer } from '../tokenizers/index.js';
@@ -91,9 +92,10 @@ export async function readRewards<Row>(
  * wrote. Vocabularies of other sizes are refused where the models are loaded.
  */
 async function requireSameTokens(
-  { name, folder }: { readonly name: string; readonly folder: string },
+  { name, folder: folderOrHubId }: { readonly name: string; readonly folder: string },
   tokenizer: Tokenizer,
 ): Promise<void> {
+  const folder = await modelFolder(folderOrHubId);
   if (!existsSync(join(folder, 'tokenizer.json'))) return;
   const own = await loadTokenizer(folder);
   if (own.vocabSize !== tokenizer.vocabSize) return;

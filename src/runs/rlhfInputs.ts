@@ -1,6 +1,8 @@
 /** Where the inputs of a pipeline are: names in a file of settings start from that file, those of a command from here. */
+import { existsSync } from 'node:fs';
 import { resolve } from 'node:path';
 import type { ConfigSource, RlhfConfig } from '../config/index.js';
+import { parseHubId } from '../hub/index.js';
 import { parseRewardSpec } from '../rewards/index.js';
 
 /** Names of inputs that hold a reward. */
@@ -55,11 +57,19 @@ const OPTIONS: Readonly<Record<keyof RlhfGivenInputs, string>> = {
   evalReward: '--eval-reward',
 };
 
+/** A path of a folder of settings. A name of the Hub stays, unless something of that name lies there. */
+function located(folder: string, value: string): string {
+  const path = resolve(folder, value);
+  const isHubId =
+    parseHubId(value) !== undefined && !/\.(jsonl|ndjson|json|csv|parquet)$/i.test(value);
+  return isHubId && !existsSync(path) ? value : path;
+}
+
 function absolute(name: string, value: unknown, folder: string): unknown {
   if (Array.isArray(value)) return value.map((part) => absolute(name, part, folder));
   if (typeof value !== 'string') return value;
-  if (!REWARDS.includes(name)) return resolve(folder, value);
-  if (value.startsWith('model:')) return `model:${resolve(folder, value.slice('model:'.length))}`;
+  if (!REWARDS.includes(name)) return located(folder, value);
+  if (value.startsWith('model:')) return `model:${located(folder, value.slice('model:'.length))}`;
   // A specification that is none is told where it is read.
   if (!/\.[cm]?[jt]s(#\w+)?$/.test(value)) return value;
   const parsed = parseRewardSpec(value);

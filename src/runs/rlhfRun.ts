@@ -1,5 +1,4 @@
 /** From a model to one that people prefer: fine-tuning, preferences, a reward model, reinforcement. Resumable at every point. */
-import { resolve } from 'node:path';
 import {
   parseConfig,
   RlhfConfig,
@@ -8,6 +7,7 @@ import {
 } from '../config/index.js';
 import { validateRows, type DataFormatName } from '../data/index.js';
 import { ConfigError, UsageError } from '../errors/index.js';
+import { lastingName } from '../hub/index.js';
 import { loadTokenizer } from '../tokenizers/index.js';
 import { listenForStop, reportFailure, tellStatus, type StopListener } from './ending.js';
 import { readOnPolicyInputs, type OnPolicyInputs } from './onPolicyInputs.js';
@@ -228,7 +228,7 @@ function inputRecord(sources: RlhfSources): Record<string, unknown> {
     return typeof reward === 'string' ? reward : reward.name;
   };
   return {
-    model: resolve(model),
+    model: lastingName(model),
     demonstrations: demonstrations?.record ?? null,
     prompts: prompts?.record ?? null,
     preferences: preferences?.record ?? null,

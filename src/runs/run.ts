@@ -2,6 +2,7 @@
 import { existsSync } from 'node:fs';
 import { join } from 'node:path';
 import { CheckpointError, ConfigError, UsageError } from '../errors/index.js';
+import { hubIdOf, isCommit, modelFolder as localFolder } from '../hub/index.js';
 import { weightsSha256, type Decoder } from '../models/index.js';
 import { AdamW, decayGroups, type ParameterGroup } from '../optim/index.js';
 import type { Tokenizer } from '../tokenizers/index.js';
@@ -45,7 +46,8 @@ export async function findStart(
   if (!resume) {
     RunDirectory.assertFree(out);
     const modelSha256 = model === '' ? undefined : await weightsSha256(model, '--model');
-    return { record: undefined, checkpoint: undefined, modelFolder: model, modelSha256 };
+    const modelFolder = model === '' ? model : await localFolder(model);
+    return { record: undefined, checkpoint: undefined, modelFolder, modelSha256 };
   }
   const record = readRunRecord(out);
   if (record.method !== method) {
@@ -55,7 +57,8 @@ export async function findStart(
     );
   }
   const checkpoint = (await listCheckpoints(join(out, 'checkpoints'))).whole.at(-1);
-  const modelFolder = checkpoint === undefined ? model : join(checkpoint.path, 'model');
+  const modelFolder =
+    checkpoint === undefined ? await localFolder(model) : join(checkpoint.path, 'model');
   const modelSha256 = await sameModel(out, model, record.inputs['modelSha256']);
   return { record, checkpoint, modelFolder, modelSha256 };
 }
@@ -64,11 +67,17 @@ export async function findStart(
 async function sameModel(out: string, model: string, before: unknown): Promise<string | undefined> {
   if (typeof before !== 'string') return undefined;
   // A checkpoint may outlive the model that it came from, and is all that some methods need.
-  if (!existsSync(model) || (await weightsSha256(model)) === before) return before;
+  if (!mayDiffer(model) || (await weightsSha256(model)) === before) return before;
   throw new CheckpointError(
     `Resuming ${out}: expected the model that the run was started with, received other weights in ${model}.`,
     { hint: 'Leave --model out, or start a new run from the last checkpoint.' },
   );
+}
+
+/** Whether a model is there to be compared. A commit of the Hub is what it was, and need not be there. */
+function mayDiffer(model: string): boolean {
+  const id = hubIdOf(model);
+  return id === undefined ? existsSync(model) : !isCommit(id.revision);
 }
 
 /** Settings of AdamW as every method has them. */

@@ -1,9 +1,9 @@
 /** What a run works on: rows with a fingerprint, rewards with names, settings of an earlier run to go on with. */
 import { createHash } from 'node:crypto';
-import { resolve } from 'node:path';
 import { configFromObject, mergedSettings, type ConfigSource } from '../config/index.js';
 import { readRows, rowsFromObjects, type Row } from '../data/index.js';
 import { CheckpointError } from '../errors/index.js';
+import { lastingName } from '../hub/index.js';
 import { modelPositions } from '../models/index.js';
 import {
   loadReward,
@@ -22,7 +22,7 @@ export type RunData = string | readonly string[] | readonly Readonly<Record<stri
 
 /** What config.json tells of data, by which a resumed run sees that it is the same. */
 export interface DataRecord {
-  /** Absolute paths; null for rows in memory. */
+  /** Absolute paths, `org/name@commit` for data sets of the Hub; null for rows in memory. */
   readonly files: readonly string[] | null;
   readonly rows: number;
   /** Of the rows' values in order. */
@@ -39,7 +39,7 @@ export async function readRunData(data: RunData): Promise<{ rows: Row[]; record:
   const rows = files === null ? rowsFromObjects(objectsOf(data)) : await readRows(files);
   const hash = createHash('sha256');
   for (const { values } of rows) hash.update(`${JSON.stringify(values)}\n`);
-  const paths = files?.map((path) => resolve(path)) ?? null;
+  const paths = files?.map((path) => lastingName(path, 'dataset')) ?? null;
   return { rows, record: { files: paths, rows: rows.length, sha256: hash.digest('hex') } };
 }
 
@@ -68,7 +68,7 @@ export async function readTrainingData<Rows extends ReadRows>(
   const held =
     options.evalData === undefined ? undefined : await read(options.evalData, 'Evaluation data');
   const inputs = {
-    model: resolve(options.model),
+    model: lastingName(options.model),
     data: data.record,
     evalData: held?.record ?? null,
   };

@@ -113,7 +113,9 @@ export function registerEval(program: Command, context: CommandContext): void {
     'posttrain eval --model runs/reward/model --data preferences.jsonl',
     'posttrain eval --model runs/prm/model --data steps.jsonl',
   );
-  command.action(async (options: EvalOptions) => {
+  command.action(async (given: EvalOptions) => {
+    const { modelFolder } = await import('../../hub/index.js');
+    const options = { ...given, model: await modelFolder(given.model) };
     const { readRows } = await import('../../data/index.js');
     const { isScalarModelFolder, isStepModelFolder } = await import('../../models/index.js');
     const { openModel } = await import('../placement.js');

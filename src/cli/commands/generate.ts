@@ -122,9 +122,11 @@ function checkOptions(options: GenerateCommandOptions): void {
 
 /** The model, and how it is sampled: as said, else as its generation_config.json recommends. */
 async function openSettings(
-  options: GenerateCommandOptions,
+  given: GenerateCommandOptions,
   prompts: readonly Prompt[],
 ): Promise<GenerateOptions> {
+  const { modelFolder } = await import('../../hub/index.js');
+  const options = { ...given, model: await modelFolder(given.model) };
   const { readGenerationConfig } = await import('../../models/index.js');
   const { defaultMaxNewTokens, openModel } = await import('../placement.js');
   const recommended = readGenerationConfig(options.model);

@@ -1,0 +1,14 @@
+/** The Hugging Face Hub: repositories as local folders, in the cache that Python uses too. */
+export { hubIdOf, isCommit, parseHubId, type HubId, type RepoKind } from './hubId.js';
+export { hubSettings, type HubSettings } from './hubSettings.js';
+export {
+  hubFetch,
+  type HubAccess,
+  type HubOptions,
+  type HubStream,
+  type HubSubject,
+} from './hubFetch.js';
+export { hubAccess, openSnapshot, type Snapshot } from './snapshot.js';
+export { modelFolder, type ModelParts } from './modelFolder.js';
+export { openHubDataSet, type HubDataSet } from './dataSet.js';
+export { lastingName } from './openOnce.js';

@@ -1,0 +1,103 @@
+/** Models of the Hub as local folders: which of a repository's files a model is. */
+import { existsSync, readFileSync } from 'node:fs';
+import { readFile } from 'node:fs/promises';
+import { join } from 'node:path';
+import { HubError } from '../errors/index.js';
+import { hubIdOf, isCommit } from './hubId.js';
+import { openOnce } from './openOnce.js';
+import type { Snapshot } from './snapshot.js';
+
+/** What is needed of a model. */
+export type ModelParts = 'model' | 'tokenizer';
+
+const TOKENIZER_FILES = [
+  'tokenizer.json',
+  'tokenizer_config.json',
+  'special_tokens_map.json',
+  'chat_template.jinja',
+  'added_tokens.json',
+  'vocab.json',
+  'merges.txt',
+  'tokenizer.model',
+];
+/** README.md tells the license, which the card of a model trained from it repeats. */
+const SMALL_FILES = [
+  'config.json',
+  'generation_config.json',
+  'adapter_config.json',
+  'README.md',
+  ...TOKENIZER_FILES,
+];
+const WEIGHTS = ['model.safetensors', 'adapter_model.safetensors'];
+const INDEX = 'model.safetensors.index.json';
+
+/**
+ * The local folder of a model: a folder is what it is, `org/name` or `org/name@revision` is downloaded into the cache
+ * where it is not there already. Of a repository only what posttrain reads is downloaded: never pickles.
+ *
+ * @param parts the whole model unless set; its tokenizer needs no weights
+ * @throws HubError where there is neither such a folder nor such a repository, it is not allowed, has no safetensors, or
+ *   the download fails; IoError where the cache cannot be written
+ */
+export async function modelFolder(
+  folderOrHubId: string,
+  parts: ModelParts = 'model',
+): Promise<string> {
+  const id = hubIdOf(folderOrHubId);
+  if (id === undefined) return folderOrHubId;
+  const snapshot = await openOnce('model', id);
+  // A whole model of a named commit is as it is: nobody has to be asked for the list of its files.
+  const isKnown = isCommit(id.revision) && isWholeModel(snapshot.folder);
+  if (isKnown) return snapshot.folder;
+  const paths = await snapshot.paths();
+  const wanted = paths.filter((path) =>
+    (parts === 'model' ? SMALL_FILES : TOKENIZER_FILES).includes(path),
+  );
+  if (parts === 'model') wanted.push(...(await weightsOf(folderOrHubId, snapshot, paths)));
+  await snapshot.download(wanted);
+  return snapshot.folder;
+}
+
+function isWholeModel(folder: string): boolean {
+  const has = (name: string): boolean => existsSync(join(folder, name));
+  if (!has('config.json') || !has('tokenizer.json')) return false;
+  if (has('model.safetensors')) return true;
+  const shards = has(INDEX) ? shardsOf(readFileSync(join(folder, INDEX), 'utf8')) : [];
+  return shards.length > 0 && shards.every(has);
+}
+
+async function weightsOf(
+  subject: string,
+  snapshot: Snapshot,
+  paths: readonly string[],
+): Promise<string[]> {
+  const whole = WEIGHTS.filter((name) => paths.includes(name));
+  if (whole.length > 0) return whole;
+  if (!paths.includes(INDEX)) throw noWeights(subject, paths);
+  await snapshot.download([INDEX]);
+  const index = await readFile(join(snapshot.folder, INDEX), 'utf8').catch(() => '');
+  return [INDEX, ...shardsOf(index).filter((name) => paths.includes(name))];
+}
+
+/** Files that an index names. What is wrong with it is said where the weights are opened. */
+function shardsOf(index: string): string[] {
+  try {
+    const { weight_map: map } = JSON.parse(index) as { weight_map?: Record<string, unknown> };
+    return [...new Set(Object.values(map ?? {}))].filter((name) => typeof name === 'string');
+  } catch {
+    return [];
+  }
+}
+
+function noWeights(subject: string, paths: readonly string[]): HubError {
+  const others = paths.filter((path) => /\.(bin|pt|pth|ckpt|gguf|onnx|msgpack|h5)$/.test(path));
+  const found = others.length > 0 ? others.slice(0, 3).join(', ') : 'no weights';
+  return new HubError(
+    `${subject}: expected model.safetensors or ${INDEX} in the repository, it has ${found}.`,
+    {
+      hint: others.some((path) => /\.(bin|pt|pth|ckpt)$/.test(path))
+        ? 'Pickles can run code when they are read and are not downloaded. Choose a revision with safetensors (often refs/pr/N), or convert it with transformers.'
+        : 'Choose a repository that transformers can open.',
+    },
+  );
+}
