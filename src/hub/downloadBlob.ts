@@ -102,19 +102,21 @@ async function receive(download: Download, incomplete: string): Promise<void> {
     let done = (await handle.stat()).size;
     let most = done;
     for (let attempt = 1; done < file.size; attempt++) {
+      let failure: unknown = 'the connection was closed';
       try {
         done = await receivePieces(download, handle, done, progress);
-        if (done < file.size) throw new TypeError('the connection was closed');
+        if (done === file.size) break;
       } catch (error) {
         if (error instanceof HubError || error instanceof IoError) throw error;
         signal.throwIfAborted();
+        failure = error;
         done = (await handle.stat()).size;
-        // Connections that bring something may be as many as it takes.
-        if (done > most) attempt = 1;
-        most = Math.max(most, done);
-        if (attempt >= MOST_ATTEMPTS) throw dropped(download, done, error);
-        await access.sleep(2 ** (attempt - 1));
       }
+      // Connections that bring something may be as many as it takes.
+      if (done > most) attempt = 1;
+      most = Math.max(most, done);
+      if (attempt >= MOST_ATTEMPTS) throw dropped(download, done, failure);
+      await access.sleep(2 ** (attempt - 1));
     }
     progress.finish();
   } finally {

@@ -1,6 +1,7 @@
 /** What `eval --against` does: measures how often a model's completions are preferred to others. */
 import { existsSync } from 'node:fs';
 import type { PromptExample, Row } from '../../data/index.js';
+import { hubIdOf } from '../../hub/index.js';
 import { UsageError } from '../../errors/index.js';
 import type { Opponent, WinRate, WinRateOptions } from '../../eval/index.js';
 import type { CommandContext } from '../program.js';
@@ -63,8 +64,9 @@ async function sidesOf(
   { rows, model, tokenizer }: Subject,
 ): Promise<Sides> {
   const { defaultMaxNewTokens, openModel } = await import('../placement.js');
-  const isFolder = existsSync(options.against);
-  const other = isFolder ? await openModel({ ...options, model: options.against }) : undefined;
+  const other = isModel(options.against, rows)
+    ? await openModel({ ...options, model: options.against })
+    : undefined;
   const [own, others] = [
     await promptsOf(rows, { model, tokenizer }, options),
     other && (await promptsOf(rows, other, options)),
@@ -86,6 +88,12 @@ async function sidesOf(
   const against = { ...other, prompts: taken(others) };
   const fitting = Math.min(room(prompts, { model }), room(against.prompts, other));
   return { prompts, against, maxNewTokens: options.maxNewTokens ?? fitting };
+}
+
+/** Whether it is a folder, or a name of the Hub that is no column. */
+function isModel(against: string, [row]: readonly Row[]): boolean {
+  const isColumn = row !== undefined && against in row.values;
+  return existsSync(against) || (!isColumn && hubIdOf(against) !== undefined);
 }
 
 async function promptsOf(
