@@ -175,7 +175,7 @@ describe('defaults', () => {
     const kto = parseConfig(KtoConfig, {});
     assert.deepEqual(
       [kto.beta, kto.batchSize, kto.learningRate, kto.desirableWeight, kto.undesirableWeight],
-      [0.1, 32, 5e-7, 1, 1],
+      [0.1, 32, 5e-6, 1, 1],
     );
     const simpo = parseConfig(SimpoConfig, {});
     assert.deepEqual([simpo.beta, simpo.gamma, simpo.nllCoef], [2, 1, 0]);
