@@ -119,6 +119,16 @@ for (const name of FAMILY_FOLDERS) {
   });
 }
 
+test('a whole number that transformers reads as a floating-point one only is written as one', async () => {
+  const [folder, saved] = [copyOf('gemma2'), copyOf('gemma2')];
+  await withModel(folder, (model) => model.save(saved));
+  const lines = readFileSync(join(saved, 'config.json'), 'utf8').split('\n');
+  assert.ok(lines.includes('  "final_logit_softcapping": 3.0,'), 'a bound of 3.0');
+  assert.ok(lines.includes('  "attn_logit_softcapping": 2.0,'), 'a bound of 2.0');
+  assert.ok(lines.includes('  "hidden_size": 16,'), 'a size stays whole');
+  assert.ok(lines.includes('  "rms_norm_eps": 0.000001,'), 'a fraction stays as it is');
+});
+
 describe("GPT-2's first checkpoints", () => {
   /** As `openai-community/gpt2` is: names without `transformer.`, and causal masks among the tensors. */
   async function bare(): Promise<string> {

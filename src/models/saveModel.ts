@@ -51,7 +51,7 @@ export async function saveModel(
   const shards = splitIntoShards(model, maxShardBytes);
   for (const [name, tensors] of shards) await writeShard(join(folder, name), tensors, config);
   if (shards.size > 1) await writeJson(join(folder, INDEX_FILE), indexOf(shards));
-  await writeJson(join(folder, 'config.json'), rawConfig(config, dtype));
+  await writeText(join(folder, 'config.json'), withFloats(jsonText(rawConfig(config, dtype))));
   const newGeneration = generation ?? defaultGeneration(config);
   await writeJson(join(folder, 'generation_config.json'), newGeneration);
   await removeStaleWeights(folder, new Set(shards.keys()));
@@ -138,10 +138,36 @@ function defaultGeneration({ raw, bosTokenId, padTokenId }: DecoderConfig): Json
   return { _from_model_config: true, ...Object.fromEntries(given) };
 }
 
+/**
+ * Fields that transformers 5 refuses to read where a whole number stands for a floating-point one: JavaScript writes the
+ * 30.0 of a file as 30.
+ */
+const FLOAT_FIELDS = [
+  'attention_factor',
+  'attn_logit_softcapping',
+  'final_logit_softcapping',
+  'initializer_range',
+  'layer_norm_epsilon',
+  'rms_norm_eps',
+  'router_aux_loss_coef',
+];
+const WHOLE_FLOAT = new RegExp(`^( *"(?:${FLOAT_FIELDS.join('|')})": -?\\d+)(?=,?$)`, 'gm');
+
+/** @param text JSON with one field per line */
+function withFloats(text: string): string {
+  return text.replace(WHOLE_FLOAT, '$1.0');
+}
+
+function jsonText(value: JsonObject): string {
+  return `${JSON.stringify(value, undefined, 2)}\n`;
+}
+
 async function writeJson(path: string, value: JsonObject): Promise<void> {
-  await replaceFile(path, (write) =>
-    write(Buffer.from(`${JSON.stringify(value, undefined, 2)}\n`)),
-  );
+  await writeText(path, jsonText(value));
+}
+
+async function writeText(path: string, text: string): Promise<void> {
+  await replaceFile(path, (write) => write(Buffer.from(text)));
 }
 
 async function removeStaleWeights(folder: string, current: ReadonlySet<string>): Promise<void> {

@@ -16,7 +16,9 @@ from transformers import AutoModelForCausalLM
 
 def check(folder):
     ours = json.loads((folder / "ours.json").read_text())
-    model, info = AutoModelForCausalLM.from_pretrained(folder, dtype="auto", output_loading_info=True)
+    model, info = AutoModelForCausalLM.from_pretrained(
+        folder, dtype="auto", attn_implementation="eager", output_loading_info=True
+    )
     with torch.no_grad():
         logits = model.eval()(torch.tensor(ours["inputIds"])).logits.double()
     difference = float((logits - torch.tensor(ours["logits"], dtype=torch.float64)).abs().max())

@@ -12,11 +12,14 @@ import {
   makeDecoderConfig,
   MODEL_TYPES,
   type Decoder,
+  type RopeScaling,
 } from '../../src/models/index.js';
 import { noGrad, tensor, type Dtype } from '../../src/torch/index.js';
+import { FAMILY_FOLDERS, familyFolders } from '../../test/golden/familyFolders.js';
 
 const [out = '/tmp/saved'] = process.argv.slice(2);
 const golden = join(import.meta.dirname, '../../test/golden/models');
+const families = familyFolders();
 
 const inputIds = [
   [5, 1, 7, 3, 30, 12, 9, 40],
@@ -35,6 +38,20 @@ async function write(name: string, model: Decoder, maxShardBytes?: number): Prom
   model.dispose();
 }
 
+/** Phi-3 has no other scaling than longrope. */
+function scalingOf(modelType: (typeof MODEL_TYPES)[number]): RopeScaling {
+  const original = { originalMaxPositionEmbeddings: 64 };
+  if (modelType === 'phi3')
+    return {
+      type: 'longrope',
+      shortFactor: [1, 1.1, 1.2, 1.4],
+      longFactor: [1, 2, 3, 4],
+      attentionFactor: 1.2,
+      ...original,
+    };
+  return { type: 'llama3', factor: 8, lowFreqFactor: 1, highFreqFactor: 4, ...original };
+}
+
 function newModel(modelType: (typeof MODEL_TYPES)[number], dtype: Dtype, tied: boolean): Decoder {
   const config = makeDecoderConfig({
     modelType,
@@ -43,26 +60,22 @@ function newModel(modelType: (typeof MODEL_TYPES)[number], dtype: Dtype, tied: b
     intermediateSize: 48,
     numLayers: 2,
     numHeads: 4,
-    numKeyValueHeads: 2,
+    numKeyValueHeads: modelType === 'gpt2' ? 4 : 2,
+    ...(modelType.startsWith('gpt') ? {} : { slidingWindow: 5 }),
     initializerRange: 0.2,
     tieWordEmbeddings: tied,
     eosTokenId: tied ? [1, 2] : 1,
     ropeTheta: 500_000,
-    ropeScaling: tied
-      ? null
-      : {
-          type: 'llama3',
-          factor: 8,
-          lowFreqFactor: 1,
-          highFreqFactor: 4,
-          originalMaxPositionEmbeddings: 64,
-        },
+    ropeScaling: tied ? null : scalingOf(modelType),
   });
   return createModel(config, { seed: 5, dtype });
 }
 
 for (const name of readdirSync(golden))
   await write(`loaded-${name}`, await loadModel(join(golden, name)));
+for (const name of FAMILY_FOLDERS)
+  await write(`loaded-${name}`, await loadModel(families.copyOf(name)));
+families.remove();
 for (const modelType of MODEL_TYPES)
   for (const tied of [true, false]) {
     const name = `created-${modelType}${tied ? '-tied' : ''}`;
