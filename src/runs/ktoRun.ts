@@ -5,7 +5,7 @@ import { loadTokenizer } from '../tokenizers/index.js';
 import { KtoTrainer } from '../trainers/index.js';
 import type { PreferenceRunOptions } from './pairRuns.js';
 import { describePreferences } from './preferenceReport.js';
-import { buildOptimizer, findStart, openDirectory, Run } from './run.js';
+import { buildOptimizer, buildOrFree, findStart, openDirectory, Run } from './run.js';
 import {
   deviceOf,
   fittingLength,
@@ -40,23 +40,25 @@ export async function createKtoRun(
   };
   const { data, held, inputs } = await readTrainingData(options, start.record, read);
 
-  const placed = { dtype: config.dtype, device: deviceOf(config.device) };
-  const policy = await loadModel(start.modelFolder, placed);
-  const reference = (await loadModel(options.model, placed)).freeze();
-  const optimizer = buildOptimizer(policy, config);
-  const trainer = new KtoTrainer(
-    {
-      ...{ policy, reference, optimizer },
-      examples: data.examples,
-      evalExamples: held?.examples,
-    },
-    config,
-  );
-  const opened = await openDirectory(out, start, { method: 'kto', config, inputs }, trainer);
-  return new Run({
-    ...opened,
-    ...{ trainer, config, model: policy, optimizer, tokenizer },
-    disposeOthers: () => reference.dispose(),
-    evaluate: held && (() => Promise.resolve(trainer.evaluate())),
+  return await buildOrFree(async (keep) => {
+    const placed = { dtype: config.dtype, device: deviceOf(config.device) };
+    const policy = keep(await loadModel(start.modelFolder, placed));
+    const reference = keep((await loadModel(options.model, placed)).freeze());
+    const optimizer = keep(buildOptimizer(policy, config));
+    const trainer = new KtoTrainer(
+      {
+        ...{ policy, reference, optimizer },
+        examples: data.examples,
+        evalExamples: held?.examples,
+      },
+      config,
+    );
+    const opened = await openDirectory(out, start, { method: 'kto', config, inputs }, trainer);
+    return new Run({
+      ...opened,
+      ...{ trainer, config, model: policy, optimizer, tokenizer },
+      disposeOthers: () => reference.dispose(),
+      evaluate: held && (() => Promise.resolve(trainer.evaluate())),
+    });
   });
 }

@@ -17,7 +17,7 @@ import { loadTokenizer } from '../tokenizers/index.js';
 import { DpoTrainer, needsReferenceModel, type PairMethod } from '../trainers/index.js';
 import { describePreferences } from './preferenceReport.js';
 import type { ProgressStream } from './progress.js';
-import { buildOptimizer, findStart, openDirectory, Run } from './run.js';
+import { buildOptimizer, buildOrFree, findStart, openDirectory, Run } from './run.js';
 import {
   deviceOf,
   fittingLength,
@@ -108,27 +108,29 @@ async function createPairRun<Method extends PairMethod>(
   };
   const { data, held, inputs } = await readTrainingData(options, start.record, read);
 
-  const placed = { dtype: config.dtype, device: deviceOf(config.device) };
-  const policy = await loadModel(start.modelFolder, placed);
-  const reference = needsReferenceModel(objective)
-    ? (await loadModel(options.model, placed)).freeze()
-    : null;
-  const optimizer = buildOptimizer(policy, config);
-  const { pairs } = data;
-  const parts = { policy, reference, optimizer, pairs, evalPairs: held?.pairs };
-  const trainer = new DpoTrainer(parts, objective);
-  if (trainer.isPrecomputed) reference?.dispose();
-  const { warmupSteps, learningRate } = config;
-  if (warmupSteps >= trainer.totalSteps && trainer.totalSteps > 0) {
-    progress?.write(
-      `The learning rate is still rising when the run ends: warmupSteps is ${warmupSteps}, and there are ${trainer.totalSteps} steps. It stays below ${learningRate}; lower warmupSteps.\n`,
-    );
-  }
-  const opened = await openDirectory(out, start, { method: name, config, inputs }, trainer);
-  return new Run({
-    ...opened,
-    ...{ trainer, config, model: policy, optimizer, tokenizer },
-    disposeOthers: () => reference?.dispose(),
-    evaluate: held && (() => Promise.resolve(trainer.evaluate())),
+  return await buildOrFree(async (keep) => {
+    const placed = { dtype: config.dtype, device: deviceOf(config.device) };
+    const policy = keep(await loadModel(start.modelFolder, placed));
+    const reference = needsReferenceModel(objective)
+      ? keep((await loadModel(options.model, placed)).freeze())
+      : null;
+    const optimizer = keep(buildOptimizer(policy, config));
+    const { pairs } = data;
+    const parts = { policy, reference, optimizer, pairs, evalPairs: held?.pairs };
+    const trainer = new DpoTrainer(parts, objective);
+    if (trainer.isPrecomputed) reference?.dispose();
+    const { warmupSteps, learningRate } = config;
+    if (warmupSteps >= trainer.totalSteps && trainer.totalSteps > 0) {
+      progress?.write(
+        `The learning rate is still rising when the run ends: warmupSteps is ${warmupSteps}, and there are ${trainer.totalSteps} steps. It stays below ${learningRate}; lower warmupSteps.\n`,
+      );
+    }
+    const opened = await openDirectory(out, start, { method: name, config, inputs }, trainer);
+    return new Run({
+      ...opened,
+      ...{ trainer, config, model: policy, optimizer, tokenizer },
+      disposeOthers: () => reference?.dispose(),
+      evaluate: held && (() => Promise.resolve(trainer.evaluate())),
+    });
   });
 }

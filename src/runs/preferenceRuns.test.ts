@@ -176,6 +176,18 @@ describe('a run on preferences', () => {
     });
   }
 
+  for (const method of ['dpo', 'kto', 'orpo']) {
+    test(`that cannot be built after all leaves nothing loaded (${method})`, async () => {
+      const given = options(method);
+      await trained(method, given);
+      const { liveTensors } = memory();
+      // A finished run takes no other settings, which is known when its models are there.
+      const config = configFromObject({ learningRate: 0.5 }, 'test');
+      await assert.rejects(trained(method, { ...given, config, resume: true }), ConfigError);
+      assert.equal(memory().liveTensors, liveTensors);
+    });
+  }
+
   test('keeps no reference that was read before training', async () => {
     const loaded = async (config: object): Promise<number> => {
       const { liveTensors } = memory();

@@ -11,7 +11,7 @@ import {
 import { loadTokenizer } from '../tokenizers/index.js';
 import { PrmTrainer } from '../trainers/index.js';
 import { type ProgressStream } from './progress.js';
-import { buildOptimizer, findStart, openDirectory, Run } from './run.js';
+import { buildOptimizer, buildOrFree, findStart, openDirectory, Run } from './run.js';
 import {
   deviceOf,
   fittingLength,
@@ -64,24 +64,26 @@ export async function createPrmRun(
   };
   const { data, held, inputs } = await readTrainingData(options, start.record, read);
 
-  const model = await modelOf(start.modelFolder, config, tokenizer.padTokenId);
-  const optimizer = buildOptimizer(model, config);
-  const trainer = new PrmTrainer({ model, optimizer, examples: data.examples }, config);
-  const opened = await openDirectory(out, start, { method: 'prm', config, inputs }, trainer);
-  const { microBatchTokens, seed } = config;
-  return new Run({
-    ...opened,
-    trainer,
-    config,
-    model,
-    optimizer,
-    tokenizer,
-    evaluate:
-      held &&
-      (() =>
-        Promise.resolve(
-          stepMetrics(evaluateSteps({ model, examples: held.examples, microBatchTokens, seed })),
-        )),
+  return await buildOrFree(async (keep) => {
+    const model = keep(await modelOf(start.modelFolder, config, tokenizer.padTokenId));
+    const optimizer = keep(buildOptimizer(model, config));
+    const trainer = new PrmTrainer({ model, optimizer, examples: data.examples }, config);
+    const opened = await openDirectory(out, start, { method: 'prm', config, inputs }, trainer);
+    const { microBatchTokens, seed } = config;
+    return new Run({
+      ...opened,
+      trainer,
+      config,
+      model,
+      optimizer,
+      tokenizer,
+      evaluate:
+        held &&
+        (() =>
+          Promise.resolve(
+            stepMetrics(evaluateSteps({ model, examples: held.examples, microBatchTokens, seed })),
+          )),
+    });
   });
 }
 

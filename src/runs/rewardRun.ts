@@ -27,7 +27,14 @@ import {
 import { loadTokenizer, type Tokenizer } from '../tokenizers/index.js';
 import { RewardTrainer } from '../trainers/index.js';
 import { formatNumber, type ProgressStream } from './progress.js';
-import { buildOptimizer, findStart, openDirectory, Run, type RunStart } from './run.js';
+import {
+  buildOptimizer,
+  buildOrFree,
+  findStart,
+  openDirectory,
+  Run,
+  type RunStart,
+} from './run.js';
 import {
   deviceOf,
   fittingLength,
@@ -82,38 +89,40 @@ export async function createRewardRun(
   );
   const reference = await readReference(options, { start, ...reading });
 
-  const model = await loadStart(start.modelFolder, { tokenizer, config });
-  const padding = paddingRemark(model);
-  if (padding !== undefined) progress?.write(`${padding}\n`);
-  const optimizer = buildOptimizer(model, config);
-  const trainer = new RewardTrainer({ model, optimizer, pairs: data.pairs }, config);
-  const description = {
-    method: 'reward',
-    config,
-    inputs: { ...inputs, referenceData: reference?.record ?? null },
-  };
-  const opened = await openDirectory(out, start, description, trainer);
-  const { centerCoef, useMargins, microBatchTokens, seed } = config;
-  const measured = { model, centerCoef, useMargins, microBatchTokens, seed };
-  return new Run({
-    ...opened,
-    trainer,
-    config,
-    model,
-    optimizer,
-    tokenizer,
-    evaluate:
-      held &&
-      (() =>
-        Promise.resolve(
-          preferenceMetrics(evaluatePreferences({ ...measured, pairs: held.pairs })),
-        )),
-    afterTraining: () => {
-      const sequences =
-        reference?.sequences.map(tokensOf) ??
-        (config.normalizeOn === 'chosen' ? chosenSequences(data.pairs) : undefined);
-      return Promise.resolve(sequences && centerOn(model, sequences, microBatchTokens));
-    },
+  return await buildOrFree(async (keep) => {
+    const model = keep(await loadStart(start.modelFolder, { tokenizer, config }));
+    const padding = paddingRemark(model);
+    if (padding !== undefined) progress?.write(`${padding}\n`);
+    const optimizer = keep(buildOptimizer(model, config));
+    const trainer = new RewardTrainer({ model, optimizer, pairs: data.pairs }, config);
+    const description = {
+      method: 'reward',
+      config,
+      inputs: { ...inputs, referenceData: reference?.record ?? null },
+    };
+    const opened = await openDirectory(out, start, description, trainer);
+    const { centerCoef, useMargins, microBatchTokens, seed } = config;
+    const measured = { model, centerCoef, useMargins, microBatchTokens, seed };
+    return new Run({
+      ...opened,
+      trainer,
+      config,
+      model,
+      optimizer,
+      tokenizer,
+      evaluate:
+        held &&
+        (() =>
+          Promise.resolve(
+            preferenceMetrics(evaluatePreferences({ ...measured, pairs: held.pairs })),
+          )),
+      afterTraining: () => {
+        const sequences =
+          reference?.sequences.map(tokensOf) ??
+          (config.normalizeOn === 'chosen' ? chosenSequences(data.pairs) : undefined);
+        return Promise.resolve(sequences && centerOn(model, sequences, microBatchTokens));
+      },
+    });
   });
 }
 

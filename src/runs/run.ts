@@ -80,6 +80,31 @@ function mayDiffer(model: string): boolean {
   return id === undefined ? existsSync(model) : !isCommit(id.revision);
 }
 
+/** Something that holds tensors. */
+interface Loaded {
+  dispose(): void;
+}
+
+/**
+ * Builds a run around what it loads. Where that fails, nothing stays loaded.
+ *
+ * @param build is given `keep`, to which it hands whatever it loads, and which returns it
+ */
+export async function buildOrFree<Built>(
+  build: (keep: <Kept extends Loaded>(loaded: Kept) => Kept) => Promise<Built>,
+): Promise<Built> {
+  const kept: Loaded[] = [];
+  try {
+    return await build((loaded) => {
+      kept.push(loaded);
+      return loaded;
+    });
+  } catch (error) {
+    for (const loaded of kept) loaded.dispose();
+    throw error;
+  }
+}
+
 /** Settings of AdamW as every method has them. */
 export interface OptimizerConfig {
   readonly weightDecay: number;
