@@ -79,12 +79,40 @@ describe('data', () => {
       [report['rows'], report['format'], report['duplicates']],
       [24, 'prompt-only', 0],
     );
+    const most = { p90: 6, p95: 6, p99: 6, max: 6 };
     const [prompt, answer] = report['columns'] as Record<string, unknown>[];
-    assert.deepEqual(prompt?.['characters'], { min: 5, median: 6, max: 6 });
-    assert.deepEqual(prompt?.['tokens'], { min: 5, median: 6, max: 6 });
+    assert.deepEqual(prompt?.['characters'], { min: 5, median: 6, ...most });
+    assert.deepEqual(prompt?.['tokens'], { min: 5, median: 6, ...most });
     assert.deepEqual(answer?.['kinds'], { string: 24 });
     const { out } = await capture().run(['data', at('problems.jsonl')]);
     assert.match(out, /^24 rows, prompt-only, no faults\n/);
+  });
+  test('tells every row that is not of the format, and ends with 1', async () => {
+    writeFileSync(
+      at('faulty.jsonl'),
+      jsonl([
+        { prompt: '1', chosen: '2', rejected: '3' },
+        { prompt: '1', chosen: '3', rejected: '2' },
+        { prompt: '1', chosen: 5, rejected: '2' },
+        { prompt: '1', chosen: '', rejected: '2' },
+        { prompt: '1', chosen: '2', rejected: '3' },
+      ]),
+    );
+    const { code, out } = await capture().run([
+      ...['data', at('faulty.jsonl'), '--model', model, '--max-length', '2'],
+    ]);
+    assert.equal(code, 1);
+    assert.match(
+      out,
+      /^5 rows, preference, 1 not of the format, 1 repeat others, 1 with an empty text, 1 contradictory\n/,
+    );
+    assert.match(
+      out,
+      /Tokens of a row as it is trained: 3 to 3, median 3.*, 3 over --max-length\n/,
+    );
+    assert.match(out, /faulty\.jsonl:3: expected column "chosen" to be a string/);
+    assert.match(out, /faulty\.jsonl:2 contradicts .*faulty\.jsonl:1\n/);
+    assert.match(out, /As it is trained \(between ⟦ and ⟧\): 1⟦2<eos>⟧$/m);
   });
   test('a wrong row is told with file, line and column', async () => {
     writeFileSync(at('wrong.jsonl'), '{"prompt": "a"}\n{"prompt": }\n');

@@ -8,6 +8,9 @@ export interface TrainOptions {
   readonly model?: string;
   readonly data?: readonly string[];
   readonly evalData?: readonly string[];
+  readonly split?: string;
+  readonly evalSplit?: string;
+  readonly dataConfig?: string;
   readonly out?: string;
   readonly config?: string;
   readonly set?: readonly string[];
@@ -61,11 +64,20 @@ export async function readInputs(
   };
 }
 
-async function readSettings({ config, set = [] }: TrainOptions): Promise<ConfigSource> {
+async function readSettings({
+  config,
+  set = [],
+  split,
+  evalSplit,
+  dataConfig,
+}: TrainOptions): Promise<ConfigSource> {
   const { applyOverrides, configFromObject, readConfigFile } = await import('../config/index.js');
   const source =
     config === undefined ? configFromObject({}, '--set') : await readConfigFile(config);
-  return applyOverrides(source, set);
+  const selected = Object.entries({ split, evalSplit, subset: dataConfig }).flatMap(
+    ([name, value]) => (value === undefined ? [] : [`data.${name}=${JSON.stringify(value)}`]),
+  );
+  return applyOverrides(source, [...selected, ...set]);
 }
 
 /** `--reward-weight name=0.5` is the setting `rewardWeights.name`; names may hold any character. */

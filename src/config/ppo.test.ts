@@ -215,9 +215,12 @@ const DEFAULTS = {
 describe('defaults', () => {
   test('are those of Stiennon et al. and of the N+ details, and ours where they name none', () => {
     const config = parseConfig(PpoConfig, {});
-    const { seed, device, dtype, microBatchTokens, ...rest } = config;
+    const { data, seed, device, dtype, microBatchTokens, ...rest } = config;
     const { checkpointEvery, keepCheckpoints, logEvery, evalEvery, ...ofMethod } = rest;
     assert.deepEqual(ofMethod, DEFAULTS);
+    assert.deepEqual(data, {
+      ...{ split: null, subset: null, evalSplit: null, holdOut: null, weights: null },
+    });
     assert.deepEqual(
       { seed, device, dtype, microBatchTokens },
       { seed: 0, device: 'auto', dtype: 'float32', microBatchTokens: 4096 },

@@ -47,9 +47,10 @@ describe('RejectionConfig', () => {
       dtype: 'float32',
       microBatchTokens: 4096,
     });
-    const { seed, device, dtype, microBatchTokens, ...own } = parseConfig(SftConfig, {});
+    const { data, seed, device, dtype, microBatchTokens, ...own } = parseConfig(SftConfig, {});
     assert.deepEqual(sft, own);
     assert.deepEqual([seed, device, dtype, microBatchTokens], [0, 'auto', 'float32', 4096]);
+    assert.equal(data.holdOut, null);
   });
 
   test('every setting says what it does and where its default comes from', () => {
@@ -62,10 +63,12 @@ describe('RejectionConfig', () => {
   test('the keys of sft are those of SftConfig', () => {
     const keys = (schema: typeof RejectionConfig | typeof SftConfig): string[] =>
       describeConfig(schema).map(({ key }) => key);
-    const own = ['seed', 'device', 'dtype', 'microBatchTokens'];
+    const own = ['data', 'seed', 'device', 'dtype', 'microBatchTokens'];
     assert.deepEqual(
       keys(RejectionConfig).filter((key) => key.startsWith('sft.')),
-      keys(SftConfig).flatMap((key) => (own.includes(key) ? [] : [`sft.${key}`])),
+      keys(SftConfig).flatMap((key) =>
+        own.includes(key.split('.')[0] ?? '') ? [] : [`sft.${key}`],
+      ),
     );
   });
 

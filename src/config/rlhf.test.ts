@@ -42,7 +42,7 @@ describe('the settings of the pipeline', () => {
       ['dpo', DpoConfig],
     ] as const) {
       const own = Object.entries(parseConfig(schema, {})).filter(
-        ([key]) => !JOB_WIDE.includes(key),
+        ([key]) => key !== 'data' && !JOB_WIDE.includes(key),
       );
       assert.deepEqual(config[stage], Object.fromEntries(own));
     }
@@ -147,6 +147,10 @@ describe('faults are told with their full name', () => {
         refusedWith({ [stage]: { [key]: 1 } }, `${stage}.${key} is refused: ${reason}${derives}.`);
       }
     }
+    refusedWith(
+      { sft: { data: { holdOut: 0.1 } } },
+      'sft.data is refused: the job is given its data as a whole, not each stage.',
+    );
     assert.match(refusal({ grpo: { keepRouting: true } }), /grpo\.keepRouting is refused: /);
   });
 

@@ -4,8 +4,40 @@
  */
 import * as z from 'zod';
 
+/** Which rows of the data are trained on and which are held out. */
+const data = z
+  .strictObject({
+    split: z.string().min(1).nullable().default(null).meta({
+      description:
+        'Split of a data-set folder to train on (--split); null is train. Files have no splits.',
+      origin: 'datasets.load_dataset and TRL 1.13 (dataset_train_split): train.',
+    }),
+    subset: z.string().min(1).nullable().default(null).meta({
+      description:
+        'Configuration (subset) of a data-set folder that has several (--data-config); null is its default.',
+      origin: 'datasets.load_dataset, name.',
+    }),
+    evalSplit: z.string().min(1).nullable().default(null).meta({
+      description:
+        'Split that is held out (--eval-split), of the evaluation data or, without those, of the training data; null is test, of evaluation data.',
+      origin: 'TRL 1.13, dataset_test_split: test.',
+    }),
+    holdOut: z.number().positive().nullable().default(null).meta({
+      description:
+        'Rows of the training data that are held out to measure on, chosen by the seed: a share below 1, or a number of rows. null holds out none.',
+      origin: 'datasets, train_test_split(test_size).',
+    }),
+    weights: z.array(z.number().positive()).min(2).nullable().default(null).meta({
+      description:
+        'Shares of several --data in an epoch, such as [3,1]; null takes every row once. An epoch stays as long; a small source repeats.',
+      origin: 'Ours.',
+    }),
+  })
+  .prefault({});
+
 /** What a run is: its seed, where it computes, what it writes and how often. */
 export const runSettings = {
+  data,
   seed: z.int().min(0).default(0).meta({
     description: 'Seed from which every random choice of the run is derived.',
     origin: 'Ours. Any number will do.',
@@ -45,7 +77,13 @@ export const runSettings = {
 };
 
 /** Settings that a job of several stages has once, for all of them. */
-export const JOB_WIDE = { seed: true, device: true, dtype: true, microBatchTokens: true } as const;
+export const JOB_WIDE = {
+  data: true,
+  seed: true,
+  device: true,
+  dtype: true,
+  microBatchTokens: true,
+} as const;
 
 /** Keys of `JOB_WIDE`. */
 export type JobWide = keyof typeof JOB_WIDE;
@@ -54,6 +92,7 @@ export type JobWide = keyof typeof JOB_WIDE;
 export function refusedInStage(stage: string): Readonly<Record<JobWide, string>> {
   const reason = `it is a setting of the whole job: set it beside ${stage}`;
   return {
+    data: 'the job is given its data as a whole, not each stage',
     seed: `${reason}, each stage derives its own from it`,
     device: reason,
     dtype: reason,

@@ -75,3 +75,72 @@ describe('BatchOrder', () => {
     }
   });
 });
+
+describe('BatchOrder with a mixture', () => {
+  // Rows 0 to 5 are of the first source, 6 to 9 of the second one.
+  const sources = [0, 0, 0, 0, 0, 0, 1, 1, 1, 1];
+  const mixture = { sources, weights: [3, 1] };
+  const draw = (count: number, options: object = {}): number[] => {
+    const order = new BatchOrder({ rowCount: 10, batchSize: 1, seed: 7, mixture, ...options });
+    return Array.from({ length: count }, () => order.next()[0] ?? NaN);
+  };
+  const epochsOf = (rows: number[]): number[][] =>
+    Array.from({ length: rows.length / 10 }, (_, epoch) => rows.slice(epoch * 10, epoch * 10 + 10));
+
+  test('an epoch is as long as the rows, and each source makes its share of it', () => {
+    for (const epoch of epochsOf(draw(50))) {
+      assert.equal(epoch.filter((row) => row < 6).length, 8); // 10 · 3/4, rounded
+      assert.equal(epoch.filter((row) => row >= 6).length, 2);
+    }
+  });
+  test('no row of a source comes twice before all of them have come once', () => {
+    const rows = draw(60);
+    const [first, second] = [rows.filter((row) => row < 6), rows.filter((row) => row >= 6)];
+    for (let pass = 0; pass < 2; pass++) {
+      assert.equal(new Set(second.slice(pass * 4, pass * 4 + 4)).size, 4);
+    }
+    // A pass that ends within an epoch stands there in any order, so that epochs are counted together.
+    const counts = [0, 1, 2, 3, 4, 5].map((row) => first.filter((drawn) => drawn === row).length);
+    assert.deepEqual(counts, [8, 8, 8, 8, 8, 8]);
+  });
+  test('the order is of the seed, differs from epoch to epoch, and does not go source by source', () => {
+    assert.deepEqual(draw(30), draw(30));
+    assert.notDeepEqual(draw(30), draw(30, { seed: 8 }));
+    const [one, two] = epochsOf(draw(20));
+    assert.notDeepEqual(one, two);
+    const turns = (one ?? []).filter(
+      (row, at) => at > 0 && sources[row] !== sources[one?.[at - 1] ?? 0],
+    );
+    assert.ok(turns.length > 1, 'the sources stand one after the other');
+  });
+  test('it goes on where it was left, in the middle of an epoch too', () => {
+    const all = draw(40);
+    const order = new BatchOrder({ rowCount: 10, batchSize: 1, seed: 7, mixture });
+    for (let at = 0; at < 17; at++) order.next();
+    const again = new BatchOrder({ rowCount: 10, batchSize: 1, seed: 7, mixture }, order.state());
+    assert.deepEqual(
+      Array.from({ length: 23 }, () => again.next()[0]),
+      all.slice(17),
+    );
+  });
+  test('without shuffling, the sources go through their rows in order', () => {
+    assert.deepEqual(draw(20, { shuffle: false }), [
+      ...[0, 1, 2, 3, 4, 5, 0, 1, 6, 7],
+      ...[2, 3, 4, 5, 0, 1, 2, 3, 8, 9],
+    ]);
+  });
+  test('weights that fit no source, or none, are refused', () => {
+    for (const [weights, received] of [
+      [[3, 1, 1], '6, 4, 0 of 10 rows'],
+      [[1], '6 of 10 rows'],
+    ] as const) {
+      assert.throws(() => draw(1, { mixture: { sources, weights } }), {
+        code: 'E_RANGE',
+        message: `BatchOrder: expected a row of each of ${weights.length} sources and a weight for each row's source, received ${received}.`,
+      });
+    }
+    assert.throws(() => draw(1, { mixture: { sources, weights: [1, 0] } }), {
+      message: 'BatchOrder: expected weights that are positive, received 1, 0.',
+    });
+  });
+});

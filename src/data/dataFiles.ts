@@ -9,8 +9,10 @@ import { DATA_EXTENSIONS } from './rowFile.js';
 
 /** Which part of a data-set folder is read. */
 export interface DataSelection {
-  /** The split; `train` unless set. Files and patterns have none. */
+  /** The split; `defaultSplit` unless set. Files and patterns have none. */
   readonly split?: string | undefined;
+  /** The split of a folder of which none is asked: `train` unless set. */
+  readonly defaultSplit?: string | undefined;
   /** The configuration (subset) of a data set that has several. */
   readonly subset?: string | undefined;
 }
@@ -43,7 +45,8 @@ export async function findDataFiles(path: string, selection: DataSelection): Pro
   if (kind === 'folder') return filesOfFolder(path, selection);
   const id = kind === 'nothing' && !hasDataExtension(path) ? parseHubId(path) : undefined;
   if (id !== undefined) return filesOfHub(id, selection);
-  for (const [name, value] of Object.entries(selection)) {
+  const { split: asked, subset } = selection;
+  for (const [name, value] of Object.entries({ split: asked, subset })) {
     if (value === undefined) continue;
     throw new ConfigError(
       `${path}: expected the folder of a data set, because ${name} is ${JSON.stringify(value)}, received ${kind === 'file' ? 'a file' : 'no folder'}.`,
@@ -114,7 +117,7 @@ function isHidden(path: string): boolean {
 async function filesOfSelection(
   folder: string,
   all: readonly string[],
-  { split = 'train', subset }: DataSelection,
+  { defaultSplit = 'train', split = defaultSplit, subset }: DataSelection,
 ): Promise<string[]> {
   if (all.length === 0) {
     throw new DataError(

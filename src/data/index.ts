@@ -5,6 +5,7 @@ export { describeValue, placeOf, rowsFromObjects, type Row } from './row.js';
 export {
   detectFormat,
   validateFormat,
+  validateRow,
   validateRows,
   type DataFormat,
   type DataFormatName,
@@ -52,7 +53,12 @@ export {
   type StepTokens,
   type TextStep,
 } from './tokenizeSteps.js';
-export { BatchOrder, type BatchOrderOptions, type BatchPosition } from './batchOrder.js';
+export {
+  BatchOrder,
+  type BatchOrderOptions,
+  type BatchPosition,
+  type Mixture,
+} from './batchOrder.js';
 export {
   padRight,
   splitRows,
@@ -60,5 +66,6 @@ export {
   type PaddedIds,
   type SplitSize,
 } from './batches.js';
+export { examineRows, type Examination, type Finding } from './examineRows.js';
 export { packBestFit } from './packing.js';
 export { SeededRandom } from './random.js';

@@ -48,6 +48,7 @@ export {
 } from './rejectionRun.js';
 export { requireSameVocabulary, type OnPolicyRunOptions } from './onPolicyInputs.js';
 export { readRewards, type LoadedRewardModel, type RewardSources } from './rewardSources.js';
+export { markedText } from './examplePreview.js';
 export { requiredColumns, type RewardLike, type RunData } from './runInputs.js';
 export {
   createRlhfRun,

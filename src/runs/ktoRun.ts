@@ -1,19 +1,13 @@
 import { KtoConfig, parseConfig, type KtoConfigInput } from '../config/index.js';
-import { tokenizeUnpaired, validateFormat } from '../data/index.js';
+import { tokenizeUnpaired, validateFormat, type Row } from '../data/index.js';
 import { loadModel } from '../models/index.js';
 import { loadTokenizer } from '../tokenizers/index.js';
 import { KtoTrainer } from '../trainers/index.js';
 import type { PreferenceRunOptions } from './pairRuns.js';
 import { describePreferences } from './preferenceReport.js';
+import { tellExample } from './examplePreview.js';
 import { buildOptimizer, buildOrFree, findStart, openDirectory, Run } from './run.js';
-import {
-  deviceOf,
-  fittingLength,
-  readRunData,
-  readTrainingData,
-  settingsOf,
-  type RunData,
-} from './runInputs.js';
+import { deviceOf, fittingLength, readTrainingData, settingsOf } from './runInputs.js';
 
 /**
  * A KTO run, ready to `train`. Rows are `{prompt, completion, label}`; of a preference row the chosen completion is a
@@ -29,16 +23,28 @@ export async function createKtoRun(
   const config = parseConfig(KtoConfig, settingsOf(options.config, start.record, 'createKtoRun'));
   const tokenizer = await loadTokenizer(start.modelFolder);
   const maxLength = fittingLength(start.modelFolder, config.maxLength, progress);
-  const read = async (from: RunData, word: string) => {
-    const { rows, record } = await readRunData(from);
+  const read = (rows: Row[], word: string) => {
     const format = validateFormat(rows, ['unpaired-preference', 'preference'], config.faulty);
     const { examples, report } = tokenizeUnpaired(rows, tokenizer, { ...config, maxLength });
     progress?.write(
       `${word}: ${rows.length} ${format.name} rows; ${describePreferences(report)}\n`,
     );
-    return { examples, record };
+    return { examples };
   };
-  const { data, held, inputs } = await readTrainingData(options, start.record, read);
+  const { data, held, inputs } = await readTrainingData(
+    options,
+    { record: start.record, config },
+    read,
+  );
+  const [first] = data.examples;
+  if (first !== undefined) {
+    const { promptIds, completionIds, label, row } = first;
+    const isTrained = (place: number): boolean => place >= promptIds.length;
+    const name = label ? 'desirable' : 'undesirable';
+    tellExample(progress, tokenizer, row, [
+      { name, ids: [...promptIds, ...completionIds], isTrained },
+    ]);
+  }
 
   return await buildOrFree(async (keep) => {
     const placed = { dtype: config.dtype, device: deviceOf(config.device) };

@@ -1,6 +1,11 @@
 /** What on-policy runs are built from, whatever the method: rewards, an environment, prompts, a way to measure. */
 import type { ConfigSource } from '../config/index.js';
-import { tokenizePrompts, validateRows, type PromptExample } from '../data/index.js';
+import {
+  tokenizePrompts,
+  validateRows,
+  type PromptExample,
+  type Row as DataRow,
+} from '../data/index.js';
 import { loadEnvironment, type Environment } from '../environments/index.js';
 import { ConfigError } from '../errors/index.js';
 import { evaluate } from '../eval/index.js';
@@ -12,14 +17,16 @@ import type { Dtype } from '../torch/index.js';
 import type { ProgressStream } from './progress.js';
 import { NO_REWARDS, readRewards, type LoadedRewardModel } from './rewardSources.js';
 import type { RunStart } from './run.js';
+import { tellExample } from './examplePreview.js';
 import {
   deviceOf,
   namedRewards,
-  readRunData,
   requiredColumns,
+  ALL_ROWS,
+  readRunRows,
   requireSameData,
+  type DataSettings,
   rewardRecord,
-  type DataRecord,
   type RewardLike,
   type RunData,
 } from './runInputs.js';
@@ -61,6 +68,9 @@ export interface OnPolicyInputConfig {
   readonly sampling: { readonly maxNewTokens: number };
   readonly rewardTimeoutSeconds: number;
   readonly rewardConcurrency: number;
+  /** Which rows are used: all of them unless set. */
+  readonly data?: DataSettings['data'] | undefined;
+  readonly seed?: number | undefined;
 }
 
 /** Inputs, read and checked. Nothing was written. */
@@ -102,27 +112,29 @@ export async function readOnPolicyInputs<ConfigInput, Row>(
     options.evalRewards === undefined ? named : await namedRewards(options.evalRewards, {});
   const { environment: given } = options;
   const environment = typeof given === 'string' ? await loadEnvironment(given) : given;
-  const read = async (
-    from: RunData,
-    word: string,
-    specs: readonly unknown[],
-  ): Promise<{ prompts: PromptExample[]; record: DataRecord }> => {
-    const { rows, record } = await readRunData(from);
+  const read = (rows: DataRow[], word: string, specs: readonly unknown[]): PromptExample[] => {
     const formats = ['prompt-only', 'prompt-completion'] as const;
     validateRows(rows, formats, requiredColumns(specs));
     const { prompts, report } = tokenizePrompts(rows, tokenizer, config);
     const dropped =
       report.dropped > 0 ? `, ${report.dropped} longer than maxPromptLength left out` : '';
     progress?.write(`${word}: ${report.prompts} prompts, ${report.tokens} tokens${dropped}\n`);
-    return { prompts, record };
+    return prompts;
   };
-  const data = await read(options.data, 'Data', options.rewards);
-  if (start.record) requireSameData(start.record, data.record);
+  const found = await readRunRows(options, {
+    seed: config.seed ?? 0,
+    data: config.data ?? ALL_ROWS,
+  });
+  const prompts = read(found.data.rows, 'Data', options.rewards);
+  if (start.record) requireSameData(start.record, found.data.record);
   const held =
-    options.evalData === undefined
-      ? undefined
-      : await read(options.evalData, 'Evaluation data', options.evalRewards ?? options.rewards);
-  const shared = sharedPrompts(data.prompts, held?.prompts ?? []);
+    found.held && read(found.held.rows, 'Evaluation data', options.evalRewards ?? options.rewards);
+  const [first] = prompts;
+  if (first !== undefined) {
+    const { inputIds: ids, row } = first;
+    tellExample(progress, tokenizer, row, [{ name: 'prompt', ids, isTrained: () => false }]);
+  }
+  const shared = sharedPrompts(prompts, held ?? []);
   if (shared > 0)
     progress?.write(`${shared} prompts of the evaluation data are in the training data too.\n`);
   if (held && heldRewards.length === 0) {
@@ -131,11 +143,11 @@ export async function readOnPolicyInputs<ConfigInput, Row>(
       { hint: 'What is measured on held-out rows is how often a reward function is satisfied.' },
     );
   }
-  const values = data.prompts.map(({ row }) => row.values);
+  const values = prompts.map(({ row }) => row.values);
   for (const reward of new Set([...named, ...heldRewards])) reward.prepare?.(values);
   return {
-    prompts: data.prompts,
-    held: held?.prompts,
+    prompts,
+    held,
     rewards: named,
     heldRewards,
     environment,
@@ -143,8 +155,8 @@ export async function readOnPolicyInputs<ConfigInput, Row>(
     disposeRewards: dispose,
     record: {
       model: lastingName(options.model),
-      data: data.record,
-      evalData: held?.record ?? null,
+      data: found.data.record,
+      evalData: (options.evalData !== undefined && found.held?.record) || null,
       ...rewardRecord(options.rewards, named),
       ...(options.evalRewards && evalRewardRecord(options.evalRewards, heldRewards)),
       ...(models.length > 0 && {

@@ -11,17 +11,17 @@ import {
   type OrpoConfigInput,
   type SimpoConfigInput,
 } from '../config/index.js';
-import { tokenizePreferences, validateFormat } from '../data/index.js';
+import { tokenizePreferences, validateFormat, type Row } from '../data/index.js';
 import { loadModel } from '../models/index.js';
 import { loadTokenizer } from '../tokenizers/index.js';
 import { DpoTrainer, needsReferenceModel, type PairMethod } from '../trainers/index.js';
 import { describePreferences } from './preferenceReport.js';
 import type { ProgressStream } from './progress.js';
+import { tellPair } from './examplePreview.js';
 import { buildOptimizer, buildOrFree, findStart, openDirectory, Run } from './run.js';
 import {
   deviceOf,
   fittingLength,
-  readRunData,
   readTrainingData,
   settingsOf,
   type RunData,
@@ -99,14 +99,18 @@ async function createPairRun<Method extends PairMethod>(
   const config: Method['config'] = objective.config;
   const tokenizer = await loadTokenizer(start.modelFolder);
   const maxLength = fittingLength(start.modelFolder, config.maxLength, progress);
-  const read = async (from: RunData, word: string) => {
-    const { rows, record } = await readRunData(from);
+  const read = (rows: Row[], word: string) => {
     validateFormat(rows, ['preference'], config.faulty);
     const { pairs, report } = tokenizePreferences(rows, tokenizer, { ...config, maxLength });
     progress?.write(`${word}: ${rows.length} preference rows; ${describePreferences(report)}\n`);
-    return { pairs, record };
+    return { pairs };
   };
-  const { data, held, inputs } = await readTrainingData(options, start.record, read);
+  const { data, held, inputs } = await readTrainingData(
+    options,
+    { record: start.record, config },
+    read,
+  );
+  tellPair(progress, tokenizer, data.pairs[0]);
 
   return await buildOrFree(async (keep) => {
     const placed = { dtype: config.dtype, device: deviceOf(config.device) };

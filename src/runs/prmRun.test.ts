@@ -143,6 +143,7 @@ describe('createPrmRun', () => {
     assert.deepEqual(lines, [
       'Data: 11 rows; 10 examples, 20 steps, 17 of them right, 1 with an empty step left out, 1 steps hold the separator\n',
       'Evaluation data: 4 rows; 4 examples, 8 steps, 6 of them right\n',
+      'Example (<memory>:1, steps right, wrong; 18 tokens, trained ones in ⟦ ⟧): 0+1+1=0+1=1⟦ ⟧1+1=3⟦ ⟧\n',
     ]);
   });
 

@@ -1,5 +1,5 @@
 import { parseConfig, PrmConfig, type ConfigSource, type PrmConfigInput } from '../config/index.js';
-import { tokenizeSteps, validateFormat, type StepReport } from '../data/index.js';
+import { tokenizeSteps, validateFormat, type StepReport, type Row } from '../data/index.js';
 import { evaluateSteps, stepMetrics } from '../eval/index.js';
 import {
   createStepModel,
@@ -11,11 +11,11 @@ import {
 import { loadTokenizer } from '../tokenizers/index.js';
 import { PrmTrainer } from '../trainers/index.js';
 import { type ProgressStream } from './progress.js';
+import { tellExample } from './examplePreview.js';
 import { buildOptimizer, buildOrFree, findStart, openDirectory, Run } from './run.js';
 import {
   deviceOf,
   fittingLength,
-  readRunData,
   readTrainingData,
   settingsOf,
   type RunData,
@@ -55,14 +55,24 @@ export async function createPrmRun(
   const config = parseConfig(PrmConfig, settingsOf(options.config, start.record, 'createPrmRun'));
   const tokenizer = await loadTokenizer(start.modelFolder);
   const maxLength = fittingLength(start.modelFolder, config.maxLength, progress);
-  const read = async (from: RunData, word: string) => {
-    const { rows, record } = await readRunData(from);
+  const read = (rows: Row[], word: string) => {
     validateFormat(rows, ['stepwise'], config.faulty);
     const { examples, report } = tokenizeSteps(rows, tokenizer, { ...config, maxLength });
     progress?.write(`${word}: ${rows.length} rows; ${describe(report)}\n`);
-    return { examples, record };
+    return { examples };
   };
-  const { data, held, inputs } = await readTrainingData(options, start.record, read);
+  const { data, held, inputs } = await readTrainingData(
+    options,
+    { record: start.record, config },
+    read,
+  );
+  const [first] = data.examples;
+  if (first !== undefined) {
+    const { inputIds: ids, stepEnds, labels, row } = first;
+    const ends = new Set(stepEnds);
+    const name = `steps ${labels.map((isRight) => (isRight ? 'right' : 'wrong')).join(', ')}`;
+    tellExample(progress, tokenizer, row, [{ name, ids, isTrained: (at) => ends.has(at) }]);
+  }
 
   return await buildOrFree(async (keep) => {
     const model = keep(await modelOf(start.modelFolder, config, tokenizer.padTokenId));

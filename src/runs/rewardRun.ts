@@ -14,6 +14,7 @@ import {
   type JudgedReport,
   type PreferenceExample,
   type PreferenceReport,
+  type Row,
 } from '../data/index.js';
 import { ConfigError } from '../errors/index.js';
 import { evaluatePreferences, preferenceMetrics, scoreSequences } from '../eval/index.js';
@@ -27,6 +28,7 @@ import {
 import { loadTokenizer, type Tokenizer } from '../tokenizers/index.js';
 import { RewardTrainer } from '../trainers/index.js';
 import { formatNumber, type ProgressStream } from './progress.js';
+import { tellPair } from './examplePreview.js';
 import {
   buildOptimizer,
   buildOrFree,
@@ -84,9 +86,12 @@ export async function createRewardRun(
   const tokenizer = await loadTokenizer(start.modelFolder);
   const maxLength = fittingLength(start.modelFolder, config.maxLength, progress);
   const reading = { tokenizer, config: { ...config, maxLength }, progress };
-  const { data, held, inputs } = await readTrainingData(options, start.record, (from, word) =>
-    readPairs(from, { ...reading, word }),
+  const { data, held, inputs } = await readTrainingData(
+    options,
+    { record: start.record, config },
+    (rows, word) => readPairs(rows, { ...reading, word }),
   );
+  tellPair(progress, tokenizer, data.pairs[0]);
   const reference = await readReference(options, { start, ...reading });
 
   return await buildOrFree(async (keep) => {
@@ -132,15 +137,14 @@ interface Reading {
   readonly progress: ProgressStream | null;
 }
 
-async function readPairs(
-  from: RunData,
+function readPairs(
+  rows: Row[],
   { word, tokenizer, config, progress }: Reading & { word: string },
-): Promise<{ pairs: PreferenceExample[]; record: DataRecord }> {
-  const { rows, record } = await readRunData(from);
+): { pairs: PreferenceExample[] } {
   validateFormat(rows, ['preference'], config.faulty);
   const { pairs, report } = tokenizePreferences(rows, tokenizer, config);
   progress?.write(`${word}: ${rows.length} preference rows; ${describePairs(report)}\n`);
-  return { pairs, record };
+  return { pairs };
 }
 
 /** Completions whose mean score is to be 0, where they are given; read before anything is written. */

@@ -1,8 +1,15 @@
 /** What a run works on: rows with a fingerprint, rewards with names, settings of an earlier run to go on with. */
 import { createHash } from 'node:crypto';
 import { configFromObject, mergedSettings, type ConfigSource } from '../config/index.js';
-import { readRows, rowsFromObjects, type Row } from '../data/index.js';
-import { CheckpointError } from '../errors/index.js';
+import {
+  readRows,
+  rowsFromObjects,
+  splitRows,
+  type DataSelection,
+  type Row,
+  type SplitSize,
+} from '../data/index.js';
+import { CheckpointError, ConfigError } from '../errors/index.js';
 import { lastingName } from '../hub/index.js';
 import { modelPositions } from '../models/index.js';
 import {
@@ -13,7 +20,7 @@ import {
   type RewardFunction,
   type RewardInput,
 } from '../rewards/index.js';
-import { cudaIsAvailable } from '../torch/index.js';
+import { cudaIsAvailable, deriveSeed } from '../torch/index.js';
 import type { ProgressStream } from './progress.js';
 import type { RunRecord } from './runDirectory.js';
 
@@ -32,45 +39,162 @@ export interface DataRecord {
 /**
  * The rows of a run's data and its fingerprint.
  *
- * @throws DataError or IoError as `readRows` does
+ * @throws DataError, IoError or ConfigError as `readRows` does
  */
-export async function readRunData(data: RunData): Promise<{ rows: Row[]; record: DataRecord }> {
+export async function readRunData(
+  data: RunData,
+  selection: DataSelection = {},
+): Promise<{ rows: Row[]; record: DataRecord }> {
   const files = filesOf(data);
-  const rows = files === null ? rowsFromObjects(objectsOf(data)) : await readRows(files);
-  const hash = createHash('sha256');
-  for (const { values } of rows) hash.update(`${JSON.stringify(values)}\n`);
-  const paths = files?.map((path) => lastingName(path, 'dataset')) ?? null;
-  return { rows, record: { files: paths, rows: rows.length, sha256: hash.digest('hex') } };
+  const rows = files === null ? rowsFromObjects(objectsOf(data)) : await readRows(files, selection);
+  const hash = new DataHash(files);
+  for (const row of rows) hash.add(row);
+  return { rows, record: hash.record() };
 }
 
-/** Rows of a run as its method reads them, with their fingerprint. */
-interface ReadRows {
+/** The fingerprint of rows, taken one by one. */
+export class DataHash {
+  private readonly hash = createHash('sha256');
+  private readonly files: readonly string[] | null;
+  private rows = 0;
+
+  /** @param files paths as they were given; null for rows in memory */
+  constructor(files: readonly string[] | null) {
+    this.files = files?.map((path) => lastingName(path, 'dataset')) ?? null;
+  }
+
+  add({ values }: Row): void {
+    this.hash.update(`${JSON.stringify(values)}\n`);
+    this.rows++;
+  }
+
+  record(): DataRecord {
+    const { files, rows } = this;
+    return { files, rows, sha256: this.hash.copy().digest('hex') };
+  }
+}
+
+/** Settings that say which rows are trained on and which are held out; see the settings under `data`. */
+export interface DataSettings {
+  readonly seed: number;
+  readonly data: {
+    readonly split: string | null;
+    readonly subset: string | null;
+    readonly evalSplit: string | null;
+    readonly holdOut: number | null;
+    readonly weights: readonly number[] | null;
+  };
+}
+
+/** The settings of data where a job has none: every row. */
+export const ALL_ROWS: DataSettings['data'] = {
+  ...{ split: null, subset: null, evalSplit: null, holdOut: null, weights: null },
+};
+
+/** Where the rows of a run come from. */
+export interface DataInputs {
+  readonly data: RunData;
+  readonly evalData?: RunData | undefined;
+}
+
+/** Rows of a run with their fingerprint. */
+export interface RunRows {
+  readonly rows: Row[];
   readonly record: DataRecord;
+}
+
+/**
+ * The rows that a run trains on, and those that it measures on: evaluation data, a split of the training data, or rows
+ * of them that are held out at random. The fingerprint of the training data is that of all of them.
+ *
+ * @throws ConfigError where more than one kind of held-out rows is asked for, or weights do not fit the data
+ * @throws DataError or IoError as `readRows` and `splitRows` do
+ */
+export async function readRunRows(
+  inputs: DataInputs,
+  settings: DataSettings,
+): Promise<{ data: RunRows; held: RunRows | undefined }> {
+  const { split, subset, holdOut } = checkDataSettings(inputs, settings);
+  const selection = { split: split ?? undefined, subset: subset ?? undefined };
+  const read = await readRunData(inputs.data, selection);
+  if (holdOut === null) return { data: read, held: await readHeldRows(inputs, settings) };
+  const { train, eval: held } = splitRows(read.rows, holdOutSize(settings));
+  return { data: { ...read, rows: train }, held: { ...read, rows: held } };
+}
+
+/** Evaluation data, or a split of the training data that is named; undefined where neither is asked for. */
+export async function readHeldRows(
+  { data, evalData }: DataInputs,
+  { data: { subset, evalSplit } }: DataSettings,
+): Promise<RunRows | undefined> {
+  const from = evalData ?? (evalSplit === null ? undefined : data);
+  if (from === undefined) return undefined;
+  return readRunData(from, {
+    subset: subset ?? undefined,
+    split: evalSplit ?? undefined,
+    defaultSplit: 'test',
+  });
+}
+
+/** How many rows `data.holdOut` holds out, and by which seed. */
+export function holdOutSize({
+  seed,
+  data: { holdOut },
+}: DataSettings): SplitSize & { seed: number } {
+  const size = holdOut ?? 0;
+  const ownSeed = deriveSeed(seed, 'held-out rows');
+  return size < 1 ? { evalFraction: size, seed: ownSeed } : { evalCount: size, seed: ownSeed };
+}
+
+/** @throws ConfigError as `readRunRows` */
+export function checkDataSettings(
+  { data, evalData }: DataInputs,
+  { data: settings }: DataSettings,
+): DataSettings['data'] {
+  const { holdOut, evalSplit, weights, split, subset } = settings;
+  if (holdOut !== null && (evalData !== undefined || evalSplit !== null)) {
+    throw new ConfigError(
+      `data.holdOut: expected null beside ${evalData === undefined ? 'data.evalSplit' : 'evaluation data'}, received ${holdOut}.`,
+      { hint: 'Rows to measure on are given, or held out of the training data; not both.' },
+    );
+  }
+  const files = filesOf(data);
+  const sources = files?.length ?? 1;
+  if (weights !== null && weights.length !== sources) {
+    throw new ConfigError(
+      `data.weights: expected a weight for each of ${sources} sources of training data, received ${weights.length}.`,
+      {
+        hint: 'Give one --data per weight: --data a.jsonl --data b.jsonl --set data.weights=[3,1].',
+      },
+    );
+  }
+  if (files === null && (split !== null || subset !== null)) {
+    throw new ConfigError(
+      `data.${split === null ? 'subset' : 'split'}: expected null for rows in memory, received ${JSON.stringify(split ?? subset)}.`,
+    );
+  }
+  return settings;
 }
 
 /**
  * The training and the held-out rows of a run, read in one way, and what config.json tells of them.
  *
  * @param read tokenizes rows; `word` begins what is told of them
- * @throws CheckpointError where a run is to be resumed on other training rows; and as `read`
+ * @throws CheckpointError where a run is to be resumed on other training rows; as `readRunRows`; and as `read`
  */
-export async function readTrainingData<Rows extends ReadRows>(
-  options: {
-    readonly model: string;
-    readonly data: RunData;
-    readonly evalData?: RunData | undefined;
-  },
-  record: RunRecord | undefined,
-  read: (from: RunData, word: string) => Promise<Rows>,
+export async function readTrainingData<Rows extends object>(
+  options: DataInputs & { readonly model: string },
+  { record, config }: { readonly record: RunRecord | undefined; readonly config: DataSettings },
+  read: (rows: Row[], word: string) => Rows,
 ): Promise<{ data: Rows; held: Rows | undefined; inputs: Record<string, unknown> }> {
-  const data = await read(options.data, 'Data');
-  if (record) requireSameData(record, data.record);
-  const held =
-    options.evalData === undefined ? undefined : await read(options.evalData, 'Evaluation data');
+  const { data: train, held: heldOut } = await readRunRows(options, config);
+  const data = read(train.rows, 'Data');
+  if (record) requireSameData(record, train.record);
+  const held = heldOut && read(heldOut.rows, 'Evaluation data');
   const inputs = {
     model: lastingName(options.model),
-    data: data.record,
-    evalData: held?.record ?? null,
+    data: train.record,
+    evalData: (options.evalData !== undefined && heldOut?.record) || null,
   };
   return { data, held, inputs };
 }
@@ -94,7 +218,8 @@ export function fittingLength(
   return positions;
 }
 
-function filesOf(data: RunData): string[] | null {
+/** Paths of data that are given by paths; null for rows in memory. */
+export function filesOf(data: RunData): string[] | null {
   if (typeof data === 'string') return [data];
   const paths = data.filter((entry) => typeof entry === 'string');
   return paths.length > 0 ? paths : null;

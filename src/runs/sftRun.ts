@@ -1,18 +1,11 @@
 import { parseConfig, SftConfig, type ConfigSource, type SftConfigInput } from '../config/index.js';
-import { tokenizeForSft, validateRows, type SftReport } from '../data/index.js';
 import { loadModel } from '../models/index.js';
 import { loadTokenizer } from '../tokenizers/index.js';
 import { SftTrainer } from '../trainers/index.js';
 import { type ProgressStream } from './progress.js';
 import { buildOptimizer, findStart, openDirectory, Run } from './run.js';
-import {
-  deviceOf,
-  fittingLength,
-  readRunData,
-  readTrainingData,
-  settingsOf,
-  type RunData,
-} from './runInputs.js';
+import { deviceOf, fittingLength, settingsOf, type RunData } from './runInputs.js';
+import { readSftData } from './sftData.js';
 
 /** What `createSftRun` needs. */
 export interface SftRunOptions {
@@ -42,14 +35,8 @@ export async function createSftRun(options: SftRunOptions): Promise<Run<SftTrain
   const config = parseConfig(SftConfig, settingsOf(options.config, start.record, 'createSftRun'));
   const tokenizer = await loadTokenizer(start.modelFolder);
   const maxLength = fittingLength(start.modelFolder, config.maxLength, progress);
-  const read = async (from: RunData, word: string) => {
-    const { rows, record } = await readRunData(from);
-    const format = validateRows(rows, ['language-modeling', 'prompt-completion']);
-    const { examples, report } = tokenizeForSft(rows, tokenizer, { ...config, maxLength });
-    progress?.write(`${word}: ${rows.length} ${format.name} rows; ${describe(report)}\n`);
-    return { examples, record };
-  };
-  const { data, held, inputs } = await readTrainingData(options, start.record, read);
+  const reading = { record: start.record, tokenizer, config: { ...config, maxLength }, progress };
+  const { examples, held, inputs } = await readSftData(options, reading);
 
   const device = deviceOf(config.device);
   const model = await loadModel(start.modelFolder, { dtype: config.dtype, device });
@@ -58,8 +45,8 @@ export async function createSftRun(options: SftRunOptions): Promise<Run<SftTrain
     {
       model,
       optimizer,
-      examples: data.examples,
-      evalExamples: held?.examples,
+      examples,
+      evalExamples: held,
     },
     config,
   );
@@ -73,16 +60,4 @@ export async function createSftRun(options: SftRunOptions): Promise<Run<SftTrain
     tokenizer,
     evaluate: held && (() => Promise.resolve(trainer.evaluate())),
   });
-}
-
-function describe(report: SftReport): string {
-  const { examples, trainedTokens, truncated, dropped, boundaryMerges, withoutEos } = report;
-  const remarks = [
-    [truncated, 'cut at maxLength'],
-    [dropped, 'left out'],
-    [boundaryMerges, 'tokenized apart at the end of the prompt'],
-    [withoutEos, 'without an end token'],
-  ] as const;
-  const found = remarks.filter(([count]) => count > 0).map(([count, what]) => `${count} ${what}`);
-  return [`${examples} examples, ${trainedTokens} trained tokens`, ...found].join(', ');
 }

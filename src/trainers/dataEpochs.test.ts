@@ -5,7 +5,12 @@ import { DataEpochs, type EpochSettings } from './dataEpochs.js';
 
 const SETTINGS: EpochSettings = { epochs: 1, maxSteps: null, batchSize: 3, seed: 5 };
 const epochs = (settings: Partial<EpochSettings> = {}, method = 'sft', rows = 7): DataEpochs =>
-  new DataEpochs('SomeTrainer', method, rows, { ...SETTINGS, ...settings });
+  new DataEpochs(
+    'SomeTrainer',
+    method,
+    Array.from({ length: rows }, () => 0),
+    { ...SETTINGS, ...settings },
+  );
 
 describe('the number of steps', () => {
   test('is as many batches as the epochs need, the last one filled from the next epoch', () => {

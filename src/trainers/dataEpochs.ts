@@ -1,5 +1,5 @@
 /** Where a trainer stands in its data: shuffled epochs over rows, a batch per step. */
-import { BatchOrder, type BatchPosition } from '../data/index.js';
+import { BatchOrder, type BatchPosition, type Row } from '../data/index.js';
 import { CheckpointError } from '../errors/index.js';
 import { deriveSeed } from '../torch/index.js';
 import { savedCount, savedOrder, type SavedState } from './savedState.js';
@@ -11,6 +11,13 @@ export interface EpochSettings {
   readonly maxSteps: number | null;
   readonly batchSize: number;
   readonly seed: number;
+  /** Shares of several sources, see `BatchOrder`. */
+  readonly data?: { readonly weights: readonly number[] | null } | undefined;
+}
+
+/** The source of each example, for a mixture of several. */
+export function sourcesOf(examples: readonly { readonly row: Pick<Row, 'source'> }[]): number[] {
+  return examples.map(({ row }) => row.source ?? 0);
 }
 
 /** Steps over data that can be left and gone on with. */
@@ -19,6 +26,7 @@ export class DataEpochs {
   private readonly where: string;
   private readonly method: string;
   private readonly rowCount: number;
+  private readonly sources: readonly number[];
   private readonly settings: EpochSettings;
   private order: BatchOrder;
   private stepsDone = 0;
@@ -26,11 +34,14 @@ export class DataEpochs {
   /**
    * @param where the trainer, for messages
    * @param method what a state must be of to be taken back
+   * @param sources of what is drawn, one each; see `sourcesOf`
    */
-  constructor(where: string, method: string, rowCount: number, settings: EpochSettings) {
+  constructor(where: string, method: string, sources: readonly number[], settings: EpochSettings) {
     this.where = where;
     this.method = method;
+    const rowCount = sources.length;
     this.rowCount = rowCount;
+    this.sources = sources;
     this.settings = settings;
     const { maxSteps, epochs, batchSize } = settings;
     this.totalSteps = maxSteps ?? Math.max(1, Math.ceil((epochs * rowCount) / batchSize));
@@ -38,9 +49,11 @@ export class DataEpochs {
   }
 
   private orderFrom(position?: BatchPosition): BatchOrder {
-    const { seed, batchSize } = this.settings;
+    const { seed, batchSize, data } = this.settings;
     const orderSeed = deriveSeed(seed, `${this.method} order`);
-    return new BatchOrder({ rowCount: this.rowCount, batchSize, seed: orderSeed }, position);
+    const mixture = data?.weights ? { sources: this.sources, weights: data.weights } : undefined;
+    const { rowCount } = this;
+    return new BatchOrder({ rowCount, batchSize, seed: orderSeed, mixture }, position);
   }
 
   /** Steps that are done. */

@@ -4,7 +4,7 @@ import { ConfigError, ValueRangeError } from '../errors/index.js';
 import type { Decoder } from '../models/index.js';
 import type { AdamW } from '../optim/index.js';
 import { noGrad, type Tensor } from '../torch/index.js';
-import { DataEpochs } from './dataEpochs.js';
+import { DataEpochs, sourcesOf } from './dataEpochs.js';
 import { takeOptimizerStep } from './optimizerStep.js';
 import { couplesPairs, pairLosses, type PairMethod } from './pairObjective.js';
 import {
@@ -80,7 +80,7 @@ export class DpoTrainer implements Trainer {
     this.pairs = toPairs(parts.pairs);
     this.evalPairs = toPairs(parts.evalPairs ?? []);
     this.parameters = policy.parameters();
-    this.data = new DataEpochs('DpoTrainer', method, this.pairs.length, config);
+    this.data = new DataEpochs('DpoTrainer', method, sourcesOf(parts.pairs), config);
   }
 
   get step(): number {

@@ -21,7 +21,7 @@ import {
 import type { Decoder } from '../models/index.js';
 import { AdamW, decayGroups } from '../optim/index.js';
 import { memory, noGrad, stack, tidy, type Tensor } from '../torch/index.js';
-import { DataEpochs } from './dataEpochs.js';
+import { DataEpochs, sourcesOf } from './dataEpochs.js';
 import { KtoTrainer } from './ktoTrainer.js';
 
 const EXAMPLES: UnpairedExample[] = tokenizeUnpaired(
@@ -67,7 +67,7 @@ const farModels = () => ({
 
 /** The rows in the order in which the first step has them: their neighbours decide z. */
 function firstBatch(config: KtoConfigInput): UnpairedExample[] {
-  const data = new DataEpochs('KtoTrainer', 'kto', EXAMPLES.length, settings(config));
+  const data = new DataEpochs('KtoTrainer', 'kto', sourcesOf(EXAMPLES), settings(config));
   return data.next().map((index) => EXAMPLES[index] as UnpairedExample);
 }
 
@@ -195,7 +195,7 @@ describe('a step', () => {
     const longCompletion = { ...short, promptIds: ids(1), completionIds: ids(31) };
     const examples = [longPrompt, longCompletion, ...others];
     const config = { batchSize: examples.length };
-    const data = new DataEpochs('KtoTrainer', 'kto', examples.length, settings(config));
+    const data = new DataEpochs('KtoTrainer', 'kto', sourcesOf(examples), settings(config));
     const batch = data.next().map((index) => examples[index] as UnpairedExample);
     const { policy, reference, trainer } = make(config, farModels(), { examples });
     const z = writtenKl(policy, reference, batch);

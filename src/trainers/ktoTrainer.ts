@@ -11,7 +11,7 @@ import {
 } from '../models/index.js';
 import type { AdamW } from '../optim/index.js';
 import { noGrad, tensor, tidy, type Tensor } from '../torch/index.js';
-import { DataEpochs } from './dataEpochs.js';
+import { DataEpochs, sourcesOf } from './dataEpochs.js';
 import { StatSums, takeOptimizerStep } from './optimizerStep.js';
 import { requirePositions, type PlacedSequence } from './requirePositions.js';
 import type { SavedState } from './savedState.js';
@@ -94,7 +94,7 @@ export class KtoTrainer implements Trainer {
     this.rows = examples.map(toRow);
     this.evalRows = evalExamples.map(toRow);
     this.parameters = parts.policy.parameters();
-    this.data = new DataEpochs('KtoTrainer', this.method, this.rows.length, config);
+    this.data = new DataEpochs('KtoTrainer', this.method, sourcesOf(parts.examples), config);
   }
 
   get step(): number {

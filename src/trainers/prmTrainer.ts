@@ -5,7 +5,7 @@ import { padRight, tokenBudgetBatches, type StepExample } from '../data/index.js
 import { stepLogits, type StepModel } from '../models/index.js';
 import type { AdamW } from '../optim/index.js';
 import { tensor, tidy, type Tensor } from '../torch/index.js';
-import { DataEpochs } from './dataEpochs.js';
+import { DataEpochs, sourcesOf } from './dataEpochs.js';
 import { StatSums, takeOptimizerStep } from './optimizerStep.js';
 import { requirePositions, type PlacedSequence } from './requirePositions.js';
 import type { SavedState } from './savedState.js';
@@ -40,7 +40,7 @@ export class PrmTrainer implements Trainer {
     this.config = config;
     requirePositions('PrmTrainer', 'prompts and steps', parts.examples.map(lengthOf), parts.model);
     this.parameters = parts.model.parameters();
-    this.data = new DataEpochs('PrmTrainer', this.method, parts.examples.length, config);
+    this.data = new DataEpochs('PrmTrainer', this.method, sourcesOf(parts.examples), config);
   }
 
   get step(): number {

@@ -10,7 +10,7 @@ import {
 import { sequenceScores, type ScalarModel } from '../models/index.js';
 import type { AdamW } from '../optim/index.js';
 import { tensor, tidy, type Tensor } from '../torch/index.js';
-import { DataEpochs } from './dataEpochs.js';
+import { DataEpochs, sourcesOf } from './dataEpochs.js';
 import { StatSums, takeOptimizerStep } from './optimizerStep.js';
 import { longerOfPair, requirePositions } from './requirePositions.js';
 import type { SavedState } from './savedState.js';
@@ -54,7 +54,7 @@ export class RewardTrainer implements Trainer {
       parts.model,
     );
     this.parameters = parts.model.parameters();
-    this.data = new DataEpochs('RewardTrainer', this.method, this.comparisons.length, config);
+    this.data = new DataEpochs('RewardTrainer', this.method, sourcesOf(this.comparisons), config);
   }
 
   get step(): number {

@@ -6,6 +6,7 @@ import { BatchOrder, type BatchPosition, type PromptExample } from '../data/inde
 import type { Environment } from '../environments/index.js';
 import { CheckpointError } from '../errors/index.js';
 import type { Decoder } from '../models/index.js';
+import { sourcesOf } from './dataEpochs.js';
 import type { NamedReward } from '../rewards/index.js';
 import type { Tokenizer } from '../tokenizers/index.js';
 import { deriveSeed } from '../torch/index.js';
@@ -42,6 +43,8 @@ export interface RolloutSettings {
   readonly rewardConcurrency: number;
   readonly microBatchTokens: number;
   readonly seed: number;
+  /** Shares of several sources, see `BatchOrder`. */
+  readonly data?: { readonly weights: readonly number[] | null } | undefined;
   /** Sample again for groups without variance. */
   readonly dynamicSampling?: {
     readonly filterOn: 'accuracy' | 'reward';
@@ -85,10 +88,13 @@ export class RolloutSource {
   }
 
   private orderFrom(position?: BatchPosition): BatchOrder {
-    const { promptsPerStep, seed } = this.settings;
+    const { promptsPerStep: batchSize, seed, data } = this.settings;
     const rowCount = this.parts.prompts.length;
     const orderSeed = deriveSeed(seed, 'prompt order');
-    return new BatchOrder({ rowCount, batchSize: promptsPerStep, seed: orderSeed }, position);
+    const mixture = data?.weights
+      ? { sources: sourcesOf(this.parts.prompts), weights: data.weights }
+      : undefined;
+    return new BatchOrder({ rowCount, batchSize, seed: orderSeed, mixture }, position);
   }
 
   /**

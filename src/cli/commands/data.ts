@@ -1,48 +1,161 @@
 import type { Command } from 'commander';
-import type { Row } from '../../data/index.js';
-import { withExample, withJson } from '../options.js';
+import type { DataFormat, Examination, Finding, Row } from '../../data/index.js';
+import type { Tokenizer } from '../../tokenizers/index.js';
+import { asPositive, withExample, withJson } from '../options.js';
 import type { CommandContext } from '../program.js';
 
 interface DataOptions {
   readonly model?: string;
+  readonly maxLength?: number;
+  readonly split?: string;
+  readonly dataConfig?: string;
   readonly json?: boolean;
 }
 
 /** Adds `data`. */
-export function registerData(program: Command, { io }: CommandContext): void {
+export function registerData(program: Command, { io, setExitCode }: CommandContext): void {
   const command = program
     .command('data')
-    .description('check a data set: format, columns, lengths, faults')
-    .argument('<files...>', 'JSONL, JSON, CSV or Parquet')
-    .option('--model <folder>', 'count tokens with the tokenizer of this model');
-  withExample(withJson(command), 'posttrain data train.jsonl --model ./base');
-  command.action(async (files: string[], options: DataOptions) => {
-    const { detectFormat, readRows, validateRows } = await import('../../data/index.js');
-    const rows = await readRows(files);
-    const format = detectFormat(rows);
-    validateRows(rows, [format.name]);
-    const encode = options.model === undefined ? undefined : await encoderOf(options.model);
+    .description('check a data set: format, columns, lengths, faults, duplicates, contradictions')
+    .argument('<paths...>', 'files (JSONL, JSON, CSV or Parquet), patterns, or data-set folders')
+    .option('--split <name>', 'split of a data-set folder (train)')
+    .option('--data-config <name>', 'configuration of a data-set folder that has several')
+    .option('--model <folder>', 'count tokens with the tokenizer of this model')
+    .option('--max-length <tokens>', 'count rows of more tokens than this', asPositive);
+  withExample(
+    withJson(command),
+    'posttrain data train.jsonl --model ./base --max-length 1024',
+    'posttrain data ./gsm8k --data-config main --split test',
+  );
+  command.action(async (paths: string[], options: DataOptions) => {
+    const { examineRows, readRows } = await import('../../data/index.js');
+    const { split, dataConfig: subset, model, maxLength } = options;
+    if (maxLength !== undefined && model === undefined) {
+      const { UsageError } = await import('../../errors/index.js');
+      throw new UsageError('data: expected --model beside --max-length, which counts its tokens.');
+    }
+    const rows = await readRows(paths, { split, subset });
+    const examination = examineRows(rows);
+    const tokenizer = model === undefined ? undefined : await tokenizerOf(model);
     const report = {
       rows: rows.length,
-      format: format.name,
-      conversational: format.conversational,
-      duplicates: rows.length - new Set(rows.map(({ values }) => JSON.stringify(values))).size,
-      columns: columnsOf(rows, encode),
+      format: examination.format.name,
+      conversational: examination.format.conversational,
+      duplicates: examination.duplicates.count,
+      columns: columnsOf(rows, tokenizer && ((text) => encodePlain(tokenizer, text))),
+      findings: findingsOf(examination),
+      ...(tokenizer && { tokens: await tokensOf(rows, examination, { tokenizer, maxLength }) }),
+      sample: rows[0]?.values ?? {},
     };
+    if (examination.faults.count > 0) setExitCode(1);
     io.out(options.json === true ? JSON.stringify(report) : describe(report));
   });
 }
 
-async function encoderOf(folder: string): Promise<(text: string) => number> {
+async function tokenizerOf(folder: string): Promise<Tokenizer> {
   const { loadTokenizer } = await import('../../tokenizers/index.js');
-  const tokenizer = await loadTokenizer(folder);
-  return (text) => tokenizer.encode(text, { addSpecialTokens: false }).length;
+  return loadTokenizer(folder);
 }
 
-/** Smallest, middle and largest of some lengths. */
+function encodePlain(tokenizer: Tokenizer, text: string): number {
+  return tokenizer.encode(text, { addSpecialTokens: false }).length;
+}
+
+type Findings = Readonly<Record<'faults' | 'duplicates' | 'empty' | 'contradictory', Finding>>;
+
+function findingsOf({ faults, duplicates, empty, contradictory }: Examination): Findings {
+  return { faults, duplicates, empty, contradictory };
+}
+
+/** What training reads of the rows. */
+interface TokenReport extends Lengths {
+  /** Rows of more tokens than `--max-length`; absent without it. */
+  readonly overlong?: number;
+  /** The first row as training reads it: trained or judged tokens between ⟦ and ⟧. */
+  readonly example: string;
+}
+
+/** Lengths of the rows as their format is trained: prompt and completion with the template's tokens and EOS. */
+async function tokensOf(
+  rows: readonly Row[],
+  { format }: Examination,
+  { tokenizer, maxLength }: { tokenizer: Tokenizer; maxLength: number | undefined },
+): Promise<TokenReport> {
+  const { markedText } = await import('../../runs/index.js');
+  const sequences = await sequencesOf(rows, format, tokenizer);
+  const lengths = sequences.map(({ ids }) => ids.length);
+  const [first] = sequences;
+  return {
+    ...lengthsOf(lengths),
+    ...(maxLength !== undefined && {
+      overlong: lengths.filter((length) => length > maxLength).length,
+    }),
+    example: first ? markedText(first, tokenizer, { open: '⟦', close: '⟧' }) : '',
+  };
+}
+
+interface Sequence {
+  readonly ids: readonly number[];
+  readonly isTrained: (place: number) => boolean;
+}
+
+async function sequencesOf(
+  rows: readonly Row[],
+  format: DataFormat,
+  tokenizer: Tokenizer,
+): Promise<Sequence[]> {
+  const data = await import('../../data/index.js');
+  const options = {
+    maxLength: Number.MAX_SAFE_INTEGER,
+    maxPromptLength: Number.MAX_SAFE_INTEGER,
+    appendEos: tokenizer.eosTokenId !== undefined,
+    faulty: 'skip',
+  } as const;
+  const valid = rows.filter((row) => data.examineRows([row]).faults.count === 0);
+  const after = (promptIds: readonly number[], completionIds: readonly number[]): Sequence => ({
+    ids: [...promptIds, ...completionIds],
+    isTrained: (place) => place >= promptIds.length,
+  });
+  switch (format.name) {
+    case 'language-modeling':
+    case 'prompt-completion':
+      return data
+        .tokenizeForSft(valid, tokenizer, options)
+        .examples.map(({ inputIds: ids, completionMask }) => ({
+          ids,
+          isTrained: (place) => completionMask[place] === 1,
+        }));
+    case 'preference':
+      return data
+        .tokenizePreferences(valid, tokenizer, options)
+        .pairs.map(({ promptIds, chosenIds, rejectedIds }) =>
+          after(promptIds, chosenIds.length < rejectedIds.length ? rejectedIds : chosenIds),
+        );
+    case 'unpaired-preference':
+      return data
+        .tokenizeUnpaired(valid, tokenizer, options)
+        .examples.map(({ promptIds, completionIds }) => after(promptIds, completionIds));
+    case 'stepwise':
+      return data
+        .tokenizeSteps(valid, tokenizer, { ...options, stepSeparator: '\n' })
+        .examples.map(({ inputIds: ids, stepEnds }) => ({
+          ids,
+          isTrained: (place) => stepEnds.includes(place),
+        }));
+    case 'prompt-only':
+      return data
+        .tokenizePrompts(valid, tokenizer, options)
+        .prompts.map(({ inputIds: ids }) => ({ ids, isTrained: () => false }));
+  }
+}
+
+/** Smallest, middle and largest of some lengths, and those that 90, 95 and 99 % do not exceed. */
 interface Lengths {
   readonly min: number;
   readonly median: number;
+  readonly p90: number;
+  readonly p95: number;
+  readonly p99: number;
   readonly max: number;
 }
 
@@ -96,34 +209,66 @@ function textOf(value: unknown): string[] {
 function lengthsOf(lengths: readonly number[]): Lengths {
   const sorted = [...lengths].sort((a, b) => a - b);
   const at = (index: number): number => sorted[index] ?? 0;
-  return { min: at(0), median: at(Math.floor(sorted.length / 2)), max: at(sorted.length - 1) };
+  // Nearest rank: the smallest length that so many of the rows do not exceed.
+  const rank = (share: number): number => at(Math.max(0, Math.ceil(share * sorted.length) - 1));
+  return {
+    min: at(0),
+    median: at(Math.floor(sorted.length / 2)),
+    ...{ p90: rank(0.9), p95: rank(0.95), p99: rank(0.99) },
+    max: at(sorted.length - 1),
+  };
 }
+
+const FINDINGS: Readonly<Record<keyof Findings, string>> = {
+  faults: 'not of the format',
+  duplicates: 'repeat others',
+  empty: 'with an empty text',
+  contradictory: 'contradictory',
+};
 
 function describe(report: {
   rows: number;
   format: string;
   conversational: boolean;
-  duplicates: number;
   columns: readonly ColumnReport[];
+  findings: Findings;
+  tokens?: TokenReport;
+  sample: object;
 }): string {
-  const { rows, format, conversational, duplicates, columns } = report;
+  const { rows, format, conversational, columns, findings, tokens, sample } = report;
+  const found = (Object.keys(FINDINGS) as (keyof Findings)[]).filter(
+    (name) => findings[name].count > 0,
+  );
+  const counts = found.map((name) => `${findings[name].count} ${FINDINGS[name]}`);
   const lines = [
-    `${rows} rows, ${format}${conversational ? ' (conversations)' : ''}, no faults${duplicates > 0 ? `, ${duplicates} rows repeat others` : ''}`,
+    `${rows} rows, ${format}${conversational ? ' (conversations)' : ''}, ${counts.length === 0 ? 'no faults' : counts.join(', ')}`,
   ];
-  for (const { name, kinds, missing, characters, tokens } of columns) {
+  for (const { name, kinds, missing, characters, tokens: columnTokens } of columns) {
     const parts = [
       Object.entries(kinds)
         .map(([kind, count]) => `${count} ${kind}`)
         .join(', '),
       missing > 0 ? `${missing} missing` : '',
       characters ? `characters ${range(characters)}` : '',
-      tokens ? `tokens ${range(tokens)}` : '',
+      columnTokens ? `tokens ${range(columnTokens)}` : '',
     ];
     lines.push(`  ${name.padEnd(14)} ${parts.filter((part) => part !== '').join(' · ')}`);
   }
+  if (tokens) {
+    const overlong = tokens.overlong === undefined ? '' : `, ${tokens.overlong} over --max-length`;
+    lines.push(`Tokens of a row as it is trained: ${range(tokens)}${overlong}`);
+  }
+  for (const name of found) {
+    const { count, first } = findings[name];
+    lines.push(`${count} ${FINDINGS[name]}:`, ...first.map((text) => `  ${text}`));
+    if (count > first.length) lines.push(`  … and ${count - first.length} more`);
+  }
+  const text = JSON.stringify(sample);
+  lines.push(`First row: ${text.length > 400 ? `${text.slice(0, 400)}…` : text}`);
+  if (tokens) lines.push(`As it is trained (between ⟦ and ⟧): ${tokens.example}`);
   return lines.join('\n');
 }
 
-function range({ min, median, max }: Lengths): string {
-  return `${min} to ${max}, median ${median}`;
+function range({ min, median, p90, p95, p99, max }: Lengths): string {
+  return `${min} to ${max}, median ${median}, 90 % ${p90}, 95 % ${p95}, 99 % ${p99}`;
 }

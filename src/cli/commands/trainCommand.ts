@@ -77,8 +77,15 @@ export function methodCommand(train: Command, name: string, description: string)
       .command(name)
       .description(description)
       .option('--model <folder>', 'model to start from, with its tokenizer')
-      .option('--data <file>', 'training rows: JSONL, JSON or CSV; repeatable', collect)
-      .option('--eval-data <file>', 'held-out rows to measure on; repeatable', collect)
+      .option(
+        '--data <path>',
+        'training rows: a file (JSONL, JSON, CSV or Parquet), a pattern, or a data-set folder; repeatable',
+        collect,
+      )
+      .option('--eval-data <path>', 'held-out rows to measure on; repeatable', collect)
+      .option('--split <name>', 'split of a data-set folder to train on (train)')
+      .option('--eval-split <name>', 'split of a data-set folder to measure on')
+      .option('--data-config <name>', 'configuration of a data-set folder that has several')
       .option('--out <folder>', 'run directory, new or (with --resume) of an earlier run')
       .option('--config <file>', `settings as YAML or JSON; see \`posttrain config ${name}\``)
       .option('--set <key=value>', 'one setting, stronger than the file; repeatable', collect)
