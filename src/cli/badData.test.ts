@@ -10,8 +10,18 @@ import { saveSmallModel } from '../../test/runs/smallModel.js';
 const root = mkdtempSync(join(tmpdir(), 'posttrain-bad-data-'));
 after(() => rmSync(root, { recursive: true }));
 const model = join(root, 'model');
+const { HF_HUB_OFFLINE: offline, HF_HOME: home } = process.env;
 before(async () => {
   await saveSmallModel(model);
+  Object.assign(process.env, { HF_HUB_OFFLINE: '1', HF_HOME: join(root, 'home') });
+});
+after(() => {
+  delete process.env['HF_HUB_OFFLINE'];
+  delete process.env['HF_HOME'];
+  Object.assign(process.env, {
+    ...(offline !== undefined && { HF_HUB_OFFLINE: offline }),
+    ...(home !== undefined && { HF_HOME: home }),
+  });
 });
 
 const parquet = readFileSync(join(ROOT, 'test/golden/data/plain.parquet'));
@@ -244,11 +254,10 @@ const CASES: readonly BadData[] = [
     message: /^b\*\.jsonl: expected data files that match, but there are none\.\n/,
   },
   {
-    claim: 'a name of the Hub',
+    claim: 'a name of the Hub, without a connection',
     files: {},
     data: 'org/name',
-    message:
-      /^org\/name: expected a file or folder, but there is none; data sets of the Hugging Face Hub are not downloaded yet\.\n/,
+    message: /^org\/name: expected .*HF_HUB_OFFLINE/,
   },
   {
     claim: 'text that the tokenizer cannot write',
