@@ -4,6 +4,7 @@ import { cpSync, existsSync, mkdtempSync, readFileSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join, resolve } from 'node:path';
 import { after, before, describe, test } from 'node:test';
+import { collectGarbage } from '../../test/collectGarbage.js';
 import { saveSmallModel } from '../../test/runs/smallModel.js';
 import { configFromObject } from '../config/index.js';
 import { DataError, CheckpointError, ConfigError } from '../errors/index.js';
@@ -168,6 +169,7 @@ describe('a run on preferences', () => {
     });
 
     test(`frees what it loaded (${method})`, async () => {
+      await collectGarbage();
       const { liveTensors } = memory();
       const run = await (METHODS[method] ?? assert.fail(method))(options(method));
       await run.trainer.trainStep();
@@ -180,6 +182,7 @@ describe('a run on preferences', () => {
     test(`that cannot be built after all leaves nothing loaded (${method})`, async () => {
       const given = options(method);
       await trained(method, given);
+      await collectGarbage();
       const { liveTensors } = memory();
       // A finished run takes no other settings, which is known when its models are there.
       const config = configFromObject({ learningRate: 0.5 }, 'test');
@@ -190,6 +193,7 @@ describe('a run on preferences', () => {
 
   test('keeps no reference that was read before training', async () => {
     const loaded = async (config: object): Promise<number> => {
+      await collectGarbage();
       const { liveTensors } = memory();
       const run = await createDpoRun(options('dpo', config));
       const count = memory().liveTensors - liveTensors;
