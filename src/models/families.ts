@@ -111,6 +111,7 @@ const GEMMA: Family = {
   activation: 'geluTanh',
 };
 
+/** What transformers takes for each family. */
 export const FAMILIES: Readonly<Record<ModelType, Family>> = {
   llama: USUAL,
   mistral: { ...USUAL, maxPositionEmbeddings: 131_072, numKeyValueHeads: 8 },

@@ -17,7 +17,7 @@ from transformers import AutoConfig, AutoModelForTokenClassification
 @torch.no_grad()
 def check(folder):
     ours = json.loads((folder / "ours.json").read_text())
-    model, info = AutoModelForTokenClassification.from_pretrained(folder, dtype="auto", output_loading_info=True)
+    model, info = AutoModelForTokenClassification.from_pretrained(folder, attn_implementation="eager", dtype="auto", output_loading_info=True)
     model.eval()
     ids = torch.tensor(ours["inputIds"])
     mask = torch.arange(ids.shape[1]) < torch.tensor(ours["lengths"]).unsqueeze(1)

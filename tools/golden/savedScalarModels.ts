@@ -61,7 +61,7 @@ for (const modelType of MODEL_TYPES)
         intermediateSize: 48,
         numLayers: 2,
         numHeads: 4,
-        numKeyValueHeads: 2,
+        numKeyValueHeads: modelType === 'gpt2' ? 4 : 2,
         initializerRange: 0.2,
         tieWordEmbeddings,
         padTokenId: PAD,
