@@ -59,8 +59,20 @@ export interface GenerateJob {
   readonly newTokens: number;
 }
 
+/** Whole steps of supervised fine-tuning on rows of `shortest` to `longest` tokens. */
+export interface PackingJob {
+  readonly kind: 'packing';
+  readonly rounds: number;
+  readonly shape: ModelShape;
+  readonly packing: boolean;
+  /** Rows of a step. */
+  readonly rows: number;
+  readonly shortest: number;
+  readonly longest: number;
+}
+
 /** One process's work. */
-export type Job = DispatchJob | GenerateJob;
+export type Job = DispatchJob | GenerateJob | PackingJob;
 
 /** One line of the table. */
 export interface Cell {

@@ -20,6 +20,7 @@ const HELP = `npm run bench -- <case> [options]
 Cases
   dispatch   nanoseconds of a small operator, its result object included
   generate   new tokens per second at batch 1, 16 and 64
+  packing    tokens per second of fine-tuning steps on rows of 16 to 512 tokens, packed and not (ours only)
   check      whether the Python side of generate computes the same model (needs Python)
   docs       writes the tables of bench/results into docs/performance.md
 
@@ -109,6 +110,24 @@ function generateCells(): Cell[] {
         promptTokens: count('prompt', values.prompt),
         newTokens: count('tokens', values.tokens),
       },
+    }));
+  });
+}
+
+function packingCells(): Cell[] {
+  const names = values.shape?.split(',') ?? ['tiny'];
+  const rounds = count('rounds', values.rounds ?? '5');
+  return names.flatMap((name) => {
+    const shape = SHAPES[name];
+    if (shape === undefined) {
+      throw new UsageError(
+        `bench: expected --shape to be of ${Object.keys(SHAPES).join(', ')}, received ${name}.`,
+      );
+    }
+    return [false, true].map((packing): Cell => ({
+      name: `${name}, ${packing ? 'packed' : 'a line for each row'}`,
+      quantity: 'tokens/s',
+      job: { kind: 'packing', rounds, shape, packing, rows: 64, shortest: 16, longest: 512 },
     }));
   });
 }
@@ -229,7 +248,8 @@ async function main(): Promise<void> {
   } else if (name === 'dispatch' || name === 'generate') {
     const cells = name === 'dispatch' ? dispatchCells() : generateCells();
     await (values.profile ? runProfile(name, cells) : runCells(name, cells));
-  } else if (name === 'check') await runCheck();
+  } else if (name === 'packing') await runCells(name, packingCells());
+  else if (name === 'check') await runCheck();
   else if (name === 'docs') {
     const { updateDocument } = await import('./documentation.js');
     const { path, missing } = updateDocument();
