@@ -1,7 +1,11 @@
 /** `posttrain`: models, tokenizers, sampling, runs and evaluation. Tensors, losses and rewards have entries of their own. */
 export {
   createModel,
+  addLora,
+  isAdapterFolder,
   loadModel,
+  type AddLoraOptions,
+  type LoraOptions,
   makeDecoderConfig,
   type CausalLm,
   type CausalLmInput,
@@ -90,6 +94,9 @@ export {
   createRejectionRun,
   createPrmRun,
   createSftRun,
+  mergeAdapter,
+  type MergeAdapterOptions,
+  type MergeAdapterResult,
   createSimpoRun,
   type GrpoRunOptions,
   type OnlineDpoRunOptions,

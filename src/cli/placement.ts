@@ -4,7 +4,9 @@ import {
   loadModel,
   loadScalarModel,
   loadStepModel,
+  tokenizerFolderOf,
   type Decoder,
+  type LoadModelOptions,
   type ScalarModel,
   type StepModel,
 } from '../models/index.js';
@@ -18,6 +20,8 @@ export interface PlacementOptions {
   readonly model: string;
   readonly device: string;
   readonly dtype: string;
+  /** Of an adapter: the folder of its base model. */
+  readonly base?: string | undefined;
 }
 
 const DTYPES: readonly Dtype[] = ['float32', 'bfloat16', 'float64'];
@@ -31,7 +35,7 @@ export async function openModel(
   options: PlacementOptions,
 ): Promise<{ model: Decoder; tokenizer: Tokenizer }> {
   const placed = placeOf(options);
-  const tokenizer = await loadTokenizer(options.model);
+  const tokenizer = await loadTokenizer(tokenizerFolderOf(options.model, options.base));
   return { model: await loadModel(options.model, placed), tokenizer };
 }
 
@@ -44,7 +48,7 @@ export async function openScalarModel(
   options: PlacementOptions,
 ): Promise<{ model: ScalarModel; tokenizer: Tokenizer }> {
   const placed = placeOf(options);
-  const tokenizer = await loadTokenizer(options.model);
+  const tokenizer = await loadTokenizer(tokenizerFolderOf(options.model, options.base));
   return { model: await loadScalarModel(options.model, placed), tokenizer };
 }
 
@@ -57,11 +61,11 @@ export async function openStepModel(
   options: PlacementOptions,
 ): Promise<{ model: StepModel; tokenizer: Tokenizer }> {
   const placed = placeOf(options);
-  const tokenizer = await loadTokenizer(options.model);
+  const tokenizer = await loadTokenizer(tokenizerFolderOf(options.model, options.base));
   return { model: await loadStepModel(options.model, placed), tokenizer };
 }
 
-function placeOf(options: PlacementOptions): { dtype: Dtype; device: string } {
+function placeOf(options: PlacementOptions): LoadModelOptions {
   const { device } = options;
   const dtype = DTYPES.find((name) => name === options.dtype);
   if (dtype === undefined)
@@ -69,5 +73,5 @@ function placeOf(options: PlacementOptions): { dtype: Dtype; device: string } {
   if (!/^(auto|cpu|cuda(:\d+)?)$/.test(device))
     throw new UsageError(`--device: expected auto, cpu or cuda, received ${device}.`);
   const place = device === 'auto' ? (cudaIsAvailable() ? 'cuda' : 'cpu') : device;
-  return { dtype, device: place };
+  return { dtype, device: place, base: options.base };
 }

@@ -13,6 +13,7 @@ import { registerEval } from './commands/eval.js';
 import { registerGenerate } from './commands/generate.js';
 import { registerInit } from './commands/init.js';
 import { registerReproduce } from './commands/reproduce.js';
+import { registerMerge } from './commands/merge.js';
 import { registerLabel } from './commands/label.js';
 import { registerQuickstart } from './commands/quickstart.js';
 import { registerTrain } from './commands/train.js';
@@ -55,6 +56,7 @@ export function buildProgram(context: CommandContext): Command {
     registerLabel,
     registerData,
     registerConfig,
+    registerMerge,
     registerReproduce,
     registerDoctor,
   ]) {

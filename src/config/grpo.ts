@@ -1,4 +1,5 @@
 import * as z from 'zod';
+import { loraSetting, NO_DROPOUT_ON_POLICY } from './loraSetting.js';
 import { GRPO_RULES } from './grpoRules.js';
 import {
   clipSetting,
@@ -273,6 +274,7 @@ const settings = z
     schedule: scheduleSetting('constant', 'Ours: DeepSeekMath names no schedule.'),
     weightDecay: weightDecaySetting(0, 'TRL 1.13 (from transformers): 0.'),
     ...optimizerSettings,
+    lora: loraSetting(NO_DROPOUT_ON_POLICY),
     ...runSettings,
   })
   .meta({ title: 'GRPO' });

@@ -210,6 +210,7 @@ const DEFAULTS = {
   adamBeta2: 0.999,
   adamEpsilon: 1e-8,
   maxGradNorm: 1,
+  lora: null,
 };
 
 describe('defaults', () => {

@@ -1,4 +1,5 @@
 import * as z from 'zod';
+import { loraSetting, NO_DROPOUT_ON_POLICY } from './loraSetting.js';
 import {
   clipSetting,
   minibatchSizeSetting,
@@ -196,6 +197,7 @@ const settings = z
     schedule: scheduleSetting('linear', `${N_PLUS}: linear to 0.`),
     weightDecay: weightDecaySetting(0, 'TRL 1.13 (from transformers): 0.'),
     ...optimizerSettings,
+    lora: loraSetting(NO_DROPOUT_ON_POLICY),
     ...runSettings,
   })
   .meta({ title: 'PPO' });
@@ -223,6 +225,14 @@ const RULES: readonly Rule<Omit<z.output<typeof settings>, JobWide>>[] = [
     reads: ['adaptiveKl', 'klCoef'],
     holds: ({ adaptiveKl, klCoef }) => adaptiveKl === null || klCoef > 0,
     expected: 'null with klCoef 0: every multiple of 0 is 0',
+  },
+  {
+    path: ['valueModel', 'initFrom'],
+    reads: ['valueModel', 'lora'],
+    holds: ({ valueModel: { kind, ...value }, lora }) =>
+      lora === null || kind !== 'separate' || !('initFrom' in value) || value.initFrom !== 'fresh',
+    expected:
+      'policy or reward with lora: adapters on random weights that stay random learn little',
   },
   {
     path: ['adaptiveKl', 'horizon'],

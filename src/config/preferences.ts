@@ -1,5 +1,6 @@
 /** Settings of what learns from pairs of completions: DPO, and ORPO, SimPO and CPO, which need no reference. */
 import * as z from 'zod';
+import { loraSetting, NO_DROPOUT_IN_PREFERENCES } from './loraSetting.js';
 import { withRules, type Rule } from './rules.js';
 import {
   JOB_WIDE,
@@ -57,6 +58,7 @@ export function trainingSettings(defaults: {
     schedule: scheduleSetting(...defaults.schedule),
     weightDecay: weightDecaySetting(0, 'TRL 1.13 (from transformers): 0.'),
     ...optimizerSettings,
+    lora: loraSetting(NO_DROPOUT_IN_PREFERENCES),
     ...runSettings,
   };
 }
@@ -266,6 +268,12 @@ const DPO_RULES: readonly Rule<Omit<z.output<typeof dpo>, JobWide>>[] = [
     reads: ['referenceEvery', 'referenceMix'],
     holds: ({ referenceEvery, referenceMix }) => referenceMix === 1 || referenceEvery !== null,
     expected: '1 without referenceEvery: a reference that never moves is not mixed',
+  },
+  {
+    path: ['referenceMix'],
+    reads: ['referenceMix', 'lora'],
+    holds: ({ referenceMix, lora }) => referenceMix === 1 || lora === null,
+    expected: '1 with lora: the mean of two adapters’ matrices is not the adapter of their mean',
   },
 ];
 

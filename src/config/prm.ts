@@ -1,4 +1,5 @@
 import * as z from 'zod';
+import { loraSetting } from './loraSetting.js';
 import {
   learningRateSetting,
   optimizerSettings,
@@ -60,6 +61,7 @@ export const PrmConfig = z
     schedule: scheduleSetting('linear', 'transformers 5, TrainingArguments.lr_scheduler_type.'),
     weightDecay: weightDecaySetting(0, 'transformers 5, TrainingArguments.weight_decay.'),
     ...optimizerSettings,
+    lora: loraSetting(),
     ...runSettings,
   })
   .meta({ title: 'PRM' });

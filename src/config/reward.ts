@@ -1,4 +1,5 @@
 import * as z from 'zod';
+import { loraSetting } from './loraSetting.js';
 import {
   learningRateSetting,
   optimizerSettings,
@@ -81,6 +82,7 @@ export const RewardConfig = z
     }),
     weightDecay: weightDecaySetting(0, 'TRL 1.13, RewardConfig.weight_decay.'),
     ...optimizerSettings,
+    lora: loraSetting(),
     ...runSettings,
   })
   .meta({ title: 'Reward' });

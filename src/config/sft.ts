@@ -1,4 +1,5 @@
 import * as z from 'zod';
+import { loraSetting } from './loraSetting.js';
 import {
   learningRateSetting,
   optimizerSettings,
@@ -70,6 +71,7 @@ export const SftConfig = z
     schedule: scheduleSetting('cosine', `${LLAMA2}: "a cosine learning rate schedule".`),
     weightDecay: weightDecaySetting(0.1, `${LLAMA2}: "a weight decay of 0.1".`),
     ...optimizerSettings,
+    lora: loraSetting(),
     ...runSettings,
   })
   .meta({ title: 'SFT' });

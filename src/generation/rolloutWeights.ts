@@ -1,6 +1,6 @@
 /**
  * A decoder's weights in the form that is fastest to sample with. Built from the model before a rollout, freed after it:
- * weights do not change while sampling.
+ * weights do not change while sampling. Adapters are folded into these copies, never into the model's own weights.
  *
  * q, k and v are one matrix, gate and up another. The rows of q and k are reordered so that the two numbers of each
  * rotary pair are neighbours: the rotation is then one complex product. Scores q·k do not change, since both are
@@ -113,9 +113,10 @@ function inPairOrder(rows: Tensor, headDim: number, order: Tensor): Tensor {
 function stacked(layers: readonly Linear[]): { weight: Tensor; bias: Tensor | null } {
   const biases = layers.flatMap(({ bias }) => (bias === null ? [] : [bias]));
   const [first] = layers;
-  if (first !== undefined && layers.length === 1) return first;
+  if (first !== undefined && layers.length === 1)
+    return { weight: first.effectiveWeight(), bias: first.bias };
   const bias = biases.length === layers.length ? cat(biases) : null;
-  return { weight: cat(layers.map(({ weight }) => weight)), bias };
+  return { weight: cat(layers.map((layer) => layer.effectiveWeight())), bias };
 }
 
 /** Makes what `RolloutWeights` holds, and knows what to free. */
@@ -145,13 +146,13 @@ class Freezer {
   private mlp({ inputs, output, settings }: Mlp): FeedForward {
     const { weight, bias } = stacked(inputs);
     const input = this.linear(weight, bias);
-    const last = this.linear(output.weight, output.bias);
+    const last = this.linear(output.effectiveWeight(), output.bias);
     return (x) => last.apply(innerValues([input.apply(x)], settings));
   }
 
   private feedForward(layer: Mlp | ExpertMlp): FeedForward {
     if (layer instanceof Mlp) return this.mlp(layer);
-    const router = this.linear(layer.router.weight, layer.router.bias);
+    const router = this.linear(layer.router.effectiveWeight(), layer.router.bias);
     const experts = layer.experts.map((expert) => this.mlp(expert));
     return (x) => mixExperts(x, router.apply(x), experts, layer.routing);
   }
@@ -179,7 +180,7 @@ class Freezer {
       queryKeyValue: this.linear(paired(weight), bias && paired(bias)),
       queryNorm: pairedNorm(qNorm),
       keyNorm: pairedNorm(kNorm),
-      output: this.linear(output.weight, output.bias),
+      output: this.linear(output.effectiveWeight(), output.bias),
       attentionOutputNorm: layer.attentionOutputNorm,
       mlpNorm: layer.mlpNorm,
       feedForward: this.feedForward(layer.mlp),
@@ -207,7 +208,7 @@ export function rolloutWeights(
       },
       layers: model.layers.map((layer) => tidy(() => freezer.layer(layer))),
       finalNorm: norm,
-      head: freezer.linear(model.outputWeight(), null),
+      head: tidy(() => freezer.linear(model.outputWeight(), null)),
       device,
       dtype,
       dispose: () => freezer.dispose(),

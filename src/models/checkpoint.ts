@@ -2,7 +2,7 @@
 import { existsSync, readdirSync, statSync } from 'node:fs';
 import { basename, join } from 'node:path';
 import { CheckpointError } from '../errors/index.js';
-import { readSafetensors, type SafetensorsFile } from '../torch/index.js';
+import { readSafetensors, type Dtype, type SafetensorsFile } from '../torch/index.js';
 import { isJsonObject, readJsonObject, shown } from './jsonFields.js';
 
 /** The file that holds all weights of an unsharded model. */
@@ -55,6 +55,22 @@ export function openWeights(folder: string, where: string): SafetensorsFile {
     `${where}: expected ${WEIGHTS_FILE} or ${INDEX_FILE} in ${folder}, there is neither.`,
     { hint: 'Fetch the weights, or name the folder that holds them.' },
   );
+}
+
+/**
+ * The dtype that a model folder holds its matrices in.
+ *
+ * @throws as `openWeights`
+ */
+export function storedDtype(folder: string, where: string): Dtype {
+  assertModelFolder(folder, where);
+  const file = openWeights(folder, where);
+  try {
+    const name = file.names.find((one) => file.shapeOf(one).length === 2);
+    return name === undefined ? 'float32' : file.dtypeOf(name);
+  } finally {
+    file.dispose();
+  }
 }
 
 function openShards(folder: string, indexPath: string, weightMap: unknown): SafetensorsFile {

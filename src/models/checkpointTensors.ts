@@ -18,10 +18,12 @@ export interface TensorRequest {
   readonly where: string;
   readonly folder: string;
   readonly file: SafetensorsFile;
+  /** The file that says what the shapes are: config.json unless said. */
+  readonly described?: string | undefined;
   /** How the family stores its tensors. */
   readonly config: DecoderConfig;
   /** By the names of the checkpoint, as the model has them in memory. */
-  readonly shapes: ReadonlyMap<string, ParameterShape>;
+  readonly shapes: ReadonlyMap<string, Pick<ParameterShape, 'shape'>>;
   /** float32 unless said. */
   readonly dtype?: Dtype | undefined;
   /** cpu unless said. */
@@ -51,7 +53,8 @@ export function takeTensors(request: TensorRequest): Map<string, Tensor> {
   });
 }
 
-function checkTensors({ where, folder, file, config, shapes }: TensorRequest): void {
+function checkTensors(request: TensorRequest): void {
+  const { where, folder, file, config, shapes, described = 'config.json' } = request;
   const stored = new Map(
     [...shapes].map(([name, { shape }]) => [
       storedName(config, name),
@@ -71,7 +74,7 @@ function checkTensors({ where, folder, file, config, shapes }: TensorRequest): v
   const faults = [
     ['missing', missing],
     ['not part of this model', surplus],
-    ['of another shape than config.json says', misshapen],
+    [`of another shape than ${described} says`, misshapen],
     ['not of floating point', notFloating],
   ] as const;
   const found = faults.filter(([, names]) => names.length > 0);
@@ -84,10 +87,7 @@ function checkTensors({ where, folder, file, config, shapes }: TensorRequest): v
 }
 
 /** Which function opens what was meant, where the head tells. */
-function adviceOn(
-  file: SafetensorsFile,
-  shapes: ReadonlyMap<string, ParameterShape>,
-): { hint: string } {
+function adviceOn(file: SafetensorsFile, shapes: TensorRequest['shapes']): { hint: string } {
   const other = {
     hint: 'Check that config.json belongs to these weights and that they are complete.',
   };

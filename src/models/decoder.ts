@@ -15,6 +15,8 @@ import {
   type Rotation,
 } from '../nn/index.js';
 import { keep, showShape, tensor, tidy, type Dtype, type Tensor } from '../torch/index.js';
+import { moveAdapter, trainedParameters, type Adapter } from './adapter.js';
+import { saveAdapter } from './adapterFolder.js';
 import type { CausalLm, CausalLmInput, SaveOptions } from './causalLm.js';
 import { checkpointNames } from './checkpointNames.js';
 import { ropeSettings, type DecoderConfig, type LayerKind } from './decoderConfig.js';
@@ -36,6 +38,8 @@ export class Decoder extends Module implements CausalLm {
   readonly norm: Norm;
   /** The output layer of its own; null when it is tied to the embedding. */
   readonly untiedHead: Linear | null;
+  /** Set by what puts an adapter on the layers; null without one. */
+  adapter: Adapter | null = null;
   /** Frequencies of rows within the original context, per kind of layer; both are one where they are the same. */
   private readonly inverseFrequencies: Readonly<Record<LayerKind, Tensor>>;
 
@@ -84,9 +88,14 @@ export class Decoder extends Module implements CausalLm {
     return this.embedTokens.weight.device;
   }
 
-  /** [V, D] of the output layer: the embedding's own tensor when they are tied. */
+  /** [V, D] that the output layer acts as: the embedding's own tensor when they are tied. */
   outputWeight(): Tensor {
-    return this.untiedHead?.weight ?? this.embedTokens.weight;
+    return this.untiedHead?.effectiveWeight() ?? this.embedTokens.weight;
+  }
+
+  /** Parameters that training changes, by name: all, or what `save` writes of a model with an adapter. */
+  trainedParameters(): Map<string, Tensor> {
+    return trainedParameters(this.adapter, this.namedParameters());
   }
 
   forward(input: CausalLmInput): { logits: Tensor } {
@@ -142,7 +151,8 @@ export class Decoder extends Module implements CausalLm {
   }
 
   lmHead(hidden: Tensor): Tensor {
-    return capLogits(hidden.linear(this.outputWeight()), this.config);
+    const { untiedHead, embedTokens, config } = this;
+    return capLogits(untiedHead?.forward(hidden) ?? hidden.linear(embedTokens.weight), config);
   }
 
   /**
@@ -155,11 +165,23 @@ export class Decoder extends Module implements CausalLm {
     this.untiedHead?.dispose();
     this.disposeFrequencies();
     const headless = { ...config, tieWordEmbeddings: true };
-    return new Decoder(headless, this.namedParameters(), this.generationConfig);
+    const trunk = new Decoder(headless, this.namedParameters(), this.generationConfig);
+    if (this.adapter === null) return trunk;
+    trunk.freeze();
+    moveAdapter(this, trunk);
+    trunk.adapter = this.adapter;
+    for (const parameter of trunk.trainedParameters().values()) parameter.requiresGrad = true;
+    return trunk;
   }
 
   save(folder: string, options: SaveOptions = {}): Promise<void> {
-    return saveModel(this, this.generationConfig, folder, options);
+    const { adapter } = this;
+    if (adapter === null) return saveModel(this, this.generationConfig, folder, options);
+    const parameters = this.trainedParameters();
+    return saveAdapter(
+      { base: this.config, config: { ...adapter.config, task: 'CAUSAL_LM' }, parameters },
+      folder,
+    );
   }
 
   override dispose(): void {

@@ -2,11 +2,17 @@
 import { ConfigError } from '../errors/index.js';
 import { Module, type Linear } from '../nn/index.js';
 import type { Dtype, Tensor } from '../torch/index.js';
+import type { Adapter } from './adapter.js';
+import type { AdapterTask } from './adapterConfig.js';
+import { saveAdapter } from './adapterFolder.js';
 import type { SaveOptions } from './causalLm.js';
 import type { Decoder } from './decoder.js';
 import type { DecoderConfig } from './decoderConfig.js';
 import { CLASS_NAMES } from './families.js';
-import { saveModel } from './saveModel.js';
+import { saveModel, type SavedModel } from './saveModel.js';
+
+/** The key of an adapter's metadata that names the padding token. */
+export const PAD_TOKEN = 'pad_token_id';
 
 /** What models with a head have in common, whatever it reads. */
 export abstract class HeadedModel extends Module {
@@ -38,6 +44,20 @@ export abstract class HeadedModel extends Module {
     return new Map([...this.trunk.namedParameters(), ...super.namedParameters()]);
   }
 
+  override namedModules(): Map<string, Module> {
+    return new Map([...this.trunk.namedModules(), ...super.namedModules()]);
+  }
+
+  /** That of the trunk. The head is trained as a whole beside it. */
+  get adapter(): Adapter | null {
+    return this.trunk.adapter;
+  }
+
+  /** Parameters that training changes, by name: all, or those of the trunk's adapter and the head. */
+  trainedParameters(): Map<string, Tensor> {
+    return new Map([...this.trunk.trainedParameters(), ...super.namedParameters()]);
+  }
+
   /**
    * Writes a folder that posttrain and transformers open. transformers finds a row's last token by `pad_token_id` and
    * refuses batches where config.json names none.
@@ -45,13 +65,32 @@ export abstract class HeadedModel extends Module {
    * @throws IoError with the path when writing fails
    */
   save(folder: string, options: SaveOptions = {}): Promise<void> {
+    const { adapter } = this;
+    if (adapter === null)
+      return saveModel(this.savedModel(), this.trunk.generationConfig, folder, options);
+    const modulesToSave = [...adapter.config.modulesToSave, 'score'];
+    const config = { ...adapter.config, task: this.task, modulesToSave };
+    const metadata = this.savedMetadata();
+    return saveAdapter(
+      { base: this.config, config, parameters: this.trainedParameters(), metadata },
+      folder,
+    );
+  }
+
+  /** What `save` writes of a model without an adapter. */
+  savedModel(): SavedModel {
     const { dtype } = this;
-    const saved = {
-      config: this.savedConfig(),
-      dtype,
-      namedParameters: () => this.namedParameters(),
-    };
-    return saveModel(saved, this.trunk.generationConfig, folder, options);
+    const namedParameters = (): Map<string, Tensor> => this.namedParameters();
+    return { config: this.savedConfig(), dtype, namedParameters };
+  }
+
+  /** What PEFT calls a model with such a head. */
+  abstract readonly task: AdapterTask;
+
+  /** What config.json tells beside the trunk's own: an adapter has none, and keeps it with its tensors. */
+  protected savedMetadata(): Record<string, string> {
+    const { padTokenId } = this.config;
+    return padTokenId === null ? {} : { [PAD_TOKEN]: String(padTokenId) };
   }
 
   /** The configuration as `save` writes it. */

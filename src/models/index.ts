@@ -1,5 +1,22 @@
 /** Language models: families, checkpoints in Hugging Face's layout, log-probabilities of given tokens. */
 export type { CausalLm, CausalLmInput, SaveOptions } from './causalLm.js';
+export {
+  adaptedNames,
+  addLora,
+  loraLayers,
+  mergedParameters,
+  type Adapter,
+  type AddLoraOptions,
+} from './adapter.js';
+export type { AdapterConfig, AdapterTask, LoraOptions } from './adapterConfig.js';
+export {
+  applyAdapter,
+  baseFolderOf,
+  isAdapterFolder,
+  readAdapterFolder,
+  tokenizerFolderOf,
+  type AdapterFolder,
+} from './adapterFolder.js';
 export { backwardTokenLogprobs } from './backwardTokenLogprobs.js';
 export type { CompletionRows, PackedRows, RowPlace } from './completionStates.js';
 export { createModel, type CreateModelOptions } from './createModel.js';
@@ -14,6 +31,7 @@ export {
 export { DecoderLayer, type DecoderLayerParts, type Norm } from './decoderLayer.js';
 export { MODEL_TYPES, type ExpertSettings, type ModelType } from './families.js';
 export { makeDecoderConfig, type DecoderOptions } from './makeDecoderConfig.js';
+export { storedDtype } from './checkpoint.js';
 export { readGenerationConfig, type GenerationConfig } from './generationConfig.js';
 export { loadModel, type LoadModelOptions } from './loadModel.js';
 export { modelPositions } from './modelPositions.js';
@@ -48,4 +66,6 @@ export { tokenLogprobs, type TokenLogprobs, type TokenLogprobsInput } from './to
 export type { TokenSupport } from './tokenSupports.js';
 export { parameterShapes, type ParameterKind, type ParameterShape } from './parameterShapes.js';
 export { ropeInverseFrequencies, type RopeScaling } from '../nn/index.js';
+export { saveMerged } from './saveMerged.js';
+export { shareWeights } from './shareWeights.js';
 export { weightsSha256 } from './weightsSha256.js';

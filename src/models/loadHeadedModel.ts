@@ -2,13 +2,20 @@
 import { join } from 'node:path';
 import { CheckpointError } from '../errors/index.js';
 import { Linear } from '../nn/index.js';
+import {
+  applyAdapter,
+  describeAdapter,
+  isAdapterFolder,
+  readAdapterFolder,
+} from './adapterFolder.js';
 import { assertModelFolder, openWeights } from './checkpoint.js';
 import { asStored } from './checkpointNames.js';
 import { SCORE, SCORE_BIAS, takeTensors } from './checkpointTensors.js';
 import { Decoder } from './decoder.js';
 import { parseDecoderConfig } from './decoderConfig.js';
 import { Fields, readJsonObject, type JsonObject } from './jsonFields.js';
-import type { LoadModelOptions } from './loadModel.js';
+import { PAD_TOKEN, type HeadedModel } from './headedModel.js';
+import { disposedOnFailure, refuseBase, type LoadModelOptions } from './loadModel.js';
 import { parameterShapes } from './parameterShapes.js';
 
 /** What kind of head a folder is expected to have. */
@@ -33,6 +40,7 @@ export function loadHeaded(
   { where, what, hint, outputs, hasBias }: HeadKind,
   options: LoadModelOptions,
 ): { trunk: Decoder; head: Linear; fields: Fields } {
+  refuseBase(where, folder, options);
   assertModelFolder(folder, where);
   const configPath = join(folder, 'config.json');
   const raw = readJsonObject(configPath) ?? {};
@@ -61,12 +69,54 @@ export function loadHeaded(
   }
 }
 
+/** How the base of an adapter becomes a model with a head. */
+export interface HeadedBase<Model extends HeadedModel> {
+  /** Whether a folder holds such a model already. */
+  readonly isWhole: (folder: string) => boolean;
+  readonly loadWhole: (folder: string, placed: LoadModelOptions) => Promise<Model>;
+  /** Of a language model, with any head: the adapter brings its own. */
+  readonly create: (
+    folder: string,
+    placed: LoadModelOptions,
+    padTokenId: number | undefined,
+  ) => Promise<Model>;
+}
+
+/**
+ * Opens the adapter of a model with a head, together with its base: a language model, or a model with such a head.
+ *
+ * @returns what the adapter's file tells beside its tensors
+ * @throws CheckpointError as `readAdapterFolder` and `applyAdapter`; also for an adapter without such a head
+ */
+export async function loadHeadedAdapter<Model extends HeadedModel>(
+  folder: string,
+  { where, what, hint, outputs }: HeadKind,
+  { base: given, ...placed }: LoadModelOptions,
+  { isWhole, loadWhole, create }: HeadedBase<Model>,
+): Promise<{ model: Model; metadata: Readonly<Record<string, string>> }> {
+  const adapter = readAdapterFolder(where, folder, given);
+  const { base } = adapter;
+  const { metadata, headOutputs: found } = describeAdapter(where, folder);
+  if (found !== outputs)
+    throw new CheckpointError(
+      `${where}: expected ${what} in the adapter ${folder}, ${found === undefined ? `there is no tensor ${SCORE}` : `received one of ${found} outputs`}.`,
+      { hint },
+    );
+  const pad = metadata[PAD_TOKEN];
+  const model = isWhole(base)
+    ? await loadWhole(base, placed)
+    : await create(base, placed, pad === undefined ? undefined : Number(pad));
+  disposedOnFailure(model, () => applyAdapter(where, model, adapter));
+  return { model, metadata };
+}
+
 /**
  * How many numbers the head in a model folder reads; undefined where it has none.
  *
  * @throws CheckpointError and IoError as `loadModel`, where it is no model folder
  */
 export function headOutputs(where: string, folder: string): number | undefined {
+  if (isAdapterFolder(folder)) return describeAdapter(where, folder).headOutputs;
   assertModelFolder(folder, where);
   const file = openWeights(folder, where);
   try {

@@ -1,6 +1,8 @@
 import { join } from 'node:path';
 import { modelFolder } from '../hub/index.js';
+import { CheckpointError } from '../errors/index.js';
 import type { Dtype } from '../torch/index.js';
+import { applyAdapter, isAdapterFolder, readAdapterFolder } from './adapterFolder.js';
 import { assertModelFolder, openWeights } from './checkpoint.js';
 import { asStored } from './checkpointNames.js';
 import { takeTensors } from './checkpointTensors.js';
@@ -15,11 +17,15 @@ export interface LoadModelOptions {
   readonly dtype?: Dtype | undefined;
   /** cpu unless said. */
   readonly device?: string | undefined;
+  /** Of an adapter: the folder of its base model, where it is not where adapter_config.json says. */
+  readonly base?: string | undefined;
 }
 
 /**
  * Loads a model in Hugging Face's layout: config.json and safetensors, single or sharded. Weights that need no conversion
  * stay in the mapped file until they are touched.
+ *
+ * The folder of an adapter in PEFT's layout is opened with its base model, whose parameters then require no gradient.
  *
  * @throws CheckpointError when the folder is no model folder, its model is of a family that posttrain does not have, a
  *   tensor is missing, left over, of another shape than the configuration says or not of floating point, or a file is
@@ -31,6 +37,12 @@ export async function loadModel(
 ): Promise<Decoder> {
   const where = 'loadModel';
   const folder = await modelFolder(folderOrHubId);
+  if (isAdapterFolder(folder)) {
+    const adapter = readAdapterFolder(where, folder, options.base);
+    const model = await loadModel(adapter.base, { ...options, base: undefined });
+    return disposedOnFailure(model, () => applyAdapter(where, model, adapter));
+  }
+  refuseBase(where, folder, options);
   assertModelFolder(folder, where);
   const configPath = join(folder, 'config.json');
   const raw = readJsonObject(configPath) ?? {};
@@ -44,5 +56,32 @@ export async function loadModel(
     return new Decoder(config, weights, generation);
   } finally {
     file.dispose();
+  }
+}
+
+/** @throws CheckpointError where a base model is given for a folder that holds a whole model */
+export function refuseBase(
+  where: string,
+  folder: string,
+  { base }: Pick<LoadModelOptions, 'base'>,
+): void {
+  if (base === undefined) return;
+  throw new CheckpointError(
+    `${where}: expected the folder of an adapter beside the base model ${base}, but ${folder} holds no adapter_config.json.`,
+    { hint: 'Leave the base model out.' },
+  );
+}
+
+/** The model after `change`; without it where that fails, so that nothing is left behind. */
+export function disposedOnFailure<Model extends { dispose(): void }>(
+  model: Model,
+  change: () => void,
+): Model {
+  try {
+    change();
+    return model;
+  } catch (error) {
+    model.dispose();
+    throw error;
   }
 }

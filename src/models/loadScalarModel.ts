@@ -1,11 +1,12 @@
 import { modelFolder } from '../hub/index.js';
-import { headOutputs, loadHeaded } from './loadHeadedModel.js';
-import type { LoadModelOptions } from './loadModel.js';
-import { SCORE_SHIFT, ScalarModel } from './scalarModel.js';
+import { isAdapterFolder } from './adapterFolder.js';
+import { headOutputs, loadHeaded, loadHeadedAdapter } from './loadHeadedModel.js';
+import { loadModel, type LoadModelOptions } from './loadModel.js';
+import { createScalarModel, SCORE_SHIFT, ScalarModel } from './scalarModel.js';
 
 /**
  * Loads a reward or value model: a folder that `ScalarModel.save` wrote, or transformers' AutoModelForSequenceClassification
- * with one label.
+ * with one label, or an adapter of such a model in PEFT's layout (task_type SEQ_CLS), whose base is opened with it.
  *
  * @throws CheckpointError and IoError as `loadModel`; CheckpointError also for a folder without a scalar head
  */
@@ -14,6 +15,16 @@ export async function loadScalarModel(
   options: LoadModelOptions = {},
 ): Promise<ScalarModel> {
   const folder = await modelFolder(folderOrHubId);
+  if (isAdapterFolder(folder)) {
+    const { model, metadata } = await loadHeadedAdapter(folder, SCALAR_HEAD, options, {
+      isWhole: isScalarModelFolder,
+      loadWhole: loadScalarModel,
+      create: async (base, placed, padTokenId) =>
+        createScalarModel(await loadModel(base, placed), { padTokenId }),
+    });
+    model.shiftScores(Number(metadata[SCORE_SHIFT] ?? 0) - model.scoreShift);
+    return model;
+  }
   const { trunk, head, fields } = loadHeaded(folder, SCALAR_HEAD, options);
   return new ScalarModel(trunk, head, fields.numberOrNull(SCORE_SHIFT) ?? 0);
 }

@@ -1,4 +1,5 @@
 import { join } from 'node:path';
+import { baseFolderOf } from './adapterFolder.js';
 import { assertModelFolder } from './checkpoint.js';
 import { parseDecoderConfig } from './decoderConfig.js';
 import { readJsonObject } from './jsonFields.js';
@@ -8,7 +9,8 @@ import { readJsonObject } from './jsonFields.js';
  *
  * @throws CheckpointError and IoError as `loadModel`
  */
-export function modelPositions(folder: string): number {
+export function modelPositions(modelFolder: string): number {
+  const folder = baseFolderOf(modelFolder, 'loadModel');
   assertModelFolder(folder, 'loadModel'); // which reads the folder next
   const path = join(folder, 'config.json');
   return parseDecoderConfig(readJsonObject(path) ?? {}, path).maxPositionEmbeddings;

@@ -61,11 +61,12 @@ type Shards = Map<string, Map<string, Tensor>>;
 
 const bytesOf = ({ numel, dtype }: Tensor): number => numel * DTYPE_BYTES[dtype];
 
-/** Writes tensors as the family's checkpoints store them. */
-async function writeShard(
+/** Writes tensors as the family's checkpoints store them. Internal to this folder. */
+export async function writeShard(
   path: string,
   tensors: ReadonlyMap<string, Tensor>,
   config: DecoderConfig,
+  metadata: Readonly<Record<string, string>> = {},
 ): Promise<void> {
   const views: Tensor[] = [];
   const stored = new Map<string, Tensor>();
@@ -78,7 +79,7 @@ async function writeShard(
     }
   }
   try {
-    await writeSafetensors(path, stored);
+    await writeSafetensors(path, stored, metadata);
   } finally {
     for (const view of views) view.dispose();
   }

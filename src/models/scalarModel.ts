@@ -21,6 +21,7 @@ export const SCORE_SHIFT = 'posttrain_score_shift';
  * open.
  */
 export class ScalarModel extends HeadedModel {
+  readonly task = 'SEQ_CLS';
   private shift: number;
 
   /** @internal Use `createScalarModel` or `loadScalarModel`. */
@@ -53,6 +54,11 @@ export class ScalarModel extends HeadedModel {
   forward(input: CausalLmInput): { values: Tensor } {
     const states = this.trunk.hiddenStates(input);
     return { values: readScalars('ScalarModel', this, states, scoreDtype(this.trunk)) };
+  }
+
+  protected override savedMetadata(): Record<string, string> {
+    const shift = this.shift === 0 ? {} : { [SCORE_SHIFT]: String(this.shift) };
+    return { ...super.savedMetadata(), ...shift };
   }
 
   protected override savedConfig(): DecoderConfig {

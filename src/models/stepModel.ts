@@ -12,8 +12,9 @@ import type { Decoder } from './decoder.js';
 import type { DecoderConfig } from './decoderConfig.js';
 import { createHead, readHead, type HeadOptions } from './head.js';
 import { HeadedModel, headedConfig } from './headedModel.js';
-import { headOutputs, loadHeaded } from './loadHeadedModel.js';
-import type { LoadModelOptions } from './loadModel.js';
+import { isAdapterFolder } from './adapterFolder.js';
+import { headOutputs, loadHeaded, loadHeadedAdapter } from './loadHeadedModel.js';
+import { loadModel, type LoadModelOptions } from './loadModel.js';
 import { rowEnds } from './rowEnds.js';
 import { checkRowLengths } from './rowLengths.js';
 
@@ -32,6 +33,7 @@ const SEPARATOR_KEY = 'step_separator';
  * AutoModelForTokenClassification open.
  */
 export class StepModel extends HeadedModel {
+  readonly task = 'TOKEN_CLS';
   private separator: string;
 
   /** @internal Use `createStepModel` or `loadStepModel`. */
@@ -57,6 +59,10 @@ export class StepModel extends HeadedModel {
     const states = this.trunk.hiddenStates(input);
     const dtype = scoreDtype(this.trunk);
     return { logits: readHead('StepModel', this.head, states, { dtype, outputs: OUTPUTS }) };
+  }
+
+  protected override savedMetadata(): Record<string, string> {
+    return { ...super.savedMetadata(), [SEPARATOR_KEY]: this.separator };
   }
 
   protected override savedConfig(): DecoderConfig {
@@ -118,7 +124,7 @@ function stepConfig(
 
 /**
  * Loads a process reward model: a folder that `StepModel.save` wrote, or transformers' AutoModelForTokenClassification with
- * two labels, as TRL's PRMTrainer saves it.
+ * two labels, as TRL's PRMTrainer saves it, or an adapter of such a model in PEFT's layout (task_type TOKEN_CLS).
  *
  * @throws CheckpointError and IoError as `loadModel`; CheckpointError also for a folder without such a head
  */
@@ -127,6 +133,16 @@ export async function loadStepModel(
   options: LoadModelOptions = {},
 ): Promise<StepModel> {
   const folder = await modelFolder(folderOrHubId);
+  if (isAdapterFolder(folder)) {
+    const { model, metadata } = await loadHeadedAdapter(folder, STEP_HEAD, options, {
+      isWhole: isStepModelFolder,
+      loadWhole: loadStepModel,
+      create: async (base, placed, padTokenId) =>
+        createStepModel(await loadModel(base, placed), { padTokenId }),
+    });
+    model.stepSeparator = metadata[SEPARATOR_KEY] ?? model.stepSeparator;
+    return model;
+  }
   const { trunk, head } = loadHeaded(folder, STEP_HEAD, options);
   return new StepModel(trunk, head);
 }

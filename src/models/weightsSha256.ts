@@ -4,11 +4,13 @@ import { createReadStream, existsSync, readdirSync } from 'node:fs';
 import { join } from 'node:path';
 import { CheckpointError, IoError } from '../errors/index.js';
 import { modelFolder } from '../hub/index.js';
+import { ADAPTER_WEIGHTS_FILE, isAdapterFolder, readAdapterFolder } from './adapterFolder.js';
 import { assertModelFolder, SHARD_NAME, WEIGHTS_FILE } from './checkpoint.js';
 
 /**
  * SHA-256 of a model folder's weights, as hexadecimal digits. Of one file it is what `sha256sum model.safetensors`
- * prints; of shards it is the SHA-256 of what `sha256sum model-*.safetensors` prints, names included. Loads nothing.
+ * prints; of shards it is the SHA-256 of what `sha256sum model-*.safetensors` prints, names included; of an
+ * adapter it is the SHA-256 of such a listing of its own file and of its base model's fingerprint. Loads nothing.
  *
  * @param where what asks for it, for messages
  * @throws CheckpointError if the folder holds no model; IoError if a file cannot be read
@@ -18,6 +20,12 @@ export async function weightsSha256(
   where = 'weightsSha256',
 ): Promise<string> {
   const folder = await modelFolder(folderOrHubId);
+  if (isAdapterFolder(folder)) {
+    const { base } = readAdapterFolder(where, folder);
+    const own = await sha256OfFile(join(folder, ADAPTER_WEIGHTS_FILE));
+    const listing = `${own}  ${ADAPTER_WEIGHTS_FILE}\n${await weightsSha256(base, where)}  base\n`;
+    return createHash('sha256').update(listing).digest('hex');
+  }
   assertModelFolder(folder, where);
   if (existsSync(join(folder, WEIGHTS_FILE))) return sha256OfFile(join(folder, WEIGHTS_FILE));
   const shards = readdirSync(folder)

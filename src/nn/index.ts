@@ -1,6 +1,15 @@
 /** Layers: parameters with a forward pass. They know tensors and nothing of checkpoints, tokens or training. */
 export { Module } from './module.js';
 export { Linear, type NamedLinear } from './linear.js';
+export {
+  createLora,
+  LoraAdapter,
+  loraDtype,
+  loraScaling,
+  withLoraDropout,
+  type LoraInit,
+  type LoraParts,
+} from './lora.js';
 export { Embedding } from './embedding.js';
 export { RMSNorm, type RMSNormOptions } from './rmsNorm.js';
 export { LayerNorm } from './layerNorm.js';

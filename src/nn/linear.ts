@@ -1,17 +1,21 @@
-import { ShapeError } from '../errors/index.js';
-import { showShape, type Tensor } from '../torch/index.js';
+import { ShapeError, ValueRangeError } from '../errors/index.js';
+import { noGrad, showShape, tidy, type Tensor } from '../torch/index.js';
+import type { LoraAdapter } from './lora.js';
 import { Module } from './module.js';
 
 /**
  * An affine map of the last dimension.
  *
  *     y = x · weightᵀ + bias
+ *
+ * and what an adapter adds to it, where there is one.
  */
 export class Linear extends Module {
   /** [out, in]. Checkpoint key: `weight`. */
   readonly weight: Tensor;
   /** [out], or null without one. Checkpoint key: `bias`. */
   readonly bias: Tensor | null;
+  private adapter: LoraAdapter | null = null;
 
   /** @throws ShapeError unless weight is [out, in] and bias, where there is one, [out] */
   constructor(weight: Tensor, bias: Tensor | null = null) {
@@ -33,7 +37,44 @@ export class Linear extends Module {
    * @returns [..., out]
    */
   forward(x: Tensor): Tensor {
-    return x.linear(this.weight, this.bias);
+    const y = x.linear(this.weight, this.bias);
+    return this.adapter === null ? y : this.adapter.forward(x, y, this);
+  }
+
+  /** The adapter on this layer; null without one. */
+  get lora(): LoraAdapter | null {
+    return this.adapter;
+  }
+
+  /**
+   * Puts an adapter on this layer, which owns it from now on. Whether the weight is trained stays as it is.
+   *
+   * @throws ShapeError unless the adapter is for a weight of this shape; ValueRangeError where there is one already
+   */
+  attachLora(adapter: LoraAdapter): void {
+    const [outputs, inputs] = [adapter.b.shape[0], adapter.a.shape[1]];
+    if (outputs !== this.weight.shape[0] || inputs !== this.weight.shape[1])
+      throw new ShapeError(
+        `Linear: expected an adapter for a weight ${showShape(this.weight.shape)}, received one for [${outputs}, ${inputs}].`,
+      );
+    if (this.adapter !== null)
+      throw new ValueRangeError(
+        'Linear: expected a layer without an adapter, received one that has one.',
+      );
+    this.adapter = adapter;
+  }
+
+  /** [out, in] The weight that this layer acts as: its own, or a copy of it with the adapter folded in. Not recorded. */
+  effectiveWeight(): Tensor {
+    const { adapter, weight } = this;
+    if (adapter === null) return weight;
+    return noGrad(() => tidy(() => adapter.merged(weight).to(weight.dtype)));
+  }
+
+  override namedParameters(): Map<string, Tensor> {
+    const { adapter } = this;
+    if (adapter === null) return super.namedParameters();
+    return new Map([...super.namedParameters(), ...adapter.namedParameters()]);
   }
 }
 

@@ -31,6 +31,16 @@ export class Module {
     return named;
   }
 
+  /** Every layer below, by its dotted name, in the order of registration; each before those inside it. */
+  namedModules(): Map<string, Module> {
+    const named = new Map<string, Module>();
+    for (const [name, layer] of this.children) {
+      named.set(name, layer);
+      for (const [rest, inner] of layer.namedModules()) named.set(`${name}.${rest}`, inner);
+    }
+    return named;
+  }
+
   /** Every parameter below, in the order of registration. */
   parameters(): Tensor[] {
     return [...this.namedParameters().values()];

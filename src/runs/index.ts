@@ -26,6 +26,7 @@ export {
 } from './runTraining.js';
 export { restoreTrainer, saveTrainer } from './trainerState.js';
 export { Run, type TrainOptions } from './run.js';
+export { mergeAdapter, type MergeAdapterOptions, type MergeAdapterResult } from './mergeAdapter.js';
 export { createSftRun, type SftRunOptions } from './sftRun.js';
 export { createRewardRun, type RewardRunOptions } from './rewardRun.js';
 export { createPrmRun, type PrmRunOptions } from './prmRun.js';

@@ -1,13 +1,14 @@
 import { KtoConfig, parseConfig, type KtoConfigInput } from '../config/index.js';
 import { tokenizeUnpaired, validateFormat, type Row } from '../data/index.js';
-import { loadModel } from '../models/index.js';
+import { tokenizerFolderOf, type Decoder } from '../models/index.js';
 import { loadTokenizer } from '../tokenizers/index.js';
 import { KtoTrainer } from '../trainers/index.js';
 import type { PreferenceRunOptions } from './pairRuns.js';
 import { describePreferences } from './preferenceReport.js';
 import { tellExample } from './examplePreview.js';
 import { buildOptimizer, buildOrFree, findStart, openDirectory, Run } from './run.js';
-import { deviceOf, fittingLength, readTrainingData, settingsOf } from './runInputs.js';
+import { loadPolicy } from './trainedModels.js';
+import { fittingLength, readTrainingData, settingsOf } from './runInputs.js';
 
 /**
  * A KTO run, ready to `train`. Rows are `{prompt, completion, label}`; of a preference row the chosen completion is a
@@ -21,7 +22,7 @@ export async function createKtoRun(
   const { out, progress = process.stderr } = options;
   const start = await findStart('kto', options);
   const config = parseConfig(KtoConfig, settingsOf(options.config, start.record, 'createKtoRun'));
-  const tokenizer = await loadTokenizer(start.modelFolder);
+  const tokenizer = await loadTokenizer(tokenizerFolderOf(start.modelFolder));
   const maxLength = fittingLength(start.modelFolder, config.maxLength, progress);
   const read = (rows: Row[], word: string) => {
     const format = validateFormat(rows, ['unpaired-preference', 'preference'], config.faulty);
@@ -47,9 +48,10 @@ export async function createKtoRun(
   }
 
   return await buildOrFree(async (keep) => {
-    const placed = { dtype: config.dtype, device: deviceOf(config.device) };
-    const policy = keep(await loadModel(start.modelFolder, placed));
-    const reference = keep((await loadModel(options.model, placed)).freeze());
+    const from = { start, model: options.model };
+    const loaded = await loadPolicy(from, config, { needsReference: true });
+    const policy = keep(loaded.policy);
+    const reference = keep(loaded.reference as Decoder); // it was asked for
     const optimizer = keep(buildOptimizer(policy, config));
     const trainer = new KtoTrainer(
       {

@@ -10,7 +10,7 @@ import { loadEnvironment, type Environment } from '../environments/index.js';
 import { ConfigError } from '../errors/index.js';
 import { evaluate } from '../eval/index.js';
 import { lastingName } from '../hub/index.js';
-import { loadModel, type Decoder, type ScalarModel } from '../models/index.js';
+import { tokenizerFolderOf, type Decoder, type ScalarModel } from '../models/index.js';
 import type { NamedReward } from '../rewards/index.js';
 import { loadTokenizer, type Tokenizer } from '../tokenizers/index.js';
 import type { Dtype } from '../torch/index.js';
@@ -18,6 +18,7 @@ import type { ProgressStream } from './progress.js';
 import { NO_REWARDS, readRewards, type LoadedRewardModel } from './rewardSources.js';
 import type { RunStart } from './run.js';
 import { tellExample } from './examplePreview.js';
+import { loadPolicy, type TrainedConfig } from './trainedModels.js';
 import {
   deviceOf,
   namedRewards,
@@ -231,7 +232,7 @@ export interface OnPolicyModels {
  */
 export async function loadOnPolicyModels<ConfigInput, Row>(
   options: OnPolicyRunOptions<ConfigInput, Row>,
-  config: OnPolicyInputConfig & { dtype: Dtype; device: 'auto' | 'cpu' | 'cuda' },
+  config: OnPolicyInputConfig & TrainedConfig & { readonly referenceEvery?: number | null },
   {
     start,
     needsReference,
@@ -243,13 +244,15 @@ export async function loadOnPolicyModels<ConfigInput, Row>(
   placed: { dtype: Dtype; device: string };
   disposeFrozen: () => void;
 }> {
-  const tokenizer = await loadTokenizer(start.modelFolder);
+  const tokenizer = await loadTokenizer(tokenizerFolderOf(start.modelFolder));
   const inputs = await readOnPolicyInputs(options, config, { start, tokenizer, mayLackRewards });
   const placed = { dtype: config.dtype, device: deviceOf(config.device) };
   const rewardModels = await inputs.loadRewardModels(placed);
-  const policy = await loadModel(start.modelFolder, placed);
+  const movesReference = (config.referenceEvery ?? null) !== null;
+  const from = { start, model: options.model };
+  const wanted = { needsReference, movesReference };
+  const { policy, reference } = await loadPolicy(from, config, wanted);
   requireSameVocabulary(policy, rewardModels);
-  const reference = needsReference ? (await loadModel(options.model, placed)).freeze() : null;
   const { prompts, rewards, environment } = inputs;
   return {
     inputs,

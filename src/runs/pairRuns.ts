@@ -12,20 +12,15 @@ import {
   type SimpoConfigInput,
 } from '../config/index.js';
 import { tokenizePreferences, validateFormat, type Row } from '../data/index.js';
-import { loadModel } from '../models/index.js';
+import { tokenizerFolderOf } from '../models/index.js';
 import { loadTokenizer } from '../tokenizers/index.js';
 import { DpoTrainer, needsReferenceModel, type PairMethod } from '../trainers/index.js';
 import { describePreferences } from './preferenceReport.js';
 import type { ProgressStream } from './progress.js';
 import { tellPair } from './examplePreview.js';
 import { buildOptimizer, buildOrFree, findStart, openDirectory, Run } from './run.js';
-import {
-  deviceOf,
-  fittingLength,
-  readTrainingData,
-  settingsOf,
-  type RunData,
-} from './runInputs.js';
+import { loadPolicy } from './trainedModels.js';
+import { fittingLength, readTrainingData, settingsOf, type RunData } from './runInputs.js';
 
 /** What a run on preferences is created from. */
 export interface PreferenceRunOptions<ConfigInput> {
@@ -97,7 +92,7 @@ async function createPairRun<Method extends PairMethod>(
   const start = await findStart(name, options);
   const objective = methodOf(settingsOf(options.config, start.record, `create ${name} run`));
   const config: Method['config'] = objective.config;
-  const tokenizer = await loadTokenizer(start.modelFolder);
+  const tokenizer = await loadTokenizer(tokenizerFolderOf(start.modelFolder));
   const maxLength = fittingLength(start.modelFolder, config.maxLength, progress);
   const read = (rows: Row[], word: string) => {
     validateFormat(rows, ['preference'], config.faulty);
@@ -113,11 +108,13 @@ async function createPairRun<Method extends PairMethod>(
   tellPair(progress, tokenizer, data.pairs[0]);
 
   return await buildOrFree(async (keep) => {
-    const placed = { dtype: config.dtype, device: deviceOf(config.device) };
-    const policy = keep(await loadModel(start.modelFolder, placed));
-    const reference = needsReferenceModel(objective)
-      ? keep((await loadModel(options.model, placed)).freeze())
-      : null;
+    const from = { start, model: options.model };
+    const loaded = await loadPolicy(from, config, {
+      needsReference: needsReferenceModel(objective),
+      movesReference: objective.method === 'dpo' && objective.config.referenceEvery !== null,
+    });
+    const policy = keep(loaded.policy);
+    const reference = loaded.reference && keep(loaded.reference);
     const optimizer = keep(buildOptimizer(policy, config));
     const { pairs } = data;
     const parts = { policy, reference, optimizer, pairs, evalPairs: held?.pairs };

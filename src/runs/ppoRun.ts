@@ -4,7 +4,6 @@ import {
   createModel,
   createScalarHead,
   createScalarModel,
-  loadModel,
   loadScalarModel,
   ScalarModel,
   type Decoder,
@@ -21,6 +20,7 @@ import {
 import { buildOptimizer, findStart, openDirectory, Run } from './run.js';
 import { rewardModelFolders } from './rewardSources.js';
 import { settingsOf } from './runInputs.js';
+import { loadBeside, prepareLora, type TrainedConfig } from './trainedModels.js';
 
 /** What `createPpoRun` needs. `Row` is what the rewards know of a row. */
 export type PpoRunOptions<Row = Readonly<Record<string, unknown>>> = OnPolicyRunOptions<
@@ -79,11 +79,12 @@ export async function createPpoRun<Row = Readonly<Record<string, unknown>>>(
 
 /** What the value model begins as. A resumed run replaces its numbers by the saved ones. */
 async function buildValueModel(
-  { valueModel, seed }: Pick<PpoConfig, 'valueModel' | 'seed'>,
+  config: Pick<PpoConfig, 'valueModel' | keyof TrainedConfig>,
   from: { policy: Decoder; model: string; folders: readonly string[] },
   placed: { dtype: Dtype; device: string },
 ): Promise<ScalarParts> {
   const { policy, model, folders } = from;
+  const { valueModel, seed } = config;
   if (valueModel.kind === 'sharedTrunk') {
     const head = createScalarHead(policy);
     head.weight.requiresGrad = true;
@@ -91,7 +92,7 @@ async function buildValueModel(
   }
   switch (valueModel.initFrom) {
     case 'policy':
-      return createScalarModel(await loadModel(model, placed));
+      return createScalarModel(await loadBeside(policy, model, config));
     case 'fresh':
       return createScalarModel(
         createModel(policy.config, { seed: deriveSeed(seed, 'value model'), ...placed }),
@@ -104,7 +105,9 @@ async function buildValueModel(
           { hint: 'Set valueModel.initFrom to policy or fresh.' },
         );
       }
-      return loadScalarModel(folder, placed);
+      const loaded = await loadScalarModel(folder, placed);
+      if (config.lora === null || loaded.adapter === null) prepareLora(loaded, config, folder);
+      return loaded;
     }
   }
 }
@@ -112,6 +115,6 @@ async function buildValueModel(
 /** What is trained of the value model and not of the policy. */
 function ownParameters(model: ScalarParts): Map<string, Tensor> {
   return model instanceof ScalarModel
-    ? model.namedParameters()
+    ? model.trainedParameters()
     : new Map([['score.weight', model.head.weight]]);
 }

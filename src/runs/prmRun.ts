@@ -6,6 +6,7 @@ import {
   isStepModelFolder,
   loadModel,
   loadStepModel,
+  tokenizerFolderOf,
   type StepModel,
 } from '../models/index.js';
 import { loadTokenizer } from '../tokenizers/index.js';
@@ -13,6 +14,7 @@ import { PrmTrainer } from '../trainers/index.js';
 import { type ProgressStream } from './progress.js';
 import { tellExample } from './examplePreview.js';
 import { buildOptimizer, buildOrFree, findStart, openDirectory, Run } from './run.js';
+import { prepareLora } from './trainedModels.js';
 import {
   deviceOf,
   fittingLength,
@@ -53,7 +55,7 @@ export async function createPrmRun(
   const { out, progress = process.stderr } = options;
   const start = await findStart('prm', options);
   const config = parseConfig(PrmConfig, settingsOf(options.config, start.record, 'createPrmRun'));
-  const tokenizer = await loadTokenizer(start.modelFolder);
+  const tokenizer = await loadTokenizer(tokenizerFolderOf(start.modelFolder));
   const maxLength = fittingLength(start.modelFolder, config.maxLength, progress);
   const read = (rows: Row[], word: string) => {
     validateFormat(rows, ['stepwise'], config.faulty);
@@ -76,6 +78,7 @@ export async function createPrmRun(
 
   return await buildOrFree(async (keep) => {
     const model = keep(await modelOf(start.modelFolder, config, tokenizer.padTokenId));
+    prepareLora(model, config, start.modelFolder);
     const optimizer = keep(buildOptimizer(model, config));
     const trainer = new PrmTrainer({ model, optimizer, examples: data.examples }, config);
     const opened = await openDirectory(out, start, { method: 'prm', config, inputs }, trainer);

@@ -3,7 +3,7 @@ import type { StepAggregation } from '../algorithms/index.js';
 import type { Row } from '../data/index.js';
 import { RewardError } from '../errors/index.js';
 import { aggregateSteps, judgeSteps } from '../eval/index.js';
-import { loadStepModel, type StepModel } from '../models/index.js';
+import { loadStepModel, tokenizerFolderOf, type StepModel } from '../models/index.js';
 import type { RewardInput, RewardPart } from '../rewards/index.js';
 import { loadTokenizer, type Tokenizer } from '../tokenizers/index.js';
 import type { Dtype } from '../torch/index.js';
@@ -63,7 +63,7 @@ export class ProcessJudge {
   /** Loads model and tokenizer. @throws CheckpointError or IoError as `loadStepModel` */
   async load(placed: { dtype: Dtype; device: string }): Promise<void> {
     const { folder } = this.spec;
-    const tokenizer = await loadTokenizer(folder);
+    const tokenizer = await loadTokenizer(tokenizerFolderOf(folder));
     this.loaded = { tokenizer, model: (await loadStepModel(folder, placed)).freeze() };
   }
 

@@ -5,7 +5,7 @@ import { parseConfig, RejectionConfig, type RejectionConfigInput } from '../conf
 import { BatchOrder } from '../data/index.js';
 import { UsageError } from '../errors/index.js';
 import { lastingName } from '../hub/index.js';
-import { loadModel, weightsSha256 } from '../models/index.js';
+import { loadModel, tokenizerFolderOf, weightsSha256 } from '../models/index.js';
 import {
   sampleMetrics,
   selectedRow,
@@ -68,7 +68,7 @@ export async function createRejectionRun<Row = Readonly<Record<string, unknown>>
   const start = await findStart('rejection', options);
   const given = settingsOf(options.config, start.record, 'createRejectionRun');
   const config = parseConfig(RejectionConfig, given);
-  const tokenizer = await loadTokenizer(options.model);
+  const tokenizer = await loadTokenizer(tokenizerFolderOf(options.model));
   const single = { ...config, maxTurns: 1 };
   const inputs = await readOnPolicyInputs(options, single, { start, tokenizer });
   const description = { method: 'rejection', config, inputs: inputs.record };

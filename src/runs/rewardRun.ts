@@ -23,6 +23,7 @@ import {
   isScalarModelFolder,
   loadModel,
   loadScalarModel,
+  tokenizerFolderOf,
   type ScalarModel,
 } from '../models/index.js';
 import { loadTokenizer, type Tokenizer } from '../tokenizers/index.js';
@@ -37,6 +38,7 @@ import {
   Run,
   type RunStart,
 } from './run.js';
+import { prepareLora } from './trainedModels.js';
 import {
   deviceOf,
   fittingLength,
@@ -83,7 +85,7 @@ export async function createRewardRun(
   const start = await findStart('reward', options);
   const settings = settingsOf(options.config, start.record, 'createRewardRun');
   const config = parseConfig(RewardConfig, settings);
-  const tokenizer = await loadTokenizer(start.modelFolder);
+  const tokenizer = await loadTokenizer(tokenizerFolderOf(start.modelFolder));
   const maxLength = fittingLength(start.modelFolder, config.maxLength, progress);
   const reading = { tokenizer, config: { ...config, maxLength }, progress };
   const { data, held, inputs } = await readTrainingData(
@@ -96,6 +98,7 @@ export async function createRewardRun(
 
   return await buildOrFree(async (keep) => {
     const model = keep(await loadStart(start.modelFolder, { tokenizer, config }));
+    prepareLora(model, config, start.modelFolder);
     const padding = paddingRemark(model);
     if (padding !== undefined) progress?.write(`${padding}\n`);
     const optimizer = keep(buildOptimizer(model, config));

@@ -3,7 +3,7 @@ import { existsSync } from 'node:fs';
 import { basename, dirname, join, resolve } from 'node:path';
 import { ConfigError, ValueRangeError } from '../errors/index.js';
 import { modelFolder } from '../hub/index.js';
-import { loadScalarModel, type ScalarModel } from '../models/index.js';
+import { loadScalarModel, tokenizerFolderOf, type ScalarModel } from '../models/index.js';
 import type { NamedReward } from '../rewards/index.js';
 import { loadTokenizer, type Tokenizer } from '../tokenizers/index.js';
 import type { Dtype } from '../torch/index.js';
@@ -95,7 +95,7 @@ async function requireSameTokens(
   { name, folder: folderOrHubId }: { readonly name: string; readonly folder: string },
   tokenizer: Tokenizer,
 ): Promise<void> {
-  const folder = await modelFolder(folderOrHubId);
+  const folder = tokenizerFolderOf(await modelFolder(folderOrHubId));
   if (!existsSync(join(folder, 'tokenizer.json'))) return;
   const own = await loadTokenizer(folder);
   if (own.vocabSize !== tokenizer.vocabSize) return;

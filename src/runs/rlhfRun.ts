@@ -8,6 +8,7 @@ import {
 import { validateRows, type DataFormatName } from '../data/index.js';
 import { ConfigError, UsageError } from '../errors/index.js';
 import { lastingName } from '../hub/index.js';
+import { tokenizerFolderOf } from '../models/index.js';
 import { loadTokenizer } from '../tokenizers/index.js';
 import { listenForStop, reportFailure, tellStatus, type StopListener } from './ending.js';
 import { readOnPolicyInputs, type OnPolicyInputs } from './onPolicyInputs.js';
@@ -156,7 +157,7 @@ async function readSources(
     );
   }
   const folder = model ?? '';
-  const tokenizer = await loadTokenizer(folder);
+  const tokenizer = await loadTokenizer(tokenizerFolderOf(folder));
   const prompted = ['prompt-only', 'prompt-completion'] as const;
   const sources = {
     ...{ model: folder, tokenizer, annotator, evalReward },

@@ -4,7 +4,7 @@ import { join, resolve } from 'node:path';
 import type { RlhfConfig } from '../config/index.js';
 import { detectFormat, type Row } from '../data/index.js';
 import { ConfigError } from '../errors/index.js';
-import { weightsSha256 } from '../models/index.js';
+import { tokenizerFolderOf, weightsSha256 } from '../models/index.js';
 import { loadTokenizer, type Tokenizer } from '../tokenizers/index.js';
 import { deriveSeed } from '../torch/index.js';
 import { createGrpoRun } from './grpoRun.js';
@@ -416,7 +416,7 @@ export async function requireSameTokenizer(
   { tokenizer, prompts }: Pick<RlhfSources, 'tokenizer' | 'prompts'>,
   folder: string,
 ): Promise<void> {
-  const other = await loadTokenizer(folder);
+  const other = await loadTokenizer(tokenizerFolderOf(folder));
   const texts = (prompts?.rows ?? [])
     .slice(0, COMPARED_TEXTS)
     .flatMap(({ values: { prompt } }) => (typeof prompt === 'string' ? [prompt] : []));

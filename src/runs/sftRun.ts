@@ -1,10 +1,11 @@
 import { parseConfig, SftConfig, type ConfigSource, type SftConfigInput } from '../config/index.js';
-import { loadModel } from '../models/index.js';
+import { loadModel, tokenizerFolderOf } from '../models/index.js';
 import { loadTokenizer } from '../tokenizers/index.js';
 import { SftTrainer } from '../trainers/index.js';
 import { type ProgressStream } from './progress.js';
 import { buildOptimizer, findStart, openDirectory, Run } from './run.js';
 import { deviceOf, fittingLength, settingsOf, type RunData } from './runInputs.js';
+import { prepareLora } from './trainedModels.js';
 import { readSftData } from './sftData.js';
 
 /** What `createSftRun` needs. */
@@ -33,13 +34,14 @@ export async function createSftRun(options: SftRunOptions): Promise<Run<SftTrain
   const { out, progress = process.stderr } = options;
   const start = await findStart('sft', options);
   const config = parseConfig(SftConfig, settingsOf(options.config, start.record, 'createSftRun'));
-  const tokenizer = await loadTokenizer(start.modelFolder);
+  const tokenizer = await loadTokenizer(tokenizerFolderOf(start.modelFolder));
   const maxLength = fittingLength(start.modelFolder, config.maxLength, progress);
   const reading = { record: start.record, tokenizer, config: { ...config, maxLength }, progress };
   const { examples, held, inputs } = await readSftData(options, reading);
 
   const device = deviceOf(config.device);
   const model = await loadModel(start.modelFolder, { dtype: config.dtype, device });
+  prepareLora(model, config, start.modelFolder);
   const optimizer = buildOptimizer(model, config);
   const trainer = new SftTrainer(
     {

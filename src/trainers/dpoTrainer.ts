@@ -163,9 +163,9 @@ export class DpoTrainer implements Trainer {
     const { policy, reference } = this.parts;
     if (method !== 'dpo' || config.referenceEvery === null || !reference) return;
     if (this.step % config.referenceEvery !== 0) return;
-    const from = policy.namedParameters();
+    const from = policy.trainedParameters();
     noGrad(() => {
-      for (const [name, parameter] of reference.namedParameters()) {
+      for (const [name, parameter] of reference.trainedParameters()) {
         const target = from.get(name);
         if (target)
           parameter.mul_(1 - config.referenceMix).add_(target, { alpha: config.referenceMix });
@@ -177,7 +177,7 @@ export class DpoTrainer implements Trainer {
   private get movingReference(): ReadonlyMap<string, Tensor> | undefined {
     const { method, config } = this.objective;
     const moves = method === 'dpo' && config.referenceEvery !== null;
-    return moves ? this.parts.reference?.namedParameters() : undefined;
+    return moves ? this.parts.reference?.trainedParameters() : undefined;
   }
 
   state(): Record<string, unknown> {

@@ -29,6 +29,7 @@ import {
   checkSavedRun,
   copyParameters,
   nestedState,
+  replacedParameters,
   savedCount,
   withoutPrefix,
   withPrefix,
@@ -261,7 +262,7 @@ export class GrpoTrainer implements Trainer {
     const { referenceEvery } = this.config;
     const { policy, reference } = this.parts;
     if (!reference || referenceEvery === null || this.stepsDone % referenceEvery !== 0) return;
-    copyParameters(policy.namedParameters(), reference.namedParameters());
+    copyParameters(policy.trainedParameters(), reference.trainedParameters());
   }
 
   state(): Record<string, unknown> {
@@ -275,10 +276,8 @@ export class GrpoTrainer implements Trainer {
   }
 
   tensors(): Map<string, Tensor> {
-    const { optimizer, reference } = this.parts;
-    // A reference that is never replaced is loaded from where it came from.
-    const own = this.config.referenceEvery === null ? undefined : reference?.namedParameters();
-    return new Map([...optimizer.stateTensors(), ...withPrefix('reference.', own)]);
+    const own = replacedParameters(this.parts.reference, this.config);
+    return new Map([...this.parts.optimizer.stateTensors(), ...withPrefix('reference.', own)]);
   }
 
   restore(state: SavedState, tensors: ReadonlyMap<string, Tensor>): void {
@@ -287,9 +286,9 @@ export class GrpoTrainer implements Trainer {
     const step = savedCount('GrpoTrainer', state, 'step');
     const updates = savedCount('GrpoTrainer', state, 'updates');
     const restoreRollouts = this.rollouts.restorer(nestedState('GrpoTrainer', state, 'rollouts'));
-    const { optimizer, reference } = this.parts;
+    const { optimizer } = this.parts;
     const saved = withoutPrefix('reference.', tensors);
-    const replaced = this.config.referenceEvery === null ? undefined : reference?.namedParameters();
+    const replaced = replacedParameters(this.parts.reference, this.config);
     if (replaced) checkParameters(saved.named, replaced);
     optimizer.loadState(saved.others);
     if (replaced) copyParameters(saved.named, replaced);

@@ -194,7 +194,7 @@ export class OnlineDpoTrainer implements Trainer {
     const { referenceEvery } = this.config;
     if (referenceEvery === null || this.stepsDone % referenceEvery !== 0) return;
     const { policy, reference } = this.parts;
-    copyParameters(policy.namedParameters(), reference.namedParameters());
+    copyParameters(policy.trainedParameters(), reference.trainedParameters());
   }
 
   state(): Record<string, unknown> {
@@ -211,7 +211,7 @@ export class OnlineDpoTrainer implements Trainer {
   /** The weights of a reference that moves: another is loaded from where it came from. */
   private get movingReference(): ReadonlyMap<string, Tensor> | undefined {
     const { referenceEvery } = this.config;
-    return referenceEvery === null ? undefined : this.parts.reference.namedParameters();
+    return referenceEvery === null ? undefined : this.parts.reference.trainedParameters();
   }
 
   tensors(): Map<string, Tensor> {

@@ -6,6 +6,7 @@ import { stepLogits, type StepModel } from '../models/index.js';
 import type { AdamW } from '../optim/index.js';
 import { tensor, tidy, type Tensor } from '../torch/index.js';
 import { DataEpochs, sourcesOf } from './dataEpochs.js';
+import { withDropout } from './dropout.js';
 import { StatSums, takeOptimizerStep } from './optimizerStep.js';
 import { requirePositions, type PlacedSequence } from './requirePositions.js';
 import type { SavedState } from './savedState.js';
@@ -100,10 +101,16 @@ export class PrmTrainer implements Trainer {
     const stats = new StatSums();
     const steps = countSteps(batch);
     const lengths = batch.map(({ inputIds }) => inputIds.length);
-    for (const indices of tokenBudgetBatches(lengths, this.config.microBatchTokens)) {
+    const dropout = { ...this.config, model: this.parts.model, step: this.step };
+    for (const [at, indices] of tokenBudgetBatches(
+      lengths,
+      this.config.microBatchTokens,
+    ).entries()) {
       const part = indices.map((index) => batch[index] as StepExample);
       tidy(() => {
-        const { loss, stats: measured } = this.lossOf(part, steps);
+        const { loss, stats: measured } = withDropout({ ...dropout, part: at }, () =>
+          this.lossOf(part, steps),
+        );
         loss.backward();
         stats.add({ loss: loss.detach(), ...measured });
       });

@@ -11,6 +11,7 @@ import { sequenceScores, type ScalarModel } from '../models/index.js';
 import type { AdamW } from '../optim/index.js';
 import { tensor, tidy, type Tensor } from '../torch/index.js';
 import { DataEpochs, sourcesOf } from './dataEpochs.js';
+import { withDropout } from './dropout.js';
 import { StatSums, takeOptimizerStep } from './optimizerStep.js';
 import { longerOfPair, requirePositions } from './requirePositions.js';
 import type { SavedState } from './savedState.js';
@@ -117,10 +118,11 @@ export class RewardTrainer implements Trainer {
   private accumulate(batch: readonly Comparison[]): { stats: StatSums; scores: number[] } {
     const stats = new StatSums();
     const scores: number[] = [];
-    for (const indices of microBatches(batch, this.config.microBatchTokens)) {
+    const dropout = { ...this.config, model: this.parts.model, step: this.step };
+    for (const [at, indices] of microBatches(batch, this.config.microBatchTokens).entries()) {
       const part = indices.map((index) => batch[index] as Comparison);
       tidy(() => {
-        const read = this.scoresOf(part);
+        const read = withDropout({ ...dropout, part: at }, () => this.scoresOf(part));
         const { loss, ...measured } = this.lossOf(part, read, batch.length);
         loss.backward();
         stats.add({ loss: loss.detach(), ...measured });

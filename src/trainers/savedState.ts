@@ -1,6 +1,7 @@
 /** What trainers read back from a checkpoint. It was a file in between: nothing in it is taken on trust. */
 import { CheckpointError } from '../errors/index.js';
 import type { BatchPosition } from '../data/index.js';
+import type { Decoder } from '../models/index.js';
 import { noGrad, type Tensor } from '../torch/index.js';
 
 /** A trainer's state as it was parsed. */
@@ -86,6 +87,17 @@ function count(where: string, name: string, value: unknown): number {
     `${where}: expected ${name} of the saved state to be a non-negative integer, received ${JSON.stringify(value) ?? 'none'}.`,
     { hint: 'The checkpoint was edited or is torn: resume from another one.' },
   );
+}
+
+/**
+ * Numbers of a reference that is replaced now and then, by name; undefined where it never is: then it is loaded from where
+ * it came from.
+ */
+export function replacedParameters(
+  reference: Pick<Decoder, 'trainedParameters'> | null,
+  { referenceEvery }: { readonly referenceEvery: number | null },
+): Map<string, Tensor> | undefined {
+  return referenceEvery === null ? undefined : reference?.trainedParameters();
 }
 
 /** Tensors under longer names. */

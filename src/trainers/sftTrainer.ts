@@ -12,6 +12,7 @@ import {
 import type { AdamW } from '../optim/index.js';
 import { noGrad, tensor, tidy, type Tensor } from '../torch/index.js';
 import { DataEpochs, sourcesOf } from './dataEpochs.js';
+import { withDropout } from './dropout.js';
 import { StatSums, takeOptimizerStep } from './optimizerStep.js';
 import { rowBatches } from './packedRows.js';
 import type { SavedState } from './savedState.js';
@@ -146,9 +147,13 @@ export class SftTrainer implements Trainer {
   /** Gradients accumulate over micro-batches and equal those of the whole batch. */
   private accumulate(rows: readonly SftRow[]): StatSums {
     const sums = new StatSums();
-    this.forEachMicroBatch(rows, (batch, lossOf) =>
-      sums.add(backwardTokenLogprobs(this.parts.model, batch, lossOf)),
-    );
+    const { model } = this.parts;
+    const dropout = { ...this.config, model, step: this.step };
+    let part = 0;
+    this.forEachMicroBatch(rows, (batch, lossOf) => {
+      const pass = () => backwardTokenLogprobs(model, batch, lossOf);
+      sums.add(withDropout({ ...dropout, part: part++ }, pass));
+    });
     return sums;
   }
 

@@ -23,6 +23,7 @@ export interface EvalOptions {
   readonly data: readonly string[];
   readonly device: string;
   readonly dtype: string;
+  readonly base?: string;
   readonly reward?: readonly string[];
   readonly rewardWeight?: readonly string[];
   readonly threshold?: number;

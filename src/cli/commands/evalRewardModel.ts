@@ -16,6 +16,7 @@ interface RewardModelOptions {
   readonly model: string;
   readonly device: string;
   readonly dtype: string;
+  readonly base?: string;
   readonly reward?: readonly string[];
   readonly samples: number;
   readonly threshold?: number;

@@ -17,6 +17,7 @@ interface GenerateCommandOptions {
   readonly model: string;
   readonly device: string;
   readonly dtype: string;
+  readonly base?: string;
   readonly prompt?: readonly string[];
   readonly prompts?: string;
   readonly chat?: boolean;

@@ -19,6 +19,7 @@ interface LabelCommandOptions {
   readonly out: string;
   readonly device: string;
   readonly dtype: string;
+  readonly base?: string;
   readonly completions?: number;
   readonly temperature?: number;
   readonly maxNewTokens?: number;

@@ -1,0 +1,31 @@
+import type { Command } from 'commander';
+import { withExample, withJson } from '../options.js';
+import type { CommandContext } from '../program.js';
+
+interface MergeOptions {
+  readonly model: string;
+  readonly out: string;
+  readonly base?: string;
+  readonly json?: boolean;
+}
+
+/** Adds `merge`. */
+export function registerMerge(program: Command, { io }: CommandContext): void {
+  const command = program
+    .command('merge')
+    .description('fold a LoRA adapter into its base model')
+    .requiredOption('--model <folder>', 'folder of the adapter')
+    .requiredOption('--out <folder>', 'folder of the whole model; must not exist yet')
+    .option('--base <folder>', 'base model, where it is not where adapter_config.json says');
+  withExample(withJson(command), 'posttrain merge --model runs/sft/model --out ./merged');
+  command.action(async ({ json, ...options }: MergeOptions) => {
+    const { mergeAdapter } = await import('../../runs/index.js');
+    const result = await mergeAdapter(options);
+    const { layers, base, model, dtype } = result;
+    io.out(
+      json === true
+        ? JSON.stringify(result)
+        : `Merged the adapters of ${layers} layers into ${base}, in ${dtype}.\nModel: ${model}\nTry it: posttrain generate --model ${model} --prompt "…"`,
+    );
+  });
+}
