@@ -193,6 +193,15 @@ export {
   type EpisodeStart,
   type ModelTurn,
 } from './environments/index.js';
+export {
+  planPush,
+  pushToHub,
+  type PushedFile,
+  type PushOptions,
+  type PushPlan,
+  type PushResult,
+} from './publishing/index.js';
+export { type HubOptions, type HubStream } from './hub/index.js';
 export type {
   JudgeInput,
   NamedReward,
@@ -208,6 +217,7 @@ export {
   DataError,
   DisposedError,
   DtypeError,
+  HubError,
   IoError,
   NativeError,
   NumericsError,

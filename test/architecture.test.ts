@@ -31,11 +31,12 @@ const LAYERS: Readonly<Record<string, string>> = {
   eval: 'torch models generation algorithms rewards data environments(types) tokenizers(types)',
   selection: 'models(types) generation tokenizers(types) rewards trainers',
   runs: 'config hub torch nn optim tokenizers models generation algorithms rewards environments data annotation trainers eval selection',
+  publishing: 'config hub runs',
   labeling: 'torch hub models generation data runs tokenizers(types)',
   quickstart: 'config torch tokenizers models generation rewards data tasks eval runs',
   reproduce:
     'config torch tokenizers models generation algorithms rewards environments data annotation tasks eval runs quickstart',
-  cli: 'config hub torch tokenizers models generation rewards environments data tasks eval selection runs labeling quickstart reproduce',
+  cli: 'config hub torch tokenizers models generation rewards environments data tasks eval selection runs publishing labeling quickstart reproduce',
 };
 
 interface Import {

@@ -1,7 +1,7 @@
 /** Looks at the machine. Nothing here may throw: what cannot be looked at is itself a finding. */
 import { execFileSync } from 'node:child_process';
 import { readFileSync } from 'node:fs';
-import { statfs } from 'node:fs/promises';
+import { readdir, statfs } from 'node:fs/promises';
 import { availableParallelism, freemem, totalmem } from 'node:os';
 import { join } from 'node:path';
 import { packageFolder } from './version.js';
@@ -26,7 +26,7 @@ const OLDEST_NODE = [20, 11] as const;
 const SETUP_COMMAND = 'npm run setup';
 const GIGABYTE = 2 ** 30;
 
-/** Looks at Node, the compiler, libtorch, the addon, devices, threads, memory and disk. */
+/** Looks at Node, the compiler, libtorch, the addon, devices, threads, memory, disk, and the cache and token of the Hub. */
 export async function examine(folder = packageFolder()): Promise<Examination> {
   const setup = readSetup(folder);
   const checks = [
@@ -36,6 +36,7 @@ export async function examine(folder = packageFolder()): Promise<Examination> {
     ...(await checkAddon()),
     checkMemory(),
     await checkDisk(),
+    ...(await checkHub()),
   ];
   const required = new Set(['Node', 'addon']);
   return { isUsable: checks.every(({ name, isFine }) => isFine || !required.has(name)), checks };
@@ -192,6 +193,30 @@ async function checkDisk(): Promise<Check> {
   } catch (error) {
     return { name: 'disk', isFine: false, found: `cannot be looked at: ${String(error)}` };
   }
+}
+
+/** Where models of the Hub are kept, and whether there is a token, which is not shown. Asks nobody. */
+async function checkHub(): Promise<Check[]> {
+  const { hubSettings } = await import('../hub/index.js');
+  const { cacheFolder, endpoint, isOffline, tokenSource } = hubSettings();
+  const repos = await readdir(cacheFolder).catch(() => []);
+  const count = repos.filter((name) => /^(model|dataset)s--/.test(name)).length;
+  return [
+    {
+      name: 'Hub cache',
+      isFine: true,
+      found: `${cacheFolder}, ${count} repositories${isOffline ? '; HF_HUB_OFFLINE is set' : ''}`,
+    },
+    {
+      name: 'Hub token',
+      isFine: true,
+      found: `${tokenSource === undefined ? 'none' : `from ${tokenSource}`}, for ${endpoint}`,
+      advice:
+        tokenSource === undefined
+          ? 'Public models need none. For others set HF_TOKEN, or run `hf auth login`.'
+          : undefined,
+    },
+  ];
 }
 
 function gigabytes(bytes: number): string {

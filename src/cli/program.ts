@@ -15,6 +15,7 @@ import { registerInit } from './commands/init.js';
 import { registerReproduce } from './commands/reproduce.js';
 import { registerMerge } from './commands/merge.js';
 import { registerLabel } from './commands/label.js';
+import { registerPush } from './commands/push.js';
 import { registerQuickstart } from './commands/quickstart.js';
 import { registerTrain } from './commands/train.js';
 import type { Io } from './io.js';
@@ -55,6 +56,7 @@ export function buildProgram(context: CommandContext): Command {
     registerEval,
     registerLabel,
     registerData,
+    registerPush,
     registerConfig,
     registerMerge,
     registerReproduce,

@@ -72,6 +72,7 @@ describe('a run on models and data of the Hub', () => {
     }
     const { inputs } = readRunRecord(out);
     assert.equal(inputs['model'], `lab/policy@${policy}`);
+    assert.deepEqual(inputs['rewardSpecs'], [`model:lab/judge@${judge}`]);
     assert.deepEqual(inputs['rewardModels'], [{ name: 'judge', folder: `lab/judge@${judge}` }]);
     assert.deepEqual((inputs['data'] as { files: unknown }).files, [`lab/sums@${rows}`]);
   });
@@ -83,6 +84,7 @@ describe('a run on models and data of the Hub', () => {
       ...options,
       model: String(inputs['model']),
       data: (inputs['data'] as { files: string[] }).files,
+      rewards: inputs['rewardSpecs'] as string[],
       resume: true,
     });
     try {

@@ -24,6 +24,7 @@ export {
   type RunTrainingOptions,
   type StepListener,
 } from './runTraining.js';
+export { readMetrics } from './stage.js';
 export { restoreTrainer, saveTrainer } from './trainerState.js';
 export { Run, type TrainOptions } from './run.js';
 export { mergeAdapter, type MergeAdapterOptions, type MergeAdapterResult } from './mergeAdapter.js';

@@ -10,7 +10,7 @@ import {
   type SplitSize,
 } from '../data/index.js';
 import { CheckpointError, ConfigError } from '../errors/index.js';
-import { lastingName } from '../hub/index.js';
+import { hubIdOf, lastingName } from '../hub/index.js';
 import { modelPositions } from '../models/index.js';
 import {
   loadReward,
@@ -60,7 +60,7 @@ export class DataHash {
 
   /** @param files paths as they were given; null for rows in memory */
   constructor(files: readonly string[] | null) {
-    this.files = files?.map((path) => lastingName(path, 'dataset')) ?? null;
+    this.files = files;
   }
 
   add({ values }: Row): void {
@@ -69,7 +69,9 @@ export class DataHash {
   }
 
   record(): DataRecord {
-    const { files, rows } = this;
+    const { rows } = this;
+    // Not before: which commit a name of the Hub stands for is known when its rows were read.
+    const files = this.files?.map((path) => lastingName(path, 'dataset')) ?? null;
     return { files, rows, sha256: this.hash.copy().digest('hex') };
   }
 }
@@ -300,8 +302,14 @@ export function rewardRecord(
   return {
     rewards: named.map(({ name, weight }) => ({ name, weight })),
     // All of them, or the run cannot be resumed from these alone.
-    ...(specs.length === given.length && { rewardSpecs: specs }),
+    ...(specs.length === given.length && { rewardSpecs: specs.map(lastingSpec) }),
   };
+}
+
+/** A specification whose model of the Hub, where it has one, is named by its commit. */
+function lastingSpec(spec: string): string {
+  const [, kind = '', model = ''] = /^((?:model|prm[a-z-]*):)(.*)$/.exec(spec) ?? [];
+  return hubIdOf(model) === undefined ? spec : `${kind}${lastingName(model)}`;
 }
 
 /**

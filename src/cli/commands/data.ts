@@ -17,10 +17,13 @@ export function registerData(program: Command, { io, setExitCode }: CommandConte
   const command = program
     .command('data')
     .description('check a data set: format, columns, lengths, faults, duplicates, contradictions')
-    .argument('<paths...>', 'files (JSONL, JSON, CSV or Parquet), patterns, or data-set folders')
+    .argument(
+      '<paths...>',
+      'files (JSONL, JSON, CSV or Parquet), patterns, data-set folders, or org/name of the Hub',
+    )
     .option('--split <name>', 'split of a data-set folder (train)')
     .option('--data-config <name>', 'configuration of a data-set folder that has several')
-    .option('--model <folder>', 'count tokens with the tokenizer of this model')
+    .option('--model <model>', 'count tokens with the tokenizer of this model')
     .option('--max-length <tokens>', 'count rows of more tokens than this', asPositive);
   withExample(
     withJson(command),

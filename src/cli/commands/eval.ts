@@ -51,8 +51,8 @@ export function registerEval(program: Command, context: CommandContext): void {
       'measure accuracy, pass@k and maj@k by rewards, the win rate against another model, or perplexity without either; of a reward model, how it agrees with preferences or labels of steps',
     )
     .requiredOption(
-      '--model <folder>',
-      'model folder with its tokenizer: a language model, a reward model or a process reward model',
+      '--model <model>',
+      'language model, reward model or process reward model: a folder, or org/name[@revision] of the Hub',
     )
     .requiredOption('--data <file>', 'rows to measure on: JSONL, JSON or CSV; repeatable', collect)
     .option(

@@ -47,7 +47,7 @@ export function registerGenerate(program: Command, context: CommandContext): voi
   const command = program
     .command('generate')
     .description('sample completions from a model')
-    .requiredOption('--model <folder>', 'model folder with its tokenizer')
+    .requiredOption('--model <model>', 'folder of a model, or org/name[@revision] of the Hub')
     .option('--prompt <text>', 'text to complete; repeatable', collect)
     .option('--prompts <file>', 'rows with a column prompt: JSONL, JSON or CSV')
     .option('--chat', 'take each prompt as what a user says, by the chat template')

@@ -35,7 +35,7 @@ export function registerLabel(program: Command, { io, setExitCode }: CommandCont
   const command = program
     .command('label')
     .description('compare completions of a model, and write preferences to train on')
-    .option('--model <folder>', 'model folder with its tokenizer')
+    .option('--model <model>', 'folder of a model, or org/name[@revision] of the Hub')
     .option('--data <file>', 'rows with a column prompt: JSONL, JSON or CSV; repeatable', collect)
     .requiredOption('--out <file>', 'preferences to write, such as preferences.jsonl')
     .option('--completions <n>', 'completions per prompt, 2 to 9 (default: 4)', asPositive)

@@ -76,10 +76,10 @@ export function methodCommand(train: Command, name: string, description: string)
     train
       .command(name)
       .description(description)
-      .option('--model <folder>', 'model to start from, with its tokenizer')
+      .option('--model <model>', 'model to start from: a folder, or org/name[@revision] of the Hub')
       .option(
         '--data <path>',
-        'training rows: a file (JSONL, JSON, CSV or Parquet), a pattern, or a data-set folder; repeatable',
+        'training rows: a file (JSONL, JSON, CSV or Parquet), a pattern, a data-set folder, or org/name of the Hub; repeatable',
         collect,
       )
       .option('--eval-data <path>', 'held-out rows to measure on; repeatable', collect)

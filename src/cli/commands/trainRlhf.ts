@@ -32,7 +32,7 @@ export function registerTrainRlhf(train: Command, context: CommandContext): void
       .description(
         'the three stages as one: fine-tuning, a reward model of preferences, reinforcement against it (or DPO on them)',
       )
-      .option('--model <folder>', 'model to start from, with its tokenizer')
+      .option('--model <model>', 'model to start from: a folder, or org/name[@revision] of the Hub')
       .option('--demonstrations <file>', 'rows to fine-tune on; repeatable', collect)
       .option('--prompts <file>', 'rows {prompt} that are sampled; repeatable', collect)
       .option(
