@@ -26,6 +26,7 @@ const COMMANDS = [
   ['generate'],
   ['eval'],
   ['label'],
+  ['push'],
   ['config'],
   ['doctor'],
 ];

@@ -16,7 +16,7 @@ export function registerPush(program: Command, { io }: CommandContext): void {
     .description(
       "upload a run's model to the Hugging Face Hub, with a card that tells how it was made",
     )
-    .argument('<run-or-model>', 'run directory, or folder of a model or adapter')
+    .argument('<run>', 'run directory, or folder of a model or adapter')
     .argument('<repo>', 'repository as org/name; made where there is none')
     .option('--private', 'make a new repository private')
     .option('--message <text>', 'title of the commit')
