@@ -1,7 +1,7 @@
 import { DataError, ValueRangeError } from '../errors/index.js';
 import { learnMerges } from './bpeTraining.js';
 import { BYTE_TO_CHARACTER } from './byteLevel.js';
-import { createEngine } from './engine.js';
+import { createPreTokenizer } from './preTokenizers.js';
 import { buildTokenizer, specialTokenList } from './madeTokenizer.js';
 import type { Tokenizer } from './tokenizer.js';
 
@@ -88,11 +88,10 @@ export function createBpeTokenizer(options: BpeTokenizerOptions): Tokenizer {
 
 /** Words as the finished tokenizer will cut them, in byte-level spelling, with their counts. */
 function countWords(texts: Iterable<string>): Map<string, number> {
-  const model = { type: 'BPE', vocab: {}, merges: [] };
-  const cutter = createEngine({ model, pre_tokenizer: PRE_TOKENIZER }, {}).pre_tokenizer;
+  const preTokenize = createPreTokenizer(PRE_TOKENIZER);
   const counts = new Map<string, number>();
   for (const text of texts) {
-    for (const word of cutter?.pre_tokenize(text) ?? []) {
+    for (const { text: word } of preTokenize([{ text, first: true }])) {
       counts.set(word, (counts.get(word) ?? 0) + 1);
     }
   }

@@ -8,9 +8,14 @@ export function byteOfToken(token: string): number | undefined {
   return digits === undefined ? undefined : Number.parseInt(digits, 16);
 }
 
+/** The token that spells a byte. */
+export function byteToken(byte: number): string {
+  return `<0x${byte.toString(16).toUpperCase().padStart(2, '0')}>`;
+}
+
 /**
  * Tokens with each run of byte tokens replaced by its text. A run that is not UTF-8 as a whole becomes one U+FFFD per
- * byte, as in the Rust `tokenizers` library. (The JavaScript library replaces less and drops U+FEFF.)
+ * byte, as in the Rust `tokenizers` library.
  */
 export function joinByteTokens(tokens: readonly string[]): string[] {
   const joined: string[] = [];

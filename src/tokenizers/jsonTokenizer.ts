@@ -1,9 +1,10 @@
-/** A tokenizer over the files of its folder. Knows tokenizer.json and the library that runs it; no tensors. */
+/** A tokenizer over the files of its folder: tokenizer.json, its configuration, its chat template. Knows no tensors. */
 import { CheckpointError, DataError, ValueRangeError } from '../errors/index.js';
 import { byteOfToken } from './byteFallback.js';
 import { bytesOfToken, readableBytes } from './byteLevel.js';
 import { ChatTemplate } from './chatTemplate.js';
-import { createEngine, type TokenizerEngine } from './engine.js';
+import { cleanUpSpaces } from './decoders.js';
+import { TokenizerEngine } from './engine.js';
 import {
   isJsonObject,
   writeTokenizerFiles,
@@ -30,7 +31,6 @@ export class JsonTokenizer implements Tokenizer {
   private readonly files: TokenizerFiles;
   private readonly engine: TokenizerEngine;
   private readonly chatTemplate: ChatTemplate | undefined;
-  private readonly addedIds: ReadonlySet<number>;
   /** Whether tokens are bytes spelled by the byte-level table. */
   private readonly isByteLevel: boolean;
   /** Whether a character outside the vocabulary would be dropped without a trace. */
@@ -42,10 +42,7 @@ export class JsonTokenizer implements Tokenizer {
     this.files = files;
     this.source = files.source;
     this.engine = openEngine(files);
-    const added = this.engine.get_added_tokens_decoder();
-    this.addedIds = new Set(added.keys());
-    this.vocabSize =
-      [...this.engine.get_vocab(true).values()].reduce((a, b) => Math.max(a, b), -1) + 1;
+    this.vocabSize = this.engine.vocabSize;
 
     this.bosTokenId = this.specialId('bos_token');
     this.eosTokenId = this.specialId('eos_token');
@@ -73,10 +70,10 @@ export class JsonTokenizer implements Tokenizer {
 
   encode(text: string, options: EncodeOptions = {}): number[] {
     if (text === '' && options.addSpecialTokens === false) return [];
-    const { ids, tokens } = this.engine.encode(text, {
-      add_special_tokens: options.addSpecialTokens ?? true,
+    const { ids, dropped } = this.engine.encode(text, {
+      addSpecialTokens: options.addSpecialTokens ?? true,
     });
-    if (this.dropsUnknown) this.refuseUnknownCharacters(text, tokens);
+    if (this.dropsUnknown && dropped !== undefined) this.refuseCharacter(dropped, text);
     const bos = this.bosTokenId;
     const addsBos = options.addSpecialTokens !== false && bos !== undefined && ids[0] === bos;
     // The text itself started with BOS (a rendered chat, say) and the post-processor added another.
@@ -84,19 +81,15 @@ export class JsonTokenizer implements Tokenizer {
   }
 
   decode(ids: readonly number[], options: DecodeOptions = {}): string {
-    const known = ids.filter((id) => {
+    for (const id of ids) {
       if (!Number.isInteger(id) || id < 0) {
         throw new ValueRangeError(
           `Tokenizer.decode: expected token ids that are non-negative integers, received ${id}.`,
         );
       }
-      return this.engine.id_to_token(id) !== undefined;
-    });
-    if (known.length === 0) return '';
-    return this.engine.decode(known, {
-      skip_special_tokens: options.skipSpecialTokens ?? false,
-      clean_up_tokenization_spaces: this.cleansSpaces,
-    });
+    }
+    const text = this.engine.decode(ids, { skipSpecialTokens: options.skipSpecialTokens ?? false });
+    return this.cleansSpaces ? cleanUpSpaces(text) : text;
   }
 
   applyChatTemplate(messages: readonly ChatMessage[], options: ChatTemplateOptions = {}): string {
@@ -135,13 +128,13 @@ export class JsonTokenizer implements Tokenizer {
   }
 
   tokenText(id: number): string {
-    const token = this.engine.id_to_token(id);
+    const token = this.engine.idToToken(id);
     if (token === undefined) {
       throw new ValueRangeError(
         `Tokenizer.tokenText: expected an id of the vocabulary (below ${this.vocabSize}), received ${id}.`,
       );
     }
-    if (this.addedIds.has(id)) return token;
+    if (this.engine.addedIds.has(id)) return token;
     if (this.isByteLevel) {
       const bytes = bytesOfToken(token);
       return bytes === undefined ? token : readableBytes(bytes);
@@ -152,7 +145,7 @@ export class JsonTokenizer implements Tokenizer {
   }
 
   tokenToId(token: string): number | undefined {
-    return this.engine.token_to_id(token);
+    return this.engine.tokenToId(token);
   }
 
   async save(folder: string): Promise<void> {
@@ -160,13 +153,13 @@ export class JsonTokenizer implements Tokenizer {
   }
 
   private tokenOf(id: number): string {
-    return this.engine.id_to_token(id) ?? '';
+    return this.engine.idToToken(id) ?? '';
   }
 
   private specialId(role: string): number | undefined {
     const token = this.files.specialTokens.get(role);
     if (token === undefined) return undefined;
-    const id = this.engine.token_to_id(token);
+    const id = this.engine.tokenToId(token);
     if (id === undefined) {
       throw new CheckpointError(
         `loadTokenizer: expected the ${role} ${JSON.stringify(token)} of ${this.source} to be in its vocabulary, but it is not.`,
@@ -178,13 +171,9 @@ export class JsonTokenizer implements Tokenizer {
     return id;
   }
 
-  private refuseUnknownCharacters(text: string, tokens: readonly string[]): void {
-    const kept = tokens.reduce((length, token) => length + token.length, 0);
-    if (kept >= text.length) return;
-    const unknown = Array.from(text).find((character) => this.tokenToId(character) === undefined);
-    if (unknown === undefined) return;
+  private refuseCharacter(character: string, text: string): never {
     throw new DataError(
-      `Tokenizer.encode: expected text made of the vocabulary's characters, but ${this.source} has no token for ${JSON.stringify(unknown)} in ${JSON.stringify(text.length > 60 ? `${text.slice(0, 60)}…` : text)}.`,
+      `Tokenizer.encode: expected text made of the vocabulary's characters, but ${this.source} has no token for ${JSON.stringify(character)} in ${JSON.stringify(text.length > 60 ? `${text.slice(0, 60)}…` : text)}.`,
       { hint: 'Change the text, or use a tokenizer that knows this character.' },
     );
   }
@@ -192,15 +181,12 @@ export class JsonTokenizer implements Tokenizer {
 
 function openEngine(files: TokenizerFiles): TokenizerEngine {
   try {
-    return createEngine(files.tokenizer, {
-      ...files.config,
-      additional_special_tokens: additionalSpecialTokens(files.config),
-    });
+    return new TokenizerEngine(files.tokenizer, additionalSpecialTokens(files.config));
   } catch (error) {
-    const reason = error instanceof Error ? error.message : String(error);
+    if (!(error instanceof CheckpointError)) throw error;
     throw new CheckpointError(
-      `loadTokenizer: expected tokenizer.json of ${files.source} to hold a tokenizer of a known kind, but ${reason.replace(/\.$/, '')}.`,
-      { hint: 'BPE, Unigram and WordPiece tokenizers are read.', cause: error },
+      `loadTokenizer: expected tokenizer.json of ${files.source} to hold a tokenizer of a known kind, but ${error.message}.`,
+      { hint: 'docs/tokenizers.md lists what is read.', cause: error },
     );
   }
 }

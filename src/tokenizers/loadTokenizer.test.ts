@@ -79,7 +79,7 @@ describe('loadTokenizer', () => {
       });
       await assert.rejects(loadTokenizer(folder), {
         code: 'E_CHECKPOINT',
-        message: `loadTokenizer: expected tokenizer.json of ${folder} to hold a tokenizer of a known kind, but Unknown PreTokenizer type: Telepathy.`,
+        message: `loadTokenizer: expected tokenizer.json of ${folder} to hold a tokenizer of a known kind, but its pre_tokenizer is of the unknown type "Telepathy".`,
       });
     });
 
