@@ -71,8 +71,22 @@ export interface PackingJob {
   readonly longest: number;
 }
 
+/** Texts to token ids, on one thread. */
+export interface EncodeJob {
+  readonly kind: 'encode';
+  /** Timed repetitions: at least so many, and for at least `seconds` together. */
+  readonly rounds: number;
+  readonly seconds: number;
+  /** A tokenizer.json and a list of texts to make rows of, both gzipped; paths below the checkout. */
+  readonly tokenizer: string;
+  readonly texts: string;
+  /** Characters of all rows together, and of each. One row as long as all has no spaces. */
+  readonly characters: number;
+  readonly rowCharacters: number;
+}
+
 /** One process's work. */
-export type Job = DispatchJob | GenerateJob | PackingJob;
+export type Job = DispatchJob | GenerateJob | PackingJob | EncodeJob;
 
 /** One line of the table. */
 export interface Cell {

@@ -21,12 +21,15 @@ Cases
   dispatch   nanoseconds of a small operator, its result object included
   generate   new tokens per second at batch 1, 16 and 64
   packing    tokens per second of fine-tuning steps on rows of 16 to 512 tokens, packed and not (ours only)
+  tokenize   token ids per second of encoding, for five kinds of tokenizers and for one long text without spaces
   check      whether the Python side of generate computes the same model (needs Python)
   docs       writes the tables of bench/results into docs/performance.md
 
 Options
-  --against torch   measures PyTorch from Python too: ours, Python, ours, Python, each in a fresh process
-  --python PATH     an interpreter that has torch; by default POSTTRAIN_BENCH_PYTHON or build/bench-python/bin/python
+  --against NAME    measures the other side from Python too: ours, Python, ours, Python, each in a fresh process;
+                    torch, or for tokenize tokenizers
+  --python PATH     an interpreter that has torch (tokenize: and tokenizers); by default POSTTRAIN_BENCH_PYTHON or
+                    build/bench-python/bin/python
   --pairs N         processes per side and cell (default 3 with --against, else 1)
   --rounds N        timed repetitions in each process (default 7; generate 3, and as many as fit in 3 seconds)
   --shape NAMES     generate: ${Object.keys(SHAPES).join(',')}
@@ -132,6 +135,28 @@ function packingCells(): Cell[] {
   });
 }
 
+const TOKENIZERS = 'test/golden/tokenizers/rust';
+
+function tokenizeCells(): Cell[] {
+  const cell = (name: string, row: string, characters: number, rowCharacters: number): Cell => ({
+    name: `${name}, ${row}`,
+    quantity: 'tokens/s',
+    job: {
+      kind: 'encode',
+      rounds: count('rounds', values.rounds ?? '3'),
+      seconds: 2,
+      tokenizer: `${TOKENIZERS}/${name}.json.gz`,
+      texts: `${TOKENIZERS}/strings.json.gz`,
+      characters,
+      rowCharacters,
+    },
+  });
+  return [
+    ...['gpt2', 'llama3', 'mistral', 't5', 'bert'].map((name) => cell(name, 'rows', 1e6, 2000)),
+    ...['llama3', 'mistral', 't5'].map((name) => cell(name, 'one text', 1e6, 1e6)),
+  ];
+}
+
 interface Measured {
   ours: Measurement[];
   theirs: Measurement[];
@@ -154,7 +179,7 @@ async function measureInTurn(
     measured.ours.push(ours);
     if (python === undefined) continue;
     const theirs = await measureUndisturbed(() => measurePython(python, cell.job), values.quiet);
-    progress('torch', theirs);
+    progress(values.against ?? '', theirs);
     measured.theirs.push(theirs);
   }
   return measured;
@@ -162,8 +187,9 @@ async function measureInTurn(
 
 async function runCells(name: string, cells: readonly Cell[]): Promise<void> {
   const against = values.against ?? null;
-  if (against !== null && against !== 'torch') {
-    throw new UsageError(`bench: expected --against torch, received --against ${against}.`);
+  const other = name === 'tokenize' ? 'tokenizers' : 'torch';
+  if (against !== null && against !== other) {
+    throw new UsageError(`bench: expected --against ${other}, received --against ${against}.`);
   }
   const python = against === null ? undefined : pythonPath(values.python);
   const pairs = count('pairs', values.pairs ?? (against === null ? '1' : '3'));
@@ -245,8 +271,9 @@ async function main(): Promise<void> {
   if (values.help) console.log(HELP);
   else if (surplus.length > 0) {
     throw new UsageError(`bench: expected one case, received ${positionals.join(' ')}.`);
-  } else if (name === 'dispatch' || name === 'generate') {
-    const cells = name === 'dispatch' ? dispatchCells() : generateCells();
+  } else if (name === 'dispatch' || name === 'generate' || name === 'tokenize') {
+    const makers = { dispatch: dispatchCells, generate: generateCells, tokenize: tokenizeCells };
+    const cells = makers[name]();
     await (values.profile ? runProfile(name, cells) : runCells(name, cells));
   } else if (name === 'packing') await runCells(name, packingCells());
   else if (name === 'check') await runCheck();

@@ -11,7 +11,7 @@ import type { Measurement } from './statistics.js';
 
 /** The command that installs the Python side, below the checkout. */
 export const INSTALL_PYTHON =
-  'python3 -m venv build/bench-python && build/bench-python/bin/pip install torch==2.13.0';
+  'python3 -m venv build/bench-python && build/bench-python/bin/pip install torch==2.13.0 tokenizers==0.23.3';
 
 /**
  * The interpreter of the Python side.

@@ -9,6 +9,7 @@ const { getNumThreads, runtimeInfo } = await import('../src/torch/index.js');
 async function measure(): Promise<Record<string, number[]>> {
   if (job.kind === 'dispatch') return (await import('./dispatch.js')).measureDispatch(job);
   if (job.kind === 'packing') return (await import('./packing.js')).measurePacking(job);
+  if (job.kind === 'encode') return (await import('./encode.js')).measureEncode(job);
   const { measureGenerate } = await import('./generate.js');
   return measureGenerate(job, () => profile?.resetProfile());
 }

@@ -1,4 +1,4 @@
-"""What the two cases have in common: a job in, one line of JSON out."""
+"""What the cases have in common: a job in, one line of JSON out."""
 
 import json
 import os
@@ -13,7 +13,7 @@ def read_job() -> dict:
     return json.loads(sys.argv[1])
 
 
-def report(rounds: dict[str, list[float]]) -> None:
+def report(rounds: dict[str, list[float]], versions: dict[str, str] | None = None) -> None:
     usage = resource.getrusage(resource.RUSAGE_SELF)
     peak = usage.ru_maxrss
     result = {
@@ -21,7 +21,7 @@ def report(rounds: dict[str, list[float]]) -> None:
         "peakRssBytes": peak if sys.platform == "darwin" else peak * 1024,
         "cpuSeconds": usage.ru_utime + usage.ru_stime,
         "threads": torch.get_num_threads(),
-        "versions": {"python": platform.python_version(), "torch": torch.__version__},
+        "versions": {"python": platform.python_version(), "torch": torch.__version__, **(versions or {})},
         "cpuCapability": torch.backends.cpu.get_cpu_capability(),
     }
     print(json.dumps(result), flush=True)
