@@ -1,6 +1,14 @@
 import assert from 'node:assert/strict';
 import { spawn } from 'node:child_process';
-import { existsSync, mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import {
+  existsSync,
+  mkdirSync,
+  mkdtempSync,
+  readdirSync,
+  readFileSync,
+  rmSync,
+  writeFileSync,
+} from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { after, before, describe, test } from 'node:test';
@@ -113,6 +121,17 @@ describe('data', () => {
     assert.match(out, /faulty\.jsonl:3: expected column "chosen" to be a string/);
     assert.match(out, /faulty\.jsonl:2 contradicts .*faulty\.jsonl:1\n/);
     assert.match(out, /As it is trained \(between ⟦ and ⟧\): 1⟦2<eos>⟧$/m);
+  });
+  test('eval measures on the test split of a folder, and on another one where it is asked for', async () => {
+    const folder = at('split');
+    mkdirSync(folder);
+    const rows = sums.map(({ a, b }) => ({ prompt: `${a}+${b}=`, completion: String(a + b) }));
+    writeFileSync(join(folder, 'train.jsonl'), jsonl(rows.slice(0, 9)));
+    writeFileSync(join(folder, 'test.jsonl'), jsonl(rows.slice(9, 13)));
+    const argv = ['eval', '--model', model, '--data', folder];
+    assert.equal((await json(argv))['rows'], 4);
+    assert.equal((await json([...argv, '--split', 'train']))['rows'], 9);
+    assert.equal((await json(['data', folder]))['rows'], 9);
   });
   test('a wrong row is told with file, line and column', async () => {
     writeFileSync(at('wrong.jsonl'), '{"prompt": "a"}\n{"prompt": }\n');

@@ -87,12 +87,11 @@ async function streamSftData(
   const { split, subset, holdOut } = checkDataSettings(options, config);
   const selection = { split: split ?? undefined, subset: subset ?? undefined };
   const stored = await storeRows(files, selection);
-  const all = [...Array(stored.rowCount).keys()];
-  const chosen = holdOut === null ? { eval: [] } : splitRows(all, holdOutSize(config));
-  const { places, reader, hash } = await scanExamples(stored, new Set(chosen.eval), reading, files);
+  const chosen = holdOut === null ? [] : heldOutOf(stored.rowCount, config);
+  const { places, reader, hash } = await scanExamples(stored, new Set(chosen), reading, files);
   if (record) requireSameData(record, hash);
   const given = holdOut === null ? await readHeldRows(options, config) : undefined;
-  const heldRows = holdOut === null ? given?.rows : await stored.read(chosen.eval);
+  const heldRows = holdOut === null ? given?.rows : await stored.read(chosen);
   const examples = streamedExamples(stored, reader, places);
   const [first] = await examples.read([0]);
   tellSftExample(reading, first);
@@ -106,6 +105,12 @@ async function streamSftData(
       evalData: (options.evalData !== undefined && given?.record) || null,
     },
   };
+}
+
+/** Indices of the rows that `readRunRows` would hold out. */
+function heldOutOf(rowCount: number, config: SftConfig): number[] {
+  const all = Array.from({ length: rowCount }, (_, index) => index);
+  return splitRows(all, holdOutSize(config)).eval;
 }
 
 /** Goes through all rows once: checks and counts them, and notes where each example is. */

@@ -21,6 +21,8 @@ import type { CommandContext } from '../program.js';
 export interface EvalOptions {
   readonly model: string;
   readonly data: readonly string[];
+  readonly split?: string;
+  readonly dataConfig?: string;
   readonly device: string;
   readonly dtype: string;
   readonly base?: string;
@@ -54,7 +56,13 @@ export function registerEval(program: Command, context: CommandContext): void {
       '--model <model>',
       'language model, reward model or process reward model: a folder, or org/name[@revision] of the Hub',
     )
-    .requiredOption('--data <file>', 'rows to measure on: JSONL, JSON or CSV; repeatable', collect)
+    .requiredOption(
+      '--data <path>',
+      'rows to measure on: a file (JSONL, JSON, CSV or Parquet), a pattern, or a data-set folder; repeatable',
+      collect,
+    )
+    .option('--split <name>', 'split of a data-set folder (test)')
+    .option('--data-config <name>', 'configuration of a data-set folder that has several')
     .option(
       '--reward <spec>',
       'what makes a completion correct: a file, a built-in reward, a reward model (model:folder) or a process reward model (prm:folder), as for train grpo; repeatable',
@@ -120,7 +128,9 @@ export function registerEval(program: Command, context: CommandContext): void {
     const { readRows } = await import('../../data/index.js');
     const { isScalarModelFolder, isStepModelFolder } = await import('../../models/index.js');
     const { openModel } = await import('../placement.js');
-    const rows = (await readRows(options.data)).slice(0, options.limit);
+    const { split, dataConfig: subset, limit } = options;
+    const selection = { split, subset, defaultSplit: 'test' };
+    const rows = (await readRows(options.data, selection)).slice(0, limit);
     if (isScalarModelFolder(options.model)) {
       const { measureRewardModel } = await import('./evalRewardModel.js');
       await measureRewardModel(context, options, rows);
