@@ -152,6 +152,13 @@ describe('modelFolder', () => {
     for (const name of ['config.json', 'tokenizer.json', 'model.safetensors'])
       writeFileSync(join(repo, 'snapshots', commit, name), '{}');
     assert.equal(await modelFolder('org/python'), join(repo, 'snapshots', commit));
+    rmSync(join(repo, 'snapshots', commit, 'model.safetensors'));
+    await assert.rejects(modelFolder('org/python'), {
+      code: 'E_HUB',
+      message:
+        'org/python: expected its weights in the cache, because HF_HUB_OFFLINE is set; of its files there are config.json, tokenizer.json.',
+      hint: 'Run it once without HF_HUB_OFFLINE.',
+    });
   });
 });
 

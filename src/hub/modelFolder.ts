@@ -4,6 +4,7 @@ import { readFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { HubError } from '../errors/index.js';
 import { hubIdOf, isCommit } from './hubId.js';
+import { hubSettings } from './hubSettings.js';
 import { openOnce } from './openOnce.js';
 import type { Snapshot } from './snapshot.js';
 
@@ -90,6 +91,12 @@ function shardsOf(index: string): string[] {
 }
 
 function noWeights(subject: string, paths: readonly string[]): HubError {
+  if (hubSettings().isOffline) {
+    return new HubError(
+      `${subject}: expected its weights in the cache, because HF_HUB_OFFLINE is set; of its files there are ${paths.join(', ') || 'none'}.`,
+      { hint: 'Run it once without HF_HUB_OFFLINE.' },
+    );
+  }
   const others = paths.filter((path) => /\.(bin|pt|pth|ckpt|gguf|onnx|msgpack|h5)$/.test(path));
   const found = others.length > 0 ? others.slice(0, 3).join(', ') : 'no weights';
   return new HubError(

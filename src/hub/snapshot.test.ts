@@ -1,4 +1,5 @@
 import assert from 'node:assert/strict';
+import { execFile } from 'node:child_process';
 import {
   existsSync,
   lstatSync,
@@ -10,10 +11,12 @@ import {
   rmSync,
   writeFileSync,
 } from 'node:fs';
-import { tmpdir } from 'node:os';
+import { hostname, tmpdir } from 'node:os';
 import { dirname, join } from 'node:path';
 import { after, before, beforeEach, describe, test } from 'node:test';
+import { promisify } from 'node:util';
 import { fail, GOOD_TOKEN, hashOf, HubServer } from '../../test/hubServer.js';
+import { guarded } from './hubCache.js';
 import { hubSettings, openSnapshot, type HubAccess, type Snapshot } from './index.js';
 
 const root = mkdtempSync(join(tmpdir(), 'posttrain-hub-'));
@@ -470,10 +473,73 @@ describe('openSnapshot: downloads', () => {
       `.locks/models--org--tiny-model/${hashOf(WEIGHTS, true)}.posttrain.lock`,
     );
     mkdirSync(dirname(lock), { recursive: true });
-    const { hostname } = await import('node:os');
     writeFileSync(lock, JSON.stringify({ pid: 2 ** 22 + 1, host: hostname() }));
     await downloaded(access, ['model.safetensors']);
     assert.deepEqual(leftovers(access), []);
+  });
+  test('a file that does not fit on the disk is refused before it is begun', async () => {
+    hub.put(NAME, FILES, LARGE);
+    const size = 10 ** 17;
+    hub.intercept = (request, response) => {
+      if (!(request.url ?? '').includes('/tree/')) return false;
+      const lfs = { oid: hashOf(WEIGHTS, true), size, pointerSize: 1 };
+      const entry = { type: 'file', path: 'model.safetensors', size, oid: '0', lfs };
+      response.end(JSON.stringify([entry]));
+      return true;
+    };
+    const access = newAccess();
+    await assert.rejects(downloaded(access, ['model.safetensors']), {
+      code: 'E_IO',
+      message:
+        /^model\.safetensors: expected 95367431641 MiB of space in .*\/blobs, received \d+ MiB\.$/,
+      hint: 'Free some space, or set HF_HOME to another disk.',
+    });
+    assert.deepEqual(leftovers(access), []);
+    assert.deepEqual(ranges(), []);
+  });
+  test('a disk that gets full meanwhile is told with what stays', async () => {
+    const full = Object.assign(new Error('ENOSPC: no space left on device, write'), {
+      ...{ code: 'ENOSPC', syscall: 'write' },
+    });
+    await assert.rejects(
+      guarded('blobs/x', () => Promise.reject(full)),
+      {
+        code: 'E_IO',
+        message: 'blobs/x: expected to write into the cache of the Hub, but the disk is full.',
+        hint: 'Free some space, or set HF_HOME to another disk. What was downloaded is kept, and the download goes on from there.',
+        cause: full,
+      },
+    );
+  });
+  test('two processes download a file once, and both have it', async () => {
+    hub.put(NAME, FILES, LARGE);
+    let isFirst = true;
+    hub.intercept = (request, response) => {
+      if (!(request.url ?? '').endsWith(hashOf(WEIGHTS, true)) || !isFirst) return false;
+      isFirst = false;
+      response.setHeader('content-length', WEIGHTS.length);
+      response.write(WEIGHTS.subarray(0, 1000));
+      // Long enough for the other process to find the lock.
+      setTimeout(() => response.end(WEIGHTS.subarray(1000)), 3000);
+      return true;
+    };
+    const cache = join(root, String(count++));
+    const code = [
+      `const { openSnapshot } = await import(${JSON.stringify(new URL('./index.js', import.meta.url).href)});`,
+      `const snapshot = await openSnapshot('model', { name: '${NAME}', revision: 'main' });`,
+      "await snapshot.download(['model.safetensors']);",
+      'console.log(snapshot.folder);',
+    ].join('\n');
+    const environment = { HF_ENDPOINT: hub.url, HF_HUB_CACHE: cache, HF_HUB_OFFLINE: '0' };
+    const run = async (): Promise<string> => {
+      const argv = [...process.execArgv, '--input-type=module', '-e', code];
+      const options = { env: { ...process.env, ...environment, NODE_TEST_CONTEXT: undefined } };
+      return (await promisify(execFile)(process.execPath, argv, options)).stdout.trim();
+    };
+    const folders = await Promise.all([run(), run()]);
+    assert.equal(folders[0], folders[1]);
+    assert.deepEqual(readFileSync(join(folders[0] ?? '', 'model.safetensors')), WEIGHTS);
+    assert.deepEqual(ranges(), ['whole']);
   });
   test('a cache that cannot be written is told with what to do', async () => {
     hub.put(NAME, FILES, LARGE);

@@ -122,7 +122,10 @@ describe('planPush: the card of a run', () => {
       '| setting | value |\n| --- | --- |\n| `epochs` | `7` |\n| `learningRate` | `0.25` |',
     );
     const settings = files.find(({ path }) => path === 'posttrain_settings.json');
-    const read = parseConfig(SftConfig, JSON.parse(settings?.text ?? ''));
+    const read = parseConfig(
+      SftConfig,
+      JSON.parse(settings?.text ?? '') as Record<string, unknown>,
+    );
     assert.deepEqual(read, parseConfig(SftConfig, { epochs: 7, learningRate: 0.25 }));
   });
   test('the command names commits, so that it finds the same', async () => {
