@@ -8,7 +8,8 @@ export interface CausalLmInput {
   readonly inputIds: Tensor;
   /**
    * [B, L], not 0 where there is a token and 0 where there is padding, at either side. Positions count tokens only. Not
-   * needed where padding stands at the right and its outputs are not used: no token looks to its right.
+   * needed where padding stands at the right and its outputs are not used: no token looks to its right. Only models whose
+   * rotary positions depend on how long a row is (dynamic, longrope) must be told where it ends.
    */
   readonly attentionMask?: Tensor | undefined;
   /**

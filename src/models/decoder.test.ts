@@ -2,18 +2,23 @@ import assert from 'node:assert/strict';
 import { describe, test } from 'node:test';
 import { expectClose } from '../../test/expect.js';
 import { memory, noGrad, tensor, tidy, type Tensor } from '../torch/index.js';
-import { createModel, makeDecoderConfig, parameterShapes, type Decoder } from './index.js';
+import {
+  createModel,
+  makeDecoderConfig,
+  MODEL_TYPES,
+  parameterShapes,
+  type Decoder,
+} from './index.js';
 
-const config = makeDecoderConfig({
-  modelType: 'qwen3',
+const SIZES = {
   vocabSize: 23,
   hiddenSize: 16,
   intermediateSize: 24,
   numLayers: 2,
   numHeads: 4,
-  numKeyValueHeads: 2,
   initializerRange: 0.3,
-});
+};
+const config = makeDecoderConfig({ ...SIZES, modelType: 'qwen3', numKeyValueHeads: 2 });
 const modelOf = (): Decoder => createModel(config, { seed: 8, dtype: 'float64' });
 const ids = (rows: number[][]): Tensor => tensor(rows, { dtype: 'int64' });
 const logitsOf = (model: Decoder, rows: number[][], mask?: number[][]): Tensor =>
@@ -114,43 +119,52 @@ describe('Decoder', () => {
     for (const attentionMask of [mask.to('bool'), mask.to('float32')])
       assert.ok(model.forward({ inputIds, attentionMask }).logits.equal(expected));
   });
-  test('every parameter has a gradient that agrees with finite differences', () => {
-    const model = modelOf();
-    const rows = [
-      [4, 9, 2, 17],
-      [1, 1, 8, 3],
-    ];
-    const mask = [
-      [1, 1, 1, 1],
-      [0, 1, 1, 1],
-    ];
-    const loss = (): Tensor => logitsOf(model, rows, mask).narrow(1, 1, 3).sin().sum();
-    loss().backward();
-    const step = 1e-5;
-    for (const [name, parameter] of model.namedParameters()) {
-      const last = parameter.numel - 1;
-      const flat = parameter
-        .detach()
-        .view([-1])
-        .narrow(0, Math.floor(last / 2), 1);
-      const analytic = parameter.grad
-        ?.flatten()
-        .narrow(0, Math.floor(last / 2), 1)
-        .item();
-      const difference = noGrad(() =>
-        tidy(() => {
-          flat.add_(step);
-          const above = loss().item();
-          flat.add_(-2 * step);
-          const below = loss().item();
-          flat.add_(step);
-          return (above - below) / (2 * step);
+  for (const modelType of MODEL_TYPES)
+    test(`${modelType}: every parameter has a gradient that agrees with finite differences`, () => {
+      const model = createModel(
+        makeDecoderConfig({
+          ...SIZES,
+          modelType,
+          numKeyValueHeads: modelType === 'gpt2' ? 4 : 2,
+          slidingWindow: 3,
         }),
+        { seed: 8, dtype: 'float64' },
       );
-      assert.ok(analytic !== undefined, name);
-      expectClose(difference, analytic, { rtol: 1e-5, atol: 1e-7 });
-    }
-  });
+      const rows = [
+        [4, 9, 2, 17],
+        [1, 1, 8, 3],
+      ];
+      const mask = [
+        [1, 1, 1, 1],
+        [0, 1, 1, 1],
+      ];
+      const loss = (): Tensor => logitsOf(model, rows, mask).narrow(1, 1, 3).sin().sum();
+      loss().backward();
+      const step = 1e-5;
+      for (const [name, parameter] of model.namedParameters()) {
+        const last = parameter.numel - 1;
+        const flat = parameter
+          .detach()
+          .view([-1])
+          .narrow(0, Math.floor(last / 2), 1);
+        const analytic = parameter.grad
+          ?.flatten()
+          .narrow(0, Math.floor(last / 2), 1)
+          .item();
+        const difference = noGrad(() =>
+          tidy(() => {
+            flat.add_(step);
+            const above = loss().item();
+            flat.add_(-2 * step);
+            const below = loss().item();
+            flat.add_(step);
+            return (above - below) / (2 * step);
+          }),
+        );
+        assert.ok(analytic !== undefined, name);
+        expectClose(difference, analytic, { rtol: 1e-5, atol: 1e-7 });
+      }
+    });
   test('forward and backward leave no tensor behind', () => {
     const model = modelOf();
     tidy(() =>
