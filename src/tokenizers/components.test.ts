@@ -112,6 +112,21 @@ describe('Unigram', () => {
     assert.deepEqual(ids({ model: { type: 'Unigram', vocab, unk_id: 0 } }, 'abb'), [3, 2]);
   });
 
+  test('an unknown character costs ten more than the worst token', () => {
+    const model = (score: number) => ({
+      type: 'Unigram',
+      unk_id: 0,
+      vocab: [
+        ['?', 0],
+        ['ab', -5],
+        ['b', score],
+      ],
+    });
+    // a alone is unknown: −5 − 10 + 9.5 = −5.5 is worse than −5, with 10.5 it is −4.5 and better.
+    assert.deepEqual(ids({ model: model(9.5) }, 'ab'), [1]);
+    assert.deepEqual(ids({ model: model(10.5) }, 'ab'), [0, 2]);
+  });
+
   test('joins unknown neighbours, or writes their bytes', () => {
     const model = { type: 'Unigram', vocab, unk_id: 0 };
     assert.deepEqual(ids({ model }, 'ééa'), [0, 1]);
