@@ -173,6 +173,8 @@ describe('rotary scaling', () => {
       type: 'su',
       short_factor: [1, 1, 1, 1],
       long_factor: [2, 2, 2, 2],
+      // transformers takes the field outside before this one.
+      original_max_position_embeddings: 7,
     };
     const config = parse('phi3', {
       rope_scaling,
