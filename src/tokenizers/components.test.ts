@@ -214,6 +214,12 @@ describe('added tokens', () => {
     assert.equal(tokenizer.tokenToId('XY'), 10);
   });
 
+  test('of two with one normalized form the first is found, or the special one', () => {
+    const [first, second] = [{ normalized: true }, { normalized: true, special: true }];
+    assert.deepEqual(found('xy', token('XY', 10, first), token('xY', 11, first)), [10]);
+    assert.deepEqual(found('xy', token('XY', 10, first), token('xY', 11, second)), [11]);
+  });
+
   test('a special one is skipped although it is written in another spelling', () => {
     const tokenizer = engine(token('XY', 10, { normalized: true, special: true }));
     assert.equal(tokenizer.decode([0, 10], { skipSpecialTokens: true }), 'a');
@@ -294,6 +300,15 @@ describe('post-processors and decoders', () => {
     });
     assert.equal(engine.decode([0], { skipSpecialTokens: false }), 'aba');
     assert.equal(engine.decode([1], { skipSpecialTokens: false }), '');
+  });
+
+  test('Metaspace takes the spaces of the first token away, unless none were put there', () => {
+    const decoded = (scheme: string) =>
+      new TokenizerEngine({
+        model: { type: 'WordLevel', vocab: { __a: 0 } },
+        decoder: { type: 'Metaspace', replacement: '_', prepend_scheme: scheme },
+      }).decode([0, 0], { skipSpecialTokens: false });
+    assert.deepEqual([decoded('first'), decoded('never')], ['a  a', '  a  a']);
   });
 
   test('truncation and padding of the file are left aside', () => {
