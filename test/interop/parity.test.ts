@@ -2,10 +2,11 @@
 import assert from 'node:assert/strict';
 import { describe, test } from 'node:test';
 import { ScalarModel, type Decoder } from '../../src/models/index.js';
+import { DpoConfig } from '../../src/config/index.js';
 import { expectClose } from '../expect.js';
 import { PARITY_METHODS, parityGolden, perReport, trainHere, valuesOf } from './parity.js';
 import { languageReads, scoreReads, type LanguageReads, type ScoreReads } from './reads.js';
-import { digestOf, startModel, startScalarModel } from './start.js';
+import { digestOf, startAdapter, startModel, startScalarModel } from './start.js';
 
 function metric(reports: readonly Readonly<Record<string, number>>[], name: string): number[] {
   return reports.map((report) => report[name] ?? NaN);
@@ -36,8 +37,10 @@ async function expectReads(
 describe('training parity with TRL', () => {
   for (const method of PARITY_METHODS) {
     test(`${method}: both begin with the same bits`, () => {
-      const { shape, startSha256 } = parityGolden(method);
-      const model = method === 'reward' ? startScalarModel(shape) : startModel(shape);
+      const { shape, startSha256, settings } = parityGolden(method);
+      const lora = DpoConfig.shape.lora.parse(settings['lora']);
+      const languageModel = lora ? startAdapter(shape, lora) : startModel(shape);
+      const model = method === 'reward' ? startScalarModel(shape) : languageModel;
       assert.equal(digestOf(model), startSha256);
     });
 

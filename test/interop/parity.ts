@@ -27,10 +27,10 @@ import {
 } from '../../src/trainers/index.js';
 import { ROOT } from '../root.js';
 import type { LanguageReads, ScoreReads } from './reads.js';
-import { startModel, startScalarModel, type Named } from './start.js';
+import { startAdapter, startModel, startScalarModel, type Trained } from './start.js';
 
 /** What was trained with TRL. */
-export const PARITY_METHODS = ['sft', 'reward', 'dpo', 'grpo', 'dapo'] as const;
+export const PARITY_METHODS = ['sft', 'reward', 'dpo', 'loraDpo', 'grpo', 'dapo'] as const;
 
 /** One of `PARITY_METHODS`. */
 export type ParityMethod = (typeof PARITY_METHODS)[number];
@@ -124,6 +124,7 @@ function build(method: ParityMethod, given: Given): Built {
     case 'reward':
       return buildReward(given);
     case 'dpo':
+    case 'loraDpo':
       return buildDpo(given);
     case 'grpo':
     case 'dapo':
@@ -152,7 +153,8 @@ function buildReward({ golden, settings, tokenizer }: Given): Built {
 function buildDpo({ golden, settings, tokenizer }: Given): Built {
   const config = DpoConfig.parse(settings);
   const pairs = pairsOf(golden, tokenizer, inOrder(golden.rows ?? [], 'dpo', config));
-  const model = startModel(golden.shape);
+  const { lora } = config;
+  const model = lora ? startAdapter(golden.shape, lora) : startModel(golden.shape);
   const reference = startModel(golden.shape);
   const parts = { policy: model, reference, pairs, optimizer: optimizerOf(model, config) };
   const trainer = new DpoTrainer(parts, { method: 'dpo', config });
@@ -230,15 +232,15 @@ interface OptimizerSettings {
   readonly adamEpsilon: number;
 }
 
-function optimizerOf(model: Named, config: OptimizerSettings): AdamW {
+function optimizerOf(model: Trained, config: OptimizerSettings): AdamW {
   const { weightDecay, adamBeta1: beta1, adamBeta2: beta2, adamEpsilon: eps } = config;
   return new AdamW(decayGroups(model, weightDecay), { beta1, beta2, eps });
 }
 
-/** Copies of all parameters. */
-export function valuesOf(model: Named): ReadonlyMap<string, Float32Array> {
+/** Copies of all parameters that training changes. */
+export function valuesOf(model: Trained): ReadonlyMap<string, Float32Array> {
   return new Map(
-    Array.from(model.namedParameters(), ([name, value]: [string, Tensor]) => [
+    Array.from(model.trainedParameters(), ([name, value]: [string, Tensor]) => [
       name,
       Float32Array.from(value.toTypedArray(), Number),
     ]),

@@ -27,7 +27,19 @@ describe('folders that TRL saved', () => {
     model.dispose();
   });
 
-  test('its tokenizer is saved with it', async () => {
+  test('an adapter says on its base what it says in PEFT', async () => {
+    const expected = readsOf('adapter') as LanguageReads;
+    const model = await loadModel(folderOf('adapter'));
+    const found = await languageReads(model, expected.rows);
+    assert.deepEqual(found.greedy, expected.greedy);
+    expectClose(found.logits, expected.logits, { rtol: 0, atol: 1e-5 });
+    const base = readsOf('causal') as LanguageReads;
+    assert.deepEqual(base.rows, expected.rows);
+    assert.notDeepEqual(base.greedy, expected.greedy);
+    model.dispose();
+  });
+
+  test('the tokenizer that was saved with it is the one that it was trained with', async () => {
     const tokenizer = await loadTokenizer(folderOf('causal'));
     const original = await loadTokenizer(join(ROOT, 'test/golden/tokenizers/trained'));
     const text = 'What is seven plus 12?\n';

@@ -7,18 +7,21 @@
  */
 import { createHash } from 'node:crypto';
 import {
+  addLora,
   createModel,
   createScalarModel,
   makeDecoderConfig,
   type Decoder,
   type DecoderOptions,
+  type LoraOptions,
   type ScalarModel,
 } from '../../src/models/index.js';
 import { noGrad, tensor, type Tensor } from '../../src/torch/index.js';
 
-/** What has parameters by the names of a checkpoint. */
-export interface Named {
+/** What has parameters by the names of a checkpoint, of which training changes some. */
+export interface Trained {
   namedParameters(): ReadonlyMap<string, Tensor>;
+  trainedParameters(): ReadonlyMap<string, Tensor>;
 }
 
 /** A language model with the weights that both sides begin with. */
@@ -37,10 +40,21 @@ export function startScalarModel(shape: DecoderOptions): ScalarModel {
   return model;
 }
 
+/**
+ * The same under an adapter of its own. Its B is not 0, so that the policy is not its reference, which is the model
+ * without adapters.
+ */
+export function startAdapter(shape: DecoderOptions, lora: LoraOptions): Decoder {
+  const model = startModel(shape);
+  addLora(model, { ...lora, seed: 0, baseModel: null });
+  fill(model);
+  return model;
+}
+
 /** Matrices around 0; the weights of norms around 1. */
-export function fill(model: Named, std = 0.08): void {
+export function fill(model: Trained, std = 0.08): void {
   noGrad(() => {
-    for (const [name, parameter] of model.namedParameters()) {
+    for (const [name, parameter] of model.trainedParameters()) {
       const [spread, centre] = parameter.ndim > 1 ? [std, 0] : [0.1, 1];
       const values = arithmetic(name, parameter.numel, spread, centre);
       parameter.copy_(tensor(values, { shape: [...parameter.shape] }));
@@ -65,7 +79,7 @@ function mix(value: number): number {
 }
 
 /** SHA-256 of the bytes of all parameters in the order of their names. */
-export function digestOf(model: Named): string {
+export function digestOf(model: Trained): string {
   const hash = createHash('sha256');
   for (const [, values] of byName(model)) {
     const bytes = values.toTypedArray();
@@ -75,6 +89,6 @@ export function digestOf(model: Named): string {
 }
 
 /** Parameters in the order of their names. */
-export function byName(model: Named): [string, Tensor][] {
-  return [...model.namedParameters()].sort(([a], [b]) => (a < b ? -1 : 1));
+export function byName(model: Trained): [string, Tensor][] {
+  return [...model.trainedParameters()].sort(([a], [b]) => (a < b ? -1 : 1));
 }

@@ -88,8 +88,13 @@ def recorded(trainer):
     return {"losses": list(losses.values()), "gradNorms": [float(n) for n in norms], "learningRates": rates}
 
 
+def plain(name):
+    """A name without what PEFT's wrappers put into it."""
+    return name.removeprefix("base_model.model.").replace(".default.", ".")
+
+
 def snapshot(model):
-    return {name: p.detach().clone() for name, p in model.named_parameters() if p.requires_grad}
+    return {plain(name): p.detach().clone() for name, p in model.named_parameters() if p.requires_grad}
 
 
 def digest(before):
@@ -107,6 +112,7 @@ def moved(before, model):
             continue
         after = parameter.detach().flatten()
         places = np.arange(min(SAMPLE, after.numel())) * max(1, after.numel() // SAMPLE)
+        name = plain(name)
         change = (after.double() - before[name].flatten().double()).norm()
         values = [float(f"{v:.9g}") for v in after[torch.from_numpy(places)].tolist()]
         found[name] = {"change": float(f"{change:.9g}"), "sample": values}
@@ -151,20 +157,24 @@ def reward(folder):
 def dpo(folder, lora=False):
     rows = preferences(STEPS * BATCH, seed=3)
     args = DPOConfig(**arguments(BATCH), max_length=64, beta=0.1)
-    adapter = {"r": 4, "lora_alpha": 8, "target_modules": ["q_proj", "v_proj", "down_proj"], "lora_dropout": 0.0}
+    adapter = {"rank": 4, "alpha": 8, "targetModules": ["q_proj", "v_proj", "down_proj"]}
+    peft_config = LoraConfig(
+        r=adapter["rank"], lora_alpha=adapter["alpha"], target_modules=adapter["targetModules"], task_type="CAUSAL_LM"
+    )
     trainer = DPOTrainer(
         write_start(folder),
         args=args,
         train_dataset=Dataset.from_list(rows),
-        peft_config=LoraConfig(**adapter, task_type="CAUSAL_LM") if lora else None,
+        peft_config=peft_config if lora else None,
     )
     settings = {"batchSize": BATCH, "maxSteps": STEPS, "beta": 0.1, "schedule": {"kind": "linear", "minRatio": 0}}
 
     def prepare(model):
+        # B is not 0, so that the policy is not its reference, which is the model without adapters.
         if lora:
-            fill((name, p) for name, p in model.named_parameters() if "lora_A" in name)
+            fill((plain(name), p) for name, p in model.named_parameters() if "lora_" in name)
 
-    return run(trainer, {"rows": rows, **({"adapter": adapter} if lora else {})}, settings, prepare)
+    return run(trainer, {"rows": rows}, {**settings, **({"lora": adapter} if lora else {})}, prepare)
 
 
 def grpo(folder, loss_type, unbiased):
@@ -237,6 +247,9 @@ if __name__ == "__main__":
         golden, model = METHODS[method](tempfile.mkdtemp())
         (OUT / f"{method}.json").write_text(json.dumps(golden, ensure_ascii=False) + "\n")
         if options.save:
+            if method == "loraDpo":
+                write_start(options.save / "start")
+                model.peft_config["default"].base_model_name_or_path = "../start"
             model.save_pretrained(options.save / method)
             (options.save / method / "reads.json").write_text(json.dumps(golden["reads"]))
         print(method, [round(loss, 6) for loss in golden["losses"]], file=sys.stderr)
