@@ -114,6 +114,40 @@ describe('assistantTokens', () => {
     }
   });
 
+  test('an answer that ends where the marked part begins is not marked', async () => {
+    // This template writes nothing between an answer and the next question.
+    const tokenizer = await tokenizerWith('mistral');
+    const marked = assistantTokens(rowOf({}), { messages: turns, first: 2 }, tokenizer);
+    const texts = marked.ids.filter((_, index) => marked.mask[index] === 1);
+    assert.equal(tokenizer.decode(texts), 'line\n\nbreak</s>ok</s>');
+  });
+
+  test('what stands between tags is marked as it is, beyond the end token too', async () => {
+    const tokenizer = await tokenizerWith('chatml', (text) =>
+      text.replace("{% endgeneration %}{{ '\\n' }}", "{{ '\\n' }}{% endgeneration %}"),
+    );
+    const marked = assistantTokens(rowOf({}), { messages: turns.slice(0, 2), first: 0 }, tokenizer);
+    const texts = marked.ids.filter((_, index) => marked.mask[index] === 1);
+    assert.equal(tokenizer.decode(texts), 'Hello there!<|im_end|>\n');
+  });
+
+  test('tags trim the blanks and line ends around them as in the text itself', async () => {
+    for (const [start, end] of [
+      ['{% generation -%} \n ', ' \n {%- endgeneration %}'],
+      ['\n  {%- generation %}\n', '{% endgeneration -%}  \n'],
+    ] as const) {
+      const tokenizer = await tokenizerWith('chatml', (text) =>
+        text.replace('{% generation %}', start).replace('{% endgeneration %}', end),
+      );
+      const text = tokenizer.applyChatTemplate(turns);
+      const spans = tokenizer.assistantSpans(turns) ?? [];
+      assert.deepEqual(
+        spans.map((span) => text.slice(span.start, span.end)),
+        ['Hello there!<|im_end|>', 'line\n\nbreak<|im_end|>', 'ok<|im_end|>'],
+      );
+    }
+  });
+
   test('a token that would cross the end of a part is not made: the parts are tokenized apart', async () => {
     const tokenizer = await tokenizerWith('chatml', (text) =>
       text.replace("message.role + '\\n'", "message.role + ' t'"),
@@ -159,10 +193,12 @@ describe('assistantTokens', () => {
       (text: string) => text.replace('{% generation %}', ''),
     ]) {
       const tokenizer = await tokenizerWith('chatml', edit);
-      assert.throws(() => tokenizer.assistantSpans(turns), {
-        code: 'E_CHECKPOINT',
-        message: /expected \{% generation %\} and \{% endgeneration %\} in turn/,
-      });
+      for (const messages of [turns, turns.slice(0, 2)]) {
+        assert.throws(() => tokenizer.assistantSpans(messages), {
+          code: 'E_CHECKPOINT',
+          message: /expected \{% generation %\} and \{% endgeneration %\} in turn/,
+        });
+      }
     }
   });
 });
@@ -217,6 +253,20 @@ describe('tokenizeForSft with assistantOnly', () => {
       message:
         'tokenizeForSft: expected at least one example of at most 8 tokens, but all 2 rows were left out.',
     });
+  });
+
+  test('an end token counts where it is trained, not where others say it', async () => {
+    const rows = rowsFromObjects([{ messages: turns.slice(0, 3) }]);
+    const options = { maxLength: 200, assistantOnly: true };
+    const inside = tokenizeForSft(rows, await tokenizerWith('chatml'), options);
+    assert.equal(inside.report.withoutEos, 0);
+    const outside = await tokenizerWith('chatml', (text) =>
+      text.replace(
+        "{{ message.content + '<|im_end|>' }}{% endgeneration %}",
+        "{{ message.content }}{% endgeneration %}{{ '<|im_end|>' }}",
+      ),
+    );
+    assert.equal(tokenizeForSft(rows, outside, options).report.withoutEos, 1);
   });
 
   test('plain rows are refused', async () => {

@@ -129,6 +129,17 @@ describe('BatchOrder with a mixture', () => {
       ...[2, 3, 4, 5, 0, 1, 2, 3, 8, 9],
     ]);
   });
+  test('sources of equal size do not give their rows in the same order', () => {
+    const three = Array.from({ length: 14 }, (_, row) => (row < 6 ? 0 : row < 12 ? 1 : 2));
+    const rows = draw(14, { rowCount: 14, mixture: { sources: three, weights: [1, 1, 3] } });
+    const places = (from: number): number[] =>
+      rows
+        .flatMap((row) => (row >= from && row < from + 6 ? [row - from] : []))
+        .sort((a, b) => a - b);
+    assert.equal(places(0).length, 3);
+    assert.equal(places(6).length, 3);
+    assert.notDeepEqual(places(0), places(6));
+  });
   test('weights that fit no source, or none, are refused', () => {
     for (const [weights, received] of [
       [[3, 1, 1], '6, 4, 0 of 10 rows'],

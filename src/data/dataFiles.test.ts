@@ -50,6 +50,11 @@ describe('findDataFiles', () => {
     assert.deepEqual(await found(named, { split: 'validation' }), ['my_dev.csv']);
     assert.deepEqual(await found(named, { split: 'test' }), ['eval/test.json']);
   });
+  test('the last part of a path that names a split counts', async () => {
+    const folder = folderOf(['train/dev.jsonl', 'test/a_train.jsonl']);
+    assert.deepEqual(await found(folder), ['test/a_train.jsonl']);
+    assert.deepEqual(await found(folder, { split: 'validation' }), ['train/dev.jsonl']);
+  });
   test('files that name no split are for training; words within words are none', async () => {
     const folder = folderOf(['contest.jsonl', 'b.csv']);
     assert.deepEqual(await found(folder), ['b.csv', 'contest.jsonl']);

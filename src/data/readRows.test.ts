@@ -257,6 +257,23 @@ describe('storeRows', () => {
     assert.equal(third?.line, 3);
     assert.equal(second?.values['a'], long);
   });
+  test('a record of CSV goes on over the end of a chunk, quotes and line ends included', async () => {
+    const long = `"\n,${'y\n'.repeat(700_000)}`;
+    const quoted = `"${long.replaceAll('"', '""')}"`;
+    const path = file('csv', `n,text\n1,${quoted}\n2,"b\nc"\n3,${quoted}\n4,d\n`);
+    const rows = await readRows(path);
+    assert.deepEqual(
+      rows.map(({ values, line }) => [values['n'], String(values['text']).length, line]),
+      [
+        ['1', long.length, 2],
+        ['2', 3, 700_004],
+        ['3', long.length, 700_006],
+        ['4', 1, 1_400_008],
+      ],
+    );
+    const [third] = await (await storeRows(path)).read([2]);
+    assert.equal(third?.values['text'], long);
+  });
   test('a JSON list, whose rows cannot be found again, and a file that was changed are refused', async () => {
     const list = file('json', '[{"a": 1}]');
     await assert.rejects(storeRows(list), {

@@ -42,7 +42,7 @@ export interface SftReport {
   readonly dropped: number;
   /** Rows whose prompt is cut differently alone than together with its completion. */
   readonly boundaryMerges: number;
-  /** Examples that end without an EOS token, from which a model does not learn to stop. Truncated ones included. */
+  /** Examples without a trained EOS token, from which a model does not learn to stop. Truncated ones included. */
   readonly withoutEos: number;
 }
 
@@ -137,14 +137,14 @@ export class SftReader {
     if (examples.length === 0) counts.dropped++;
     else if (isTooLong) counts.truncated++;
     if (boundaryMerge) counts.boundaryMerges++;
-    for (const { inputIds, completionMask, completionStart } of examples) {
+    for (const { inputIds, completionMask } of examples) {
       counts.examples++;
       counts.tokens += inputIds.length;
       counts.trainedTokens += completionMask.reduce((sum, flag) => sum + flag, 0);
-      // A template may write a line end after EOS: anywhere in what is trained will do.
       const eos = this.tokenizer.eosTokenId;
-      const end = eos === undefined ? -1 : inputIds.lastIndexOf(eos);
-      if (end < completionStart || completionMask[end] === 0) counts.withoutEos++;
+      // Anywhere in what is trained: a template may write a line end after EOS.
+      const isEnd = (id: number, at: number): boolean => id === eos && completionMask[at] === 1;
+      if (!inputIds.some(isEnd)) counts.withoutEos++;
     }
     return examples;
   }
