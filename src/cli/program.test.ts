@@ -50,7 +50,7 @@ describe('the command line', () => {
     [['trian'], /^unknown command 'trian'\n\(Did you mean train\?\)/],
     [['train', 'grop'], /^unknown command 'grop'\n\(Did you mean grpo\?\)/],
     [['train', 'grpo', '--modle', 'x'], /^unknown option '--modle'\n\(Did you mean --model\?\)/],
-    [['generate'], /^required option '--model <folder>' not specified/],
+    [['generate'], /^required option '--model <model>' not specified/],
     [
       ['generate', '--model', 'x', '--seed', '-1'],
       /argument '-1' is invalid\. Expected an integer/,
