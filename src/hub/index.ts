@@ -11,4 +11,4 @@ export {
 export { hubAccess, openSnapshot, type Snapshot } from './snapshot.js';
 export { modelFolder, type ModelParts } from './modelFolder.js';
 export { openHubDataSet, type HubDataSet } from './dataSet.js';
-export { lastingName } from './openOnce.js';
+export { lastingName, openedFolder } from './openOnce.js';

@@ -6,7 +6,7 @@ import { after, afterEach, before, beforeEach, describe, test } from 'node:test'
 import { HubServer } from '../../test/hubServer.js';
 import { ROOT } from '../../test/root.js';
 import { findDataFiles } from '../data/dataFiles.js';
-import { loadModel, weightsSha256 } from '../models/index.js';
+import { addLora, loadModel, weightsSha256 } from '../models/index.js';
 import { loadTokenizer } from '../tokenizers/index.js';
 import { lastingName, modelFolder } from './index.js';
 
@@ -171,6 +171,10 @@ describe('models, tokenizers and data sets of the Hub', () => {
       .filter((file) => /^(config|generation_config|tokenizer).*json$|safetensors/.test(file))
       .map((file) => [file, readFileSync(join(folder, file))]),
   );
+  const LORA = {
+    ...{ rank: 2, alpha: 4, dropout: 0, rsLora: false, dora: false, seed: 1 },
+    ...{ targetModules: ['q_proj'], modulesToSave: [] },
+  };
   const large = Object.keys(files).filter((file) => file.endsWith('.safetensors'));
 
   test('a model loads by its name as from its folder', async () => {
@@ -181,6 +185,23 @@ describe('models, tokenizers and data sets of the Hub', () => {
     assert.equal(hub.requests.filter((line) => line.includes('/revision/')).length, 1);
     model.dispose();
     local.dispose();
+  });
+  test('an adapter of the Hub is opened on its base model of the Hub', async () => {
+    hub.put('org/base', files, { large });
+    const base = await loadModel(folder);
+    addLora(base, { ...LORA, baseModel: 'org/base' });
+    const local = join(root, 'adapter');
+    await base.save(local);
+    base.dispose();
+    const saved = readdirSync(local).map(
+      (file) => [file, readFileSync(join(local, file))] as const,
+    );
+    hub.put('org/lora', Object.fromEntries(saved), { large: ['adapter_model.safetensors'] });
+    for (const name of ['org/lora', local]) {
+      const model = await loadModel(name);
+      assert.equal(model.adapter?.config.baseModel, 'org/base');
+      model.dispose();
+    }
   });
   test('a name that is neither is told in one message', async () => {
     for (const load of [loadModel, loadTokenizer, weightsSha256]) {

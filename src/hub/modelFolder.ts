@@ -37,13 +37,38 @@ const INDEX = 'model.safetensors.index.json';
  * where it is not there already. Of a repository only what posttrain reads is downloaded: never pickles.
  *
  * @param parts the whole model unless set; its tokenizer needs no weights
+ * @param hasBase whether the base model of an adapter is there already
  * @throws HubError where there is neither such a folder nor such a repository, it is not allowed, has no safetensors, or
  *   the download fails; IoError where the cache cannot be written
  */
 export async function modelFolder(
   folderOrHubId: string,
   parts: ModelParts = 'model',
+  hasBase = false,
 ): Promise<string> {
+  const folder = await folderOf(folderOrHubId, parts);
+  const base = hasBase ? undefined : baseOf(folder);
+  // Of an adapter the base model is needed too; `openedFolder` finds it then.
+  if (base !== undefined && hubIdOf(base) !== undefined) await folderOf(base, parts);
+  return folder;
+}
+
+/** The base model that an adapter's settings name. What is wrong with them is said where they are read. */
+function baseOf(folder: string): string | undefined {
+  const path = join(folder, 'adapter_config.json');
+  if (!existsSync(path)) return undefined;
+  try {
+    const { base_model_name_or_path: base } = JSON.parse(readFileSync(path, 'utf8')) as {
+      base_model_name_or_path?: unknown;
+    };
+    // Seen from the adapter's folder, it may be a path that looks like a name.
+    return typeof base === 'string' && !existsSync(join(folder, base)) ? base : undefined;
+  } catch {
+    return undefined;
+  }
+}
+
+async function folderOf(folderOrHubId: string, parts: ModelParts): Promise<string> {
   const id = hubIdOf(folderOrHubId);
   if (id === undefined) return folderOrHubId;
   const snapshot = await openOnce('model', id);

@@ -6,6 +6,7 @@ import { openSnapshot, type Snapshot } from './snapshot.js';
 
 const opened = new Map<string, Promise<Snapshot>>();
 const commits = new Map<string, string>();
+const folders = new Map<string, string>();
 
 /**
  * The snapshot of a repository, which stays the same while the process lives, whatever is pushed meanwhile.
@@ -19,7 +20,10 @@ export function openOnce(kind: RepoKind, id: HubId): Promise<Snapshot> {
   const opening = openSnapshot(kind, id);
   opened.set(key, opening);
   opening.then(
-    ({ commit }) => commits.set(key, commit),
+    ({ commit, folder }) => {
+      commits.set(key, commit);
+      folders.set(key, folder);
+    },
     () => opened.delete(key), // Another attempt may have more luck.
   );
   return opening;
@@ -28,6 +32,12 @@ export function openOnce(kind: RepoKind, id: HubId): Promise<Snapshot> {
 function keyOf(kind: RepoKind, { name, revision }: HubId): string {
   const { endpoint, cacheFolder } = hubSettings();
   return [endpoint, cacheFolder, kind, name, revision].join('\n');
+}
+
+/** The folder of a repository that this process has opened; undefined for others. */
+export function openedFolder(name: string, kind: RepoKind = 'model'): string | undefined {
+  const id = hubIdOf(name);
+  return id === undefined ? undefined : folders.get(keyOf(kind, id));
 }
 
 /**

@@ -2,6 +2,7 @@
 import { existsSync, mkdirSync, readdirSync } from 'node:fs';
 import { basename, join, resolve } from 'node:path';
 import { CheckpointError, IoError } from '../errors/index.js';
+import { openedFolder } from '../hub/index.js';
 import { LoraAdapter, loraDtype, type Linear } from '../nn/index.js';
 import {
   noGrad,
@@ -65,11 +66,19 @@ export function readAdapterFolder(where: string, folder: string, base?: string):
       `${where}: expected the base model of the adapter ${folder} to be a model, but ${found} is an adapter itself.`,
       { hint: `Merge it first: posttrain merge --model ${found} --out <folder>` },
     );
-  return { folder, config: { ...config, baseModel: resolve(found) }, base: found };
+  // A name of the Hub stays one: the cache is of this machine.
+  const isOfHub = named !== null && found === openedFolder(named);
+  return {
+    folder,
+    config: { ...config, baseModel: isOfHub ? named : resolve(found) },
+    base: found,
+  };
 }
 
 function placesOf(folder: string, named: string | null): string[] {
-  return named === null || named === '' ? [] : [named, join(folder, named)];
+  if (named === null || named === '') return [];
+  const opened = openedFolder(named);
+  return [named, join(folder, named), ...(opened === undefined ? [] : [opened])];
 }
 
 function missingBaseHint(named: string | null): string {

@@ -36,9 +36,10 @@ export async function loadModel(
   options: LoadModelOptions = {},
 ): Promise<Decoder> {
   const where = 'loadModel';
-  const folder = await modelFolder(folderOrHubId);
+  const folder = await modelFolder(folderOrHubId, 'model', options.base !== undefined);
   if (isAdapterFolder(folder)) {
-    const adapter = readAdapterFolder(where, folder, options.base);
+    const base = options.base === undefined ? undefined : await modelFolder(options.base);
+    const adapter = readAdapterFolder(where, folder, base);
     const model = await loadModel(adapter.base, { ...options, base: undefined });
     return disposedOnFailure(model, () => applyAdapter(where, model, adapter));
   }
