@@ -4,8 +4,10 @@ import {
   loadModel,
   loadScalarModel,
   loadStepModel,
+  readDecoderConfig,
   tokenizerFolderOf,
   type Decoder,
+  type DecoderConfig,
   type LoadModelOptions,
   type ScalarModel,
   type StepModel,
@@ -63,6 +65,15 @@ export async function openStepModel(
   const placed = placeOf(options);
   const tokenizer = await loadTokenizer(tokenizerFolderOf(options.model, options.base));
   return { model: await loadStepModel(options.model, placed), tokenizer };
+}
+
+/** What `openModel` will load, by its config.json. @throws as `openModel` */
+export function describeModel(options: PlacementOptions): {
+  config: DecoderConfig;
+  placed: { dtype: Dtype; device: string };
+} {
+  const { dtype = 'float32', device = 'cpu' } = placeOf(options);
+  return { config: readDecoderConfig(options.model), placed: { dtype, device } };
 }
 
 function placeOf(options: PlacementOptions): LoadModelOptions {

@@ -217,7 +217,9 @@ describe('defaults', () => {
   test('are those of Stiennon et al. and of the N+ details, and ours where they name none', () => {
     const config = parseConfig(PpoConfig, {});
     const { data, seed, device, dtype, microBatchTokens, ...rest } = config;
-    const { checkpointEvery, keepCheckpoints, logEvery, evalEvery, ...ofMethod } = rest;
+    const { memoryCheck, checkpointEvery, keepCheckpoints, logEvery, evalEvery, ...ofMethod } =
+      rest;
+    assert.equal(memoryCheck, 'refuse');
     assert.deepEqual(ofMethod, DEFAULTS);
     assert.deepEqual(data, {
       ...{ split: null, subset: null, evalSplit: null, holdOut: null, weights: null },

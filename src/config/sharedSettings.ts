@@ -46,16 +46,28 @@ export const runSettings = {
     description: 'Where the model computes. auto takes CUDA where it can be used, else the CPU.',
     origin: 'Ours.',
   }),
-  dtype: z.enum(['float32', 'bfloat16', 'float64']).default('float32').meta({
-    description: 'Number type the model is loaded and computed in.',
-    origin:
-      'Ours: exact enough for ratios of probabilities, and updates do not vanish as in bfloat16.',
-  }),
+  dtype: z
+    .enum(['float32', 'bfloat16', 'float64'])
+    .default('float32')
+    .meta({
+      description: 'Number type the model is loaded and computed in.',
+      origin:
+        'Ours: exact enough for ratios of probabilities, and updates do not vanish as in bfloat16.',
+      refusedValues: {
+        float16:
+          'gradients below 6e-8 become 0 in it, and there is no loss scaling; bfloat16 has the range of float32',
+      },
+    }),
   microBatchTokens: z.int().min(1).default(4096).meta({
     description:
       'Most tokens, padding included, of one forward pass. Changes memory, never the result.',
     origin:
       'Ours: with a vocabulary of 50,000 the logits of 4,096 tokens take 0.8 GB in float32, which a laptop has.',
+  }),
+  memoryCheck: z.enum(['refuse', 'warn']).default('refuse').meta({
+    description:
+      'What happens when the estimate says that the run does not fit into memory: refuse stops before anything is loaded, warn goes on.',
+    origin: 'Ours: the kernel ends a process that takes too much without a word.',
   }),
   checkpointEvery: z.int().min(1).nullable().default(100).meta({
     description: 'Steps between checkpoints; null writes one at the end only.',

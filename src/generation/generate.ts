@@ -59,7 +59,7 @@ export function endTokenIds(model: Decoder, tokenizer: Tokenizer): number[] {
 }
 
 /** Most tokens of a completion where nobody says: as many as fit behind the longest prompt, at most 256. */
-export function defaultMaxNewTokens(model: Decoder, longestPrompt: number): number {
+export function defaultMaxNewTokens(model: Pick<Decoder, 'config'>, longestPrompt: number): number {
   return Math.max(1, Math.min(256, model.config.maxPositionEmbeddings - longestPrompt));
 }
 

@@ -1,5 +1,5 @@
 /** Sampling from decoders: tokens with their log-probabilities, and text. */
-export { sample, type SampledCompletion, type SampleOptions } from './sample.js';
+export { batchRows, sample, type SampledCompletion, type SampleOptions } from './sample.js';
 export {
   defaultMaxNewTokens,
   encodePrompt,

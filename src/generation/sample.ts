@@ -6,7 +6,15 @@
  */
 import { ShapeError, ValueRangeError } from '../errors/index.js';
 import type { Decoder, DecoderConfig } from '../models/index.js';
-import { deriveSeed, DTYPE_BYTES, tensor, tidy, uniformAt, type Tensor } from '../torch/index.js';
+import {
+  deriveSeed,
+  DTYPE_BYTES,
+  tensor,
+  tidy,
+  uniformAt,
+  type Dtype,
+  type Tensor,
+} from '../torch/index.js';
 import { DecodeSession } from './decodeSession.js';
 import { drawTokens, type DrawnTokens } from './drawTokens.js';
 import { rolloutWeights, type RolloutWeights } from './rolloutWeights.js';
@@ -149,12 +157,13 @@ interface BatchPlan {
 
 /** Longest prompts first, so that what does not fit into memory fails at once; equal lengths keep their order. */
 function planBatches(options: SampleOptions): BatchPlan[] {
-  const { promptIds, numCompletions = 1 } = options;
+  const { model, promptIds, numCompletions = 1, maxNewTokens, maxBatchSize } = options;
   const lengthOf = (prompt: number): number => promptIds[prompt]?.length ?? 0;
   const order = Array.from(promptIds.keys()).sort((a, b) => lengthOf(b) - lengthOf(a) || a - b);
   const plans: BatchPlan[] = [];
   for (let at = 0; at < order.length;) {
-    const room = batchRows(options, lengthOf(order[at] ?? 0));
+    const longest = lengthOf(order[at] ?? 0);
+    const room = maxBatchSize ?? batchRows(model.config, model.dtype, longest + maxNewTokens);
     const count = Math.max(1, Math.floor(room / numCompletions));
     const prompts = order.slice(at, at + count);
     // Where not even one prompt's completions fit, they are cut into parts of nearly equal size.
@@ -169,13 +178,18 @@ function planBatches(options: SampleOptions): BatchPlan[] {
   return plans;
 }
 
-/** How many rows fit a batch whose longest prompt has this length. */
-function batchRows({ model, maxNewTokens, maxBatchSize }: SampleOptions, longest: number): number {
-  if (maxBatchSize !== undefined) return maxBatchSize;
-  const { numLayers, numKeyValueHeads, headDim } = model.config;
-  const bytesPerColumn = 2 * numLayers * numKeyValueHeads * headDim * DTYPE_BYTES[model.dtype];
-  const bytesPerRow = (longest + maxNewTokens) * bytesPerColumn;
-  return Math.min(MOST_ROWS, Math.max(1, Math.floor(CACHE_BYTES / bytesPerRow)));
+/**
+ * How many rows are sampled together at most: what their caches may take, and never more than the batched products gain.
+ *
+ * @param tokens of the longest row, with everything that will be drawn
+ */
+export function batchRows(
+  { numLayers, numKeyValueHeads, headDim }: DecoderConfig,
+  dtype: Dtype,
+  tokens: number,
+): number {
+  const bytesPerToken = 2 * numLayers * numKeyValueHeads * headDim * DTYPE_BYTES[dtype];
+  return Math.min(MOST_ROWS, Math.max(1, Math.floor(CACHE_BYTES / (tokens * bytesPerToken))));
 }
 
 /** Prompts that share their caches, from the pass over the prompts to the last row's end. */

@@ -35,6 +35,7 @@ export { storedDtype } from './checkpoint.js';
 export { readGenerationConfig, type GenerationConfig } from './generationConfig.js';
 export { loadModel, type LoadModelOptions } from './loadModel.js';
 export { modelPositions } from './modelPositions.js';
+export { readDecoderConfig } from './readDecoderConfig.js';
 export { isScalarModelFolder, loadScalarModel } from './loadScalarModel.js';
 export {
   createScalarHead,

@@ -25,7 +25,12 @@ export async function createGrpoRun<Row = Readonly<Record<string, unknown>>>(
 ): Promise<Run<GrpoTrainer, GrpoConfig>> {
   const start = await findStart('grpo', options);
   const config = parseConfig(GrpoConfig, settingsOf(options.config, start.record, 'createGrpoRun'));
-  const from = { start, needsReference: needsReference(config) };
+  const from = {
+    start,
+    needsReference: needsReference(config),
+    rowsPerPrompt: config.groupSize,
+    rowsPerUpdate: config.minibatchSize,
+  };
   const { inputs, models, disposeFrozen } = await loadOnPolicyModels(options, config, from);
   const { policy, tokenizer } = models;
   const optimizer = buildOptimizer(policy, config);

@@ -26,6 +26,7 @@ export {
 } from './runTraining.js';
 export { readMetrics } from './stage.js';
 export { restoreTrainer, saveTrainer } from './trainerState.js';
+export { requireMemory, type MemoryNeeds, type MemorySettings } from './requireMemory.js';
 export { Run, type TrainOptions } from './run.js';
 export { mergeAdapter, type MergeAdapterOptions, type MergeAdapterResult } from './mergeAdapter.js';
 export { createSftRun, type SftRunOptions } from './sftRun.js';

@@ -8,7 +8,8 @@ import { describePreferences } from './preferenceReport.js';
 import { tellExample } from './examplePreview.js';
 import { buildOptimizer, buildOrFree, findStart, openDirectory, Run } from './run.js';
 import { loadPolicy } from './trainedModels.js';
-import { fittingLength, readTrainingData, settingsOf } from './runInputs.js';
+import { longestOf, requireMemory } from './requireMemory.js';
+import { deviceOf, fittingLength, readTrainingData, settingsOf } from './runInputs.js';
 
 /**
  * A KTO run, ready to `train`. Rows are `{prompt, completion, label}`; of a preference row the chosen completion is a
@@ -47,6 +48,22 @@ export async function createKtoRun(
     ]);
   }
 
+  const longest = longestOf(
+    data.examples,
+    ({ promptIds, completionIds }) => promptIds.length + completionIds.length,
+  );
+  await requireMemory(
+    config,
+    {
+      models: [
+        { from: start.modelFolder, isTrained: true, hasLmHead: true },
+        { from: options.model, isTrained: false, hasLmHead: true, isBesidePolicy: true },
+      ],
+      device: deviceOf(config.device),
+      ...{ update: { rows: config.batchSize, longest }, rollout: null },
+    },
+    progress,
+  );
   return await buildOrFree(async (keep) => {
     const from = { start, model: options.model };
     const loaded = await loadPolicy(from, config, { needsReference: true });

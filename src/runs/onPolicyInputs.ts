@@ -16,6 +16,7 @@ import { loadTokenizer, type Tokenizer } from '../tokenizers/index.js';
 import type { Dtype } from '../torch/index.js';
 import type { ProgressStream } from './progress.js';
 import { NO_REWARDS, readRewards, type LoadedRewardModel } from './rewardSources.js';
+import { longestOf, requireMemory, type MemorySettings } from './requireMemory.js';
 import type { RunStart } from './run.js';
 import { tellExample } from './examplePreview.js';
 import { loadPolicy, type TrainedConfig } from './trainedModels.js';
@@ -82,6 +83,8 @@ export interface OnPolicyInputs {
   /** What held-out completions are scored by. */
   readonly heldRewards: readonly NamedReward[];
   readonly environment: Environment | undefined;
+  /** Folders of the models that rewards load. */
+  readonly rewardModelFolders: readonly string[];
   /** Loads the reward models. Last, because they are large. */
   loadRewardModels(placed: { dtype: Dtype; device: string }): Promise<LoadedRewardModel[]>;
   /** Frees what the rewards loaded for themselves. */
@@ -105,7 +108,7 @@ export async function readOnPolicyInputs<ConfigInput, Row>(
   }: { start: RunStart; tokenizer: Tokenizer; mayLackRewards?: boolean | undefined },
 ): Promise<OnPolicyInputs> {
   const { progress = process.stderr } = options;
-  const { named, models, load, dispose } =
+  const { named, models, folders, load, dispose } =
     mayLackRewards && options.rewards.length === 0
       ? NO_REWARDS
       : await readRewards(options.rewards, config.rewardWeights, tokenizer);
@@ -152,6 +155,7 @@ export async function readOnPolicyInputs<ConfigInput, Row>(
     rewards: named,
     heldRewards,
     environment,
+    rewardModelFolders: folders,
     loadRewardModels: load,
     disposeRewards: dispose,
     record: {
@@ -225,6 +229,27 @@ export interface OnPolicyModels {
   readonly environment: Environment | undefined;
 }
 
+/** What of an on-policy run's settings says where it computes and how much it holds. */
+interface OnPolicyPlacement extends MemorySettings, TrainedConfig {
+  readonly dtype: Dtype;
+  readonly lora: TrainedConfig['lora'];
+  readonly referenceEvery?: number | null;
+  readonly promptsPerStep: number;
+}
+
+/** What an on-policy run loads and computes at a time. */
+export interface OnPolicyNeeds {
+  readonly start: RunStart;
+  readonly needsReference: boolean;
+  readonly mayLackRewards?: boolean | undefined;
+  /** Completions of each prompt. */
+  readonly rowsPerPrompt: number;
+  /** Completions of an optimizer step; null where it is all. */
+  readonly rowsPerUpdate: number | null;
+  /** Folder of a value model with a trunk of its own, or of a model of its size. */
+  readonly valueModel?: string | undefined;
+}
+
 /**
  * Reads the inputs of a run and then loads its models: policy, frozen reference where it is needed, reward models.
  *
@@ -232,12 +257,15 @@ export interface OnPolicyModels {
  */
 export async function loadOnPolicyModels<ConfigInput, Row>(
   options: OnPolicyRunOptions<ConfigInput, Row>,
-  config: OnPolicyInputConfig & TrainedConfig & { readonly referenceEvery?: number | null },
+  config: OnPolicyInputConfig & OnPolicyPlacement,
   {
     start,
     needsReference,
     mayLackRewards,
-  }: { start: RunStart; needsReference: boolean; mayLackRewards?: boolean | undefined },
+    rowsPerPrompt,
+    rowsPerUpdate,
+    valueModel,
+  }: OnPolicyNeeds,
 ): Promise<{
   inputs: OnPolicyInputs;
   models: OnPolicyModels;
@@ -247,19 +275,51 @@ export async function loadOnPolicyModels<ConfigInput, Row>(
   const tokenizer = await loadTokenizer(tokenizerFolderOf(start.modelFolder));
   const inputs = await readOnPolicyInputs(options, config, { start, tokenizer, mayLackRewards });
   const placed = { dtype: config.dtype, device: deviceOf(config.device) };
+  const longest = longestOf(inputs.prompts, ({ inputIds }) => inputIds.length);
+  const tokens = longest + config.sampling.maxNewTokens;
+  const rows = config.promptsPerStep * rowsPerPrompt;
+  const frozen = { isTrained: false, hasLmHead: false };
+  const reference = { ...frozen, from: options.model, hasLmHead: true, isBesidePolicy: true };
+  const value = (from: string) => ({
+    ...{ from, isTrained: true, hasLmHead: false },
+    isBesidePolicy: from === options.model,
+  });
+  await requireMemory(
+    config,
+    {
+      models: [
+        { from: start.modelFolder, isTrained: true, hasLmHead: true },
+        ...(valueModel === undefined ? [] : [value(valueModel)]),
+        ...(needsReference ? [reference] : []),
+        ...inputs.rewardModelFolders.map((from) => ({ ...frozen, from })),
+      ],
+      device: placed.device,
+      update: { rows: rowsPerUpdate ?? rows, longest: tokens },
+      rollout: { rows, tokens },
+    },
+    options.progress === undefined ? process.stderr : options.progress,
+  );
   const rewardModels = await inputs.loadRewardModels(placed);
   const movesReference = (config.referenceEvery ?? null) !== null;
   const from = { start, model: options.model };
   const wanted = { needsReference, movesReference };
-  const { policy, reference } = await loadPolicy(from, config, wanted);
+  const { policy, reference: frozenPolicy } = await loadPolicy(from, config, wanted);
   requireSameVocabulary(policy, rewardModels);
   const { prompts, rewards, environment } = inputs;
   return {
     inputs,
-    models: { policy, reference, tokenizer, prompts, rewards, rewardModels, environment },
+    models: {
+      policy,
+      reference: frozenPolicy,
+      tokenizer,
+      prompts,
+      rewards,
+      rewardModels,
+      environment,
+    },
     placed,
     disposeFrozen: () => {
-      reference?.dispose();
+      frozenPolicy?.dispose();
       inputs.disposeRewards();
       for (const { model } of rewardModels) model.dispose();
     },

@@ -35,7 +35,12 @@ export async function createOnlineDpoRun<Row = Readonly<Record<string, unknown>>
     settingsOf(options.config, start.record, 'createOnlineDpoRun'),
   );
   const judge = await judgeOf(options.judge);
-  const from = { start, needsReference: true, mayLackRewards: judge !== undefined };
+  const from = {
+    start,
+    needsReference: true,
+    mayLackRewards: judge !== undefined,
+    ...{ rowsPerPrompt: 2, rowsPerUpdate: null },
+  };
   const given = { ...options, rewards: options.rewards ?? [] };
   const { inputs, models, disposeFrozen } = await loadOnPolicyModels(given, config, from);
   const { policy, tokenizer } = models;

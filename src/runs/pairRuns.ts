@@ -20,7 +20,14 @@ import type { ProgressStream } from './progress.js';
 import { tellPair } from './examplePreview.js';
 import { buildOptimizer, buildOrFree, findStart, openDirectory, Run } from './run.js';
 import { loadPolicy } from './trainedModels.js';
-import { fittingLength, readTrainingData, settingsOf, type RunData } from './runInputs.js';
+import { longestOf, longestOfPair, requireMemory } from './requireMemory.js';
+import {
+  deviceOf,
+  fittingLength,
+  readTrainingData,
+  settingsOf,
+  type RunData,
+} from './runInputs.js';
 
 /** What a run on preferences is created from. */
 export interface PreferenceRunOptions<ConfigInput> {
@@ -107,6 +114,21 @@ async function createPairRun<Method extends PairMethod>(
   );
   tellPair(progress, tokenizer, data.pairs[0]);
 
+  const frozen = { from: options.model, isTrained: false, hasLmHead: true, isBesidePolicy: true };
+  const longest = longestOf(data.pairs, longestOfPair);
+  await requireMemory(
+    config,
+    {
+      models: [
+        { from: start.modelFolder, isTrained: true, hasLmHead: true },
+        ...(needsReferenceModel(objective) ? [frozen] : []),
+      ],
+      device: deviceOf(config.device),
+      update: { rows: 2 * config.batchSize, longest, together: 2 },
+      rollout: null,
+    },
+    progress,
+  );
   return await buildOrFree(async (keep) => {
     const from = { start, model: options.model };
     const loaded = await loadPolicy(from, config, {

@@ -39,10 +39,16 @@ export async function createPpoRun<Row = Readonly<Record<string, unknown>>>(
 ): Promise<Run<PpoTrainer, PpoConfig>> {
   const start = await findStart('ppo', options);
   const config = parseConfig(PpoConfig, settingsOf(options.config, start.record, 'createPpoRun'));
-  const from = { start, needsReference: config.klCoef > 0 };
+  const folders = rewardModelFolders(options.rewards);
+  const from = {
+    start,
+    needsReference: config.klCoef > 0,
+    rowsPerPrompt: config.groupSize,
+    rowsPerUpdate: config.minibatchSize,
+    valueModel: valueModelSize(config, options.model, folders),
+  };
   const { inputs, models, placed, disposeFrozen } = await loadOnPolicyModels(options, config, from);
   const { policy, tokenizer } = models;
-  const folders = rewardModelFolders(options.rewards);
   const valueModel = await buildValueModel(
     config,
     { policy, model: options.model, folders },
@@ -75,6 +81,16 @@ export async function createPpoRun<Row = Readonly<Record<string, unknown>>>(
     },
     evaluate: heldOutEvaluation(inputs, config, { policy, tokenizer }),
   });
+}
+
+/** A folder with the configuration of the value model; undefined where it shares the policy's trunk. */
+function valueModelSize(
+  { valueModel }: PpoConfig,
+  model: string,
+  [rewardModel]: readonly string[],
+): string | undefined {
+  if (valueModel.kind === 'sharedTrunk') return undefined;
+  return valueModel.initFrom === 'reward' ? (rewardModel ?? model) : model;
 }
 
 /** What the value model begins as. A resumed run replaces its numbers by the saved ones. */

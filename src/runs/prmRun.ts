@@ -14,6 +14,7 @@ import { PrmTrainer } from '../trainers/index.js';
 import { type ProgressStream } from './progress.js';
 import { tellExample } from './examplePreview.js';
 import { buildOptimizer, buildOrFree, findStart, openDirectory, Run } from './run.js';
+import { longestOf, requireMemory } from './requireMemory.js';
 import { prepareLora } from './trainedModels.js';
 import {
   deviceOf,
@@ -76,6 +77,19 @@ export async function createPrmRun(
     tellExample(progress, tokenizer, row, [{ name, ids, isTrained: (at) => ends.has(at) }]);
   }
 
+  await requireMemory(
+    config,
+    {
+      models: [{ from: start.modelFolder, isTrained: true, hasLmHead: false }],
+      device: deviceOf(config.device),
+      update: {
+        rows: config.batchSize,
+        longest: longestOf(data.examples, ({ inputIds }) => inputIds.length),
+      },
+      rollout: null,
+    },
+    progress,
+  );
   return await buildOrFree(async (keep) => {
     const model = keep(await modelOf(start.modelFolder, config, tokenizer.padTokenId));
     prepareLora(model, config, start.modelFolder);

@@ -60,6 +60,11 @@ export class ProcessJudge {
     this.spec = spec;
   }
 
+  /** Of the model. */
+  get folder(): string {
+    return this.spec.folder;
+  }
+
   /** Loads model and tokenizer. @throws CheckpointError or IoError as `loadStepModel` */
   async load(placed: { dtype: Dtype; device: string }): Promise<void> {
     const { folder } = this.spec;

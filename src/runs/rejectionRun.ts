@@ -41,6 +41,7 @@ import {
   type SamplingPlan,
 } from './rejectionSamples.js';
 import { findStart, type TrainOptions } from './run.js';
+import { longestOf, requireMemory } from './requireMemory.js';
 import { linkTree, RunDirectory } from './runDirectory.js';
 import { deviceOf, settingsOf } from './runInputs.js';
 import type { RunResult } from './runTraining.js';
@@ -305,6 +306,21 @@ export class RejectionRun {
     const { inputs, tokenizer, directory } = this.parts;
     const { config } = this;
     const placed = { dtype: config.dtype, device: deviceOf(config.device) };
+    const tokens =
+      longestOf(inputs.prompts, ({ inputIds }) => inputIds.length) + config.sampling.maxNewTokens;
+    const frozen = { isTrained: false, hasLmHead: false };
+    await requireMemory(
+      { ...config, memoryCheck: config.sft.memoryCheck },
+      {
+        models: [
+          { ...frozen, from: this.modelAfter(plan.iteration - 1), hasLmHead: true },
+          ...inputs.rewardModelFolders.map((from) => ({ ...frozen, from })),
+        ],
+        ...{ device: placed.device, update: null },
+        rollout: { rows: total - before, tokens },
+      },
+      stream,
+    );
     const rewardModels = await inputs.loadRewardModels(placed);
     const policy = await loadModel(this.modelAfter(plan.iteration - 1), placed);
     const progress =

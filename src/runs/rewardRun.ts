@@ -38,6 +38,7 @@ import {
   Run,
   type RunStart,
 } from './run.js';
+import { longestOf, longestOfPair, requireMemory } from './requireMemory.js';
 import { prepareLora } from './trainedModels.js';
 import {
   deviceOf,
@@ -96,6 +97,16 @@ export async function createRewardRun(
   tellPair(progress, tokenizer, data.pairs[0]);
   const reference = await readReference(options, { start, ...reading });
 
+  await requireMemory(
+    config,
+    {
+      models: [{ from: start.modelFolder, isTrained: true, hasLmHead: false }],
+      device: deviceOf(config.device),
+      update: { rows: 2 * config.batchSize, longest: longestOf(data.pairs, longestOfPair) },
+      rollout: null,
+    },
+    progress,
+  );
   return await buildOrFree(async (keep) => {
     const model = keep(await loadStart(start.modelFolder, { tokenizer, config }));
     prepareLora(model, config, start.modelFolder);

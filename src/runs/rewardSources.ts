@@ -21,6 +21,8 @@ export interface LoadedRewardModel {
 export interface RewardSources {
   readonly named: readonly NamedReward[];
   readonly models: readonly { readonly name: string; readonly folder: string }[];
+  /** Folders of everything that `load` loads. */
+  readonly folders: readonly string[];
   /**
    * Loads the reward models, frozen, and what process reward models among `named` need. Last, because they are large.
    */
@@ -33,6 +35,7 @@ export interface RewardSources {
 export const NO_REWARDS: RewardSources = {
   named: [],
   models: [],
+  folders: [],
   load: () => Promise.resolve([]),
   dispose: () => {},
 };
@@ -71,6 +74,10 @@ export async function readRewards<Row>(
   return {
     named,
     models,
+    folders: [
+      ...models.map(({ folder }) => folder),
+      ...Array.from(judges.values(), ({ judge }) => judge.folder),
+    ],
     load: async (placed) => {
       for (const { judge } of judges.values()) await judge.load(placed);
       return await Promise.all(

@@ -1,9 +1,11 @@
 import { parseConfig, SftConfig, type ConfigSource, type SftConfigInput } from '../config/index.js';
+import type { SftExample } from '../data/index.js';
 import { loadModel, tokenizerFolderOf } from '../models/index.js';
 import { loadTokenizer } from '../tokenizers/index.js';
 import { SftTrainer } from '../trainers/index.js';
 import { type ProgressStream } from './progress.js';
 import { buildOptimizer, findStart, openDirectory, Run } from './run.js';
+import { longestOf, requireMemory } from './requireMemory.js';
 import { deviceOf, fittingLength, settingsOf, type RunData } from './runInputs.js';
 import { prepareLora } from './trainedModels.js';
 import { readSftData } from './sftData.js';
@@ -40,6 +42,19 @@ export async function createSftRun(options: SftRunOptions): Promise<Run<SftTrain
   const { examples, held, inputs } = await readSftData(options, reading);
 
   const device = deviceOf(config.device);
+  // Of rows that stay in their files the lengths are not known: as long as they may be.
+  const longest =
+    'length' in examples && Array.isArray(examples)
+      ? longestOf(examples, ({ inputIds }: SftExample) => inputIds.length)
+      : maxLength;
+  await requireMemory(
+    config,
+    {
+      models: [{ from: start.modelFolder, isTrained: true, hasLmHead: true }],
+      ...{ device, update: { rows: config.batchSize, longest }, rollout: null },
+    },
+    progress,
+  );
   const model = await loadModel(start.modelFolder, { dtype: config.dtype, device });
   prepareLora(model, config, start.modelFolder);
   const optimizer = buildOptimizer(model, config);

@@ -1,4 +1,4 @@
-import type { Command } from 'commander';
+import { Option, type Command } from 'commander';
 import { UsageError } from '../../errors/index.js';
 import type { GenerateOptions } from '../../generation/index.js';
 import type { ChatMessage } from '../../tokenizers/index.js';
@@ -28,6 +28,7 @@ interface GenerateCommandOptions {
   readonly minP?: number;
   readonly repetitionPenalty?: number;
   readonly stop?: readonly string[];
+  readonly memoryCheck: 'refuse' | 'warn';
   readonly seed: number;
   readonly numCompletions?: number;
   readonly bestOf?: number;
@@ -75,6 +76,11 @@ export function registerGenerate(program: Command, context: CommandContext): voi
     )
     .option('--reward-weight <name=number>', 'weight of a reward in the sum; repeatable', collect)
     .option('--seed <n>', 'seed of the draws', asCount, 0)
+    .addOption(
+      new Option('--memory-check <what>', 'where the completions do not fit into memory')
+        .choices(['refuse', 'warn'])
+        .default('refuse'),
+    )
     .addHelpText(
       'after',
       '\nWithout --prompt and --prompts the prompt is read from standard input. Settings that are not given come from\nthe generation_config.json of the model, where it has them. Rewards see the columns of --prompts.',
@@ -129,9 +135,11 @@ async function openSettings(
   const { modelFolder } = await import('../../hub/index.js');
   const options = { ...given, model: await modelFolder(given.model) };
   const { readGenerationConfig } = await import('../../models/index.js');
-  const { defaultMaxNewTokens, openModel } = await import('../placement.js');
+  const { loadTokenizer } = await import('../../tokenizers/index.js');
+  const { requireMemory } = await import('../../runs/index.js');
+  const { defaultMaxNewTokens, describeModel, openModel } = await import('../placement.js');
   const recommended = readGenerationConfig(options.model);
-  const { model, tokenizer } = await openModel(options);
+  const tokenizer = await loadTokenizer(options.model);
   const longest = Math.max(
     ...prompts.map(({ text }) =>
       typeof text === 'string'
@@ -139,12 +147,27 @@ async function openSettings(
         : tokenizer.encodeChat(text, { addGenerationPrompt: true }).length,
     ),
   );
+  const { config, placed } = describeModel(options);
+  const maxNewTokens =
+    options.maxNewTokens ?? recommended?.maxNewTokens ?? defaultMaxNewTokens({ config }, longest);
+  await requireMemory(
+    { dtype: placed.dtype, microBatchTokens: 1, memoryCheck: options.memoryCheck },
+    {
+      models: [{ from: options.model, isTrained: false, hasLmHead: true }],
+      ...{ device: placed.device, update: null },
+      rollout: {
+        rows: prompts.length * (options.bestOf ?? options.numCompletions ?? 1),
+        tokens: longest + maxNewTokens,
+      },
+    },
+    null, // what is asked for is the text; a refusal says the rest
+  );
+  const { model } = await openModel(options);
   return {
     model,
     tokenizer,
     prompts: prompts.map(({ text }) => text),
-    maxNewTokens:
-      options.maxNewTokens ?? recommended?.maxNewTokens ?? defaultMaxNewTokens(model, longest),
+    maxNewTokens,
     temperature: options.temperature ?? recommended?.temperature ?? 1,
     topK: options.topK ?? recommended?.topK ?? 0,
     topP: options.topP ?? recommended?.topP ?? 1,

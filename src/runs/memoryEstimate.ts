@@ -1,0 +1,195 @@
+/**
+ * How much memory a run needs, from configurations and settings alone: nothing is loaded. Knows what is held when, not
+ * what the machine has. docs/memory.md compares it with what was measured.
+ */
+import { parameterShapes, type DecoderConfig } from '../models/index.js';
+import { DTYPE_BYTES, type Dtype } from '../torch/index.js';
+
+/** One model that is held while a run goes on. */
+export interface PlannedModel {
+  readonly config: DecoderConfig;
+  /** Parameters that are trained: all of them, none, or how many where adapters are. */
+  readonly trained: 'all' | 'none' | number;
+  /** Whether its weights are those of another model, as with LoRA: only what is trained is its own. */
+  readonly sharesWeights?: boolean | undefined;
+  /** false for a reward or value model, which has no output layer over the vocabulary. */
+  readonly hasLmHead: boolean;
+}
+
+/** Completions that are sampled together. */
+export interface PlannedRollout {
+  readonly rows: number;
+  /** Of the longest row, prompt included. */
+  readonly tokens: number;
+}
+
+/** Everything that memory depends on. */
+export interface MemoryPlan {
+  /** The first one is the policy. */
+  readonly models: readonly PlannedModel[];
+  /** Tokens of a pass with gradients, padding included; 0 where nothing is trained. */
+  readonly passTokens: number;
+  /** Null where nothing is sampled. */
+  readonly rollout: PlannedRollout | null;
+  readonly dtype: Dtype;
+  readonly precision: 'full' | 'bf16-mixed';
+  readonly gradientCheckpointing: boolean;
+}
+
+/** Bytes at the moment when most is held, by what they are for. */
+export interface MemoryEstimate {
+  readonly total: number;
+  readonly parts: Readonly<Record<MemoryPart, number>>;
+}
+
+/** What memory is for: `runtime` is Node.js and libtorch, `scores` the logits and what is computed from them. */
+export type MemoryPart =
+  | 'runtime'
+  | 'weights'
+  | 'optimizer'
+  | 'gradients'
+  | 'activations'
+  | 'scores'
+  | 'rolloutWeights'
+  | 'cache';
+
+/** Node.js with libtorch loaded, before a tensor is made: measured on Linux, see docs/memory.md. */
+const RUNTIME_BYTES = 300e6;
+/**
+ * What the allocator holds for each byte of activations: tensors of many sizes are freed between others that stay. With
+ * glibc's threshold for mapped blocks fixed at 128 KB it is 1.0, and everything slower.
+ */
+const FRAGMENTATION = 1.9;
+/** Elements of one chunk of logits, and the fewest tokens in it: those of `backwardTokenLogprobs`. */
+const CHUNK_ELEMENTS = 2 ** 22;
+const MIN_CHUNK_TOKENS = 256;
+/** Matrices as large as a chunk's logits that exist at a time: logits, their log-softmax, its gradient, one in between. */
+const SCORE_MATRICES = 4;
+/** Matrices [rows, V] while a token is drawn. */
+const DRAW_MATRICES = 4;
+
+/**
+ * The most memory that a run holds at a time.
+ *
+ *     runtime + weights + optimizer + max(update, rollout)
+ *     update  = gradients + activations + scores
+ *     rollout = weights packed for sampling + KV cache
+ *
+ * Source: ours. Activations are what our decoder keeps for its backward pass, counted layer by layer.
+ */
+export function estimateMemory(plan: MemoryPlan): MemoryEstimate {
+  const { models, passTokens, rollout, dtype, precision } = plan;
+  const bytes = DTYPE_BYTES[dtype];
+  const counts = models.map(parameterCount);
+  const trained = models.map(({ trained: which }, index) =>
+    which === 'all' ? (counts[index] ?? 0) : which === 'none' ? 0 : which,
+  );
+  const sum = (values: readonly number[]): number => values.reduce((total, n) => total + n, 0);
+  const held = models.map(({ sharesWeights }, index) =>
+    sharesWeights === true ? 0 : (counts[index] ?? 0),
+  );
+  // Adapters come on top of the weights that they adapt.
+  const adapters = models.map(({ trained: which }) => (typeof which === 'number' ? which : 0));
+  const weights = (sum(held) + sum(adapters)) * bytes;
+  const optimizer = 2 * sum(trained) * bytes;
+  const learning = models.filter((_, index) => (trained[index] ?? 0) > 0);
+  const most = (of: (model: PlannedModel) => number): number => Math.max(0, ...learning.map(of));
+  const update = {
+    gradients: passTokens === 0 ? 0 : sum(trained) * bytes,
+    activations:
+      passTokens === 0 ? 0 : FRAGMENTATION * most((model) => activationBytes(model, plan)),
+    scores: passTokens === 0 ? 0 : most((model) => scoreBytes(model, plan)),
+  };
+  const [policy] = models;
+  const sampled = rollout === null || policy === undefined ? null : { ...policy, rollout };
+  const sampling = {
+    rolloutWeights:
+      sampled === null || (dtype !== 'float32' && precision === 'full')
+        ? 0
+        : rolloutBytes(sampled, plan),
+    cache: sampled === null ? 0 : cacheBytes(sampled, plan),
+  };
+  const updates = sum(Object.values(update)) >= sum(Object.values(sampling));
+  const parts = {
+    runtime: RUNTIME_BYTES,
+    weights,
+    optimizer,
+    ...{ gradients: 0, activations: 0, scores: 0, rolloutWeights: 0, cache: 0 },
+    ...(updates ? update : sampling),
+  };
+  return { total: sum(Object.values(parts)), parts };
+}
+
+/** Parameters of a model, without an output layer of its own where it has none. */
+export function parameterCount({ config, hasLmHead }: PlannedModel): number {
+  const shapes = parameterShapes(hasLmHead ? config : { ...config, tieWordEmbeddings: true });
+  let count = 0;
+  for (const { shape } of shapes.values()) count += shape.reduce((product, n) => product * n, 1);
+  return count;
+}
+
+/** Numbers per token that one layer keeps for its backward pass: of the residual stream's width, and inner ones. */
+function layerNumbers(config: DecoderConfig): { stream: number; inner: number } {
+  const { hiddenSize, numHeads, numKeyValueHeads, headDim, intermediateSize, experts } = config;
+  const perToken = experts === null ? 1 : experts.expertsPerToken;
+  const width = experts === null ? intermediateSize : experts.intermediateSize;
+  // Inputs of both norms; then what the projections read, queries, keys, values, what attention wrote, and the
+  // feed-forward layer's gate, its activation, up and their product.
+  const attention = hiddenSize + (2 * numHeads + 2 * numKeyValueHeads) * headDim;
+  const feedForward = hiddenSize + (config.gatedMlp ? 4 : 2) * width * perToken;
+  return { stream: 2 * hiddenSize, inner: attention + feedForward };
+}
+
+function activationBytes({ config }: PlannedModel, plan: MemoryPlan): number {
+  const { passTokens, dtype, precision, gradientCheckpointing } = plan;
+  const wide = DTYPE_BYTES[dtype];
+  const narrow = precision === 'bf16-mixed' ? DTYPE_BYTES.bfloat16 : wide;
+  const { stream, inner } = layerNumbers(config);
+  const layer = stream * wide + inner * narrow;
+  const perToken = gradientCheckpointing
+    ? config.numLayers * config.hiddenSize * wide + layer
+    : config.numLayers * layer;
+  // Copies of the weights in bfloat16, which products keep for their backward pass.
+  const copies =
+    precision === 'full'
+      ? 0
+      : (linearCount(config) * narrow) / (gradientCheckpointing ? config.numLayers : 1);
+  return passTokens * perToken + copies;
+}
+
+/** Numbers in the matrices of all layers. */
+function linearCount(config: DecoderConfig): number {
+  let count = 0;
+  for (const { shape, kind } of parameterShapes({ ...config, tieWordEmbeddings: true }).values())
+    if (kind === 'linear') count += shape.reduce((product, n) => product * n, 1);
+  return count;
+}
+
+function scoreBytes(
+  { config, hasLmHead }: PlannedModel,
+  { passTokens, dtype }: MemoryPlan,
+): number {
+  if (!hasLmHead) return 0;
+  const { vocabSize, hiddenSize } = config;
+  const chunk = Math.max(MIN_CHUNK_TOKENS, Math.floor(CHUNK_ELEMENTS / vocabSize));
+  const scoreBytesEach = Math.max(DTYPE_BYTES.float32, DTYPE_BYTES[dtype]);
+  const matrices = SCORE_MATRICES * Math.min(passTokens, chunk) * vocabSize * scoreBytesEach;
+  return matrices + vocabSize * hiddenSize * DTYPE_BYTES[dtype]; // and a chunk's gradient of the output layer
+}
+
+interface Sampled extends PlannedModel {
+  readonly rollout: PlannedRollout;
+}
+
+/** Layers are packed for sampling, in bfloat16 where they compute in it. */
+function rolloutBytes({ config }: Sampled, { precision }: MemoryPlan): number {
+  const count = linearCount(config) + config.vocabSize * config.hiddenSize;
+  return count * (precision === 'full' ? DTYPE_BYTES.float32 : DTYPE_BYTES.bfloat16);
+}
+
+function cacheBytes({ config, rollout }: Sampled, { dtype, precision }: MemoryPlan): number {
+  const { numLayers, numKeyValueHeads, headDim, vocabSize } = config;
+  const bytes = precision === 'full' ? DTYPE_BYTES[dtype] : DTYPE_BYTES.bfloat16;
+  const cache = rollout.rows * rollout.tokens * 2 * numLayers * numKeyValueHeads * headDim * bytes;
+  return cache + DRAW_MATRICES * rollout.rows * vocabSize * DTYPE_BYTES.float32;
+}
