@@ -117,7 +117,15 @@ describe('estimateMemory', () => {
   });
   test('adapters have gradients and moments of their own size only', () => {
     const { parts } = estimateMemory({ ...plan, models: [{ ...policy, trained: 5000 }] });
-    assert.deepEqual([parts.weights, parts.gradients, parts.optimizer], [4 * COUNT, 20000, 40000]);
+    assert.deepEqual(
+      [parts.weights, parts.gradients, parts.optimizer],
+      [4 * COUNT + 20000, 20000, 40000],
+    );
+  });
+  test('a model that shares the weights of another adds only what is its own', () => {
+    const shared: PlannedModel = { ...frozen, sharesWeights: true };
+    const { total } = estimateMemory({ ...plan, models: [policy, shared] });
+    close(total, estimateMemory(plan).total);
   });
   test('bfloat16 halves everything but the scores', () => {
     const { parts } = estimateMemory({ ...plan, dtype: 'bfloat16' });
