@@ -171,7 +171,6 @@ async function receivePieces(
 
 /** Where an answer begins: a server may send the whole file although a part was asked for, or nothing. */
 function startOf(answer: Response, from: number): number {
-  if (answer.status !== 206) return 0;
   const [, start] = /^bytes (\d+)-/.exec(answer.headers.get('content-range') ?? '') ?? [];
   return Number(start) === from ? from : 0;
 }
