@@ -84,8 +84,7 @@ def recorded(trainer):
     trainer.training_step = training_step
     trainer.train()
     norms = [entry["grad_norm"] for entry in trainer.state.log_history if "grad_norm" in entry]
-    rates = [entry["learning_rate"] for entry in trainer.state.log_history if "learning_rate" in entry]
-    return {"losses": list(losses.values()), "gradNorms": [float(n) for n in norms], "learningRates": rates}
+    return {"losses": list(losses.values()), "gradNorms": [float(n) for n in norms]}
 
 
 def plain(name):
