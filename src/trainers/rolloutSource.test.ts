@@ -1,9 +1,11 @@
 import assert from 'node:assert/strict';
 import { describe, test } from 'node:test';
+import { setTimeout } from 'node:timers/promises';
 import { tinyModel, tinyPrompts, tinyTokenizer } from '../../test/tinyRun.js';
 import { BatchOrder } from '../data/index.js';
 import type { Environment } from '../environments/index.js';
 import { CheckpointError, RewardError } from '../errors/index.js';
+import { createScalarModel } from '../models/index.js';
 import type { NamedReward, RewardFunction } from '../rewards/index.js';
 import { deriveSeed } from '../torch/index.js';
 import { rollout, type RolloutRow } from './rollout.js';
@@ -13,6 +15,7 @@ import {
   type RolloutParts,
   type RolloutSettings,
 } from './rolloutSource.js';
+import { scoreRows, type RowScorer } from './scoreRows.js';
 
 const GROUP = 3;
 
@@ -34,7 +37,7 @@ const settings: RolloutSettings = {
 function source(
   changes: Partial<RolloutSettings> = {},
   reward: RewardFunction | readonly NamedReward[] = easy,
-  environment?: Environment,
+  others: Partial<RolloutParts> = {},
 ): RolloutSource {
   const rewards = typeof reward === 'function' ? [{ name: 'r', weight: 1, fn: reward }] : reward;
   const parts: RolloutParts = {
@@ -42,7 +45,7 @@ function source(
     tokenizer: tinyTokenizer(),
     prompts: tinyPrompts(),
     rewards,
-    environment,
+    ...others,
   };
   return new RolloutSource('here', parts, { ...settings, ...changes });
 }
@@ -136,6 +139,98 @@ describe('RolloutSource', () => {
     assert.notEqual(await given.next(1), peeked);
   });
 
+  test('draws several sources in the shares that are set, also where it goes on', async () => {
+    const prompts = tinyPrompts().map((prompt, at) => ({
+      ...prompt,
+      row: { ...prompt.row, source: at < 4 ? 0 : 1 },
+    }));
+    const mixed = (weights: readonly number[] | null): RolloutSource =>
+      source({ promptsPerStep: 3, data: { weights } }, easy, { prompts });
+    for (const [weights, fromSecond] of [
+      [null, 2],
+      [[1, 2], 4],
+      [[5, 1], 1],
+    ] as const) {
+      const given = mixed(weights);
+      const first = await given.next(0);
+      const resumed = mixed(weights);
+      resumed.restorer(JSON.parse(JSON.stringify(given.state())) as Record<string, unknown>)();
+      const rest = await given.next(0);
+      assert.deepEqual(groups(await resumed.next(0)), groups(rest));
+      const drawn = [...first.rows, ...rest.rows].filter(({ prompt }) => prompt.row.source === 1);
+      assert.equal(drawn.length, fromSecond * GROUP, `weights ${String(weights)}`);
+    }
+  });
+
+  describe('what scores the rows', () => {
+    const fn: RewardFunction = () => 1;
+    const rewardModels = [
+      { name: 'rm', weight: 1, model: createScalarModel(tinyModel(), { seed: 1, std: 0.3 }) },
+    ];
+    const refused = (rewards: readonly NamedReward[], others: object, message: string): void =>
+      assert.throws(() => source({}, rewards, others), { name: RewardError.name, message });
+
+    test('is at least one reward, of different names, before anything is drawn', () => {
+      refused([], {}, 'here: expected a reward function or a reward model, received none.');
+      refused(
+        [{ name: 'rm', weight: 1, fn }],
+        { rewardModels },
+        'here: expected rewards with different names, received two named "rm".',
+      );
+      refused(
+        [{ name: 'r', weight: NaN, fn }],
+        {},
+        'here: expected reward "r" to have a finite weight, received NaN.',
+      );
+      source({}, [], { rewardModels });
+    });
+
+    test('may be something else that needs no rewards, and gets the settings', async () => {
+      const given: number[][] = [];
+      const score: RowScorer = (options) => {
+        const { timeoutSeconds, concurrency, microBatchTokens, seed } = options;
+        given.push([timeoutSeconds, concurrency, microBatchTokens, seed]);
+        return scoreRows({ ...options, rewards: [{ name: 'r', weight: 1, fn }] });
+      };
+      const limits = { rewardTimeoutSeconds: 7, rewardConcurrency: 3, microBatchTokens: 11 };
+      const own = source(limits, [], { score });
+      await own.next(0);
+      await own.next(0);
+      assert.deepEqual(
+        given,
+        [0, 1].map((at) => [7, 3, 11, deriveSeed(settings.seed, 'rollout', at)]),
+      );
+    });
+
+    test('has its time: what takes longer is a score that is missing', async () => {
+      const slow: RewardFunction = ({ prompt }) =>
+        prompt === 'a:' ? setTimeout(5000, 1, { ref: false }) : 1;
+      const limits = { promptsPerStep: 6, rewardTimeoutSeconds: 0.5, rewardConcurrency: 32 };
+      const { rows, failures } = await source(limits, slow).next(0);
+      assert.deepEqual(
+        rows.map(({ reward }) => Number.isNaN(reward)),
+        rows.map(({ prompt }) => prompt.text === 'a:'),
+      );
+      assert.deepEqual(
+        failures,
+        Array.from({ length: GROUP }, () => 'reward r for tiny:1 did not answer within 0.5 s'),
+      );
+    });
+
+    test('is called as often at once as it is told', async () => {
+      let running = 0;
+      let most = 0;
+      const waits: RewardFunction = async () => {
+        most = Math.max(most, ++running);
+        await setTimeout(1);
+        running--;
+        return 1;
+      };
+      await source({ rewardConcurrency: 3 }, waits).next(0);
+      assert.equal(most, 3);
+    });
+  });
+
   describe('dynamic sampling', () => {
     const dynamicSampling = { filterOn: 'reward', accuracyReward: null, maxRounds: 5 } as const;
 
@@ -156,7 +251,7 @@ describe('RolloutSource', () => {
           ),
       );
       assert.equal(found.discardedShare, 1 - kept.length / all.length);
-      assert.ok(found.discardedShare > 0);
+      assert.ok(found.discardedShare > 0, 'some groups must not have varied');
     });
 
     test('fills the batch with groups without variance once the rounds are spent', async () => {
@@ -168,7 +263,7 @@ describe('RolloutSource', () => {
       assert.equal(found.rounds, 2);
       const all = await rounds(2, reward);
       const kept = all.filter(varies);
-      assert.ok(kept.length > 0 && kept.length < 4);
+      assert.ok(kept.length > 0 && kept.length < 4, `${kept.length} of 4 groups vary`);
       const chosen = [...kept, ...all.filter((group) => !varies(group))].slice(0, 4);
       assert.deepEqual(
         found.rows.map(({ prompt, completion }) => [prompt.text, completion]),
@@ -192,7 +287,7 @@ describe('RolloutSource', () => {
       const all = await rounds(found.rounds, reward);
       const unscored = all.flat().filter((row) => Number.isNaN(row.reward)).length;
       assert.equal(found.failures.length, unscored);
-      assert.ok(found.rows.every((row) => !Number.isNaN(row.reward)));
+      assert.ok(!found.rows.some(({ reward }) => Number.isNaN(reward)), 'every row must be scored');
     });
 
     test('a batch without any score is refused, though a group beyond it has some', async () => {
@@ -216,8 +311,11 @@ describe('RolloutSource', () => {
 
       test('filterOn reward keeps them', async () => {
         const found = await source({ dynamicSampling, penaltyOf }, right).next(0);
-        assert.ok([...texts(found)].some((text) => !text.startsWith('c')));
-        assert.ok(found.rounds < 4);
+        assert.ok(
+          [...texts(found)].some((text) => !text.startsWith('c')),
+          'the penalty must have kept one',
+        );
+        assert.ok(found.rounds < 4, `it took ${found.rounds} rounds`);
       });
 
       for (const accuracyReward of [null, 'r']) {
@@ -225,7 +323,7 @@ describe('RolloutSource', () => {
           const accuracy = { filterOn: 'accuracy', accuracyReward, maxRounds: 9 } as const;
           const found = await source({ dynamicSampling: accuracy, penaltyOf }, right).next(0);
           assert.deepEqual(texts(found), new Set(['cad:']));
-          assert.ok(found.rounds >= 4);
+          assert.ok(found.rounds >= 4, `it took ${found.rounds} rounds`);
         });
       }
     });
@@ -237,10 +335,13 @@ describe('RolloutSource', () => {
       ];
       const accuracy = { filterOn: 'accuracy', accuracyReward: 'right', maxRounds: 9 } as const;
       const found = await source({ dynamicSampling: accuracy }, rewards).next(0);
-      assert.ok(found.rows.every(({ prompt }) => prompt.text === 'cad:'));
+      assert.deepEqual(new Set(found.rows.map(({ prompt }) => prompt.text)), new Set(['cad:']));
       const sum = { ...accuracy, accuracyReward: null };
       const any = await source({ dynamicSampling: sum }, rewards).next(0);
-      assert.ok(any.rows.some(({ prompt }) => prompt.text !== 'cad:'));
+      assert.ok(
+        any.rows.some(({ prompt }) => prompt.text !== 'cad:'),
+        'the noise must count',
+      );
     });
   });
 
@@ -281,10 +382,10 @@ describe('RolloutSource', () => {
     };
 
     test('waiting rollouts survive JSON as they are: NaN, supports, turns, greedy rewards', async () => {
-      const given = source(changes, rewards, answers);
+      const given = source(changes, rewards, { environment: answers });
       await given.next(0);
       const saved = JSON.parse(JSON.stringify(given.state())) as Record<string, unknown>;
-      const again = source(changes, rewards, answers);
+      const again = source(changes, rewards, { environment: answers });
       again.restorer(saved)();
       assert.deepEqual(again.state(), given.state());
       for (let step = 1; step < 4; step++) {
@@ -295,14 +396,18 @@ describe('RolloutSource', () => {
         );
         assert.deepEqual({ ...found, rows: [] }, { ...expected, rows: [] });
         const { rows } = expected;
-        assert.ok(
-          rows.some(({ reward, outcome }) => Number.isNaN(reward) && Number.isNaN(outcome)),
+        const has = (what: string, test: (row: RolloutRow) => unknown): void =>
+          assert.ok(rows.some(test), `there must be ${what}`);
+        has('a row without a score', ({ reward, outcome }) =>
+          [reward, outcome].every(Number.isNaN),
         );
-        assert.ok(rows.some(({ greedyReward = 0 }) => Number.isNaN(greedyReward)));
-        assert.ok(rows.some(({ greedyReward = NaN }) => greedyReward >= 0));
-        assert.ok(rows.some(({ supports }) => supports?.includes(null)));
-        assert.ok(rows.some(({ supports = [] }) => supports[0] instanceof Int32Array));
-        assert.ok(rows.some(({ turns = [] }) => turns.length > 1));
+        has('a greedy completion without a score', ({ greedyReward = 0 }) =>
+          Number.isNaN(greedyReward),
+        );
+        has('a greedy completion with one', ({ greedyReward = NaN }) => greedyReward >= 0);
+        has('a token that was not drawn', ({ supports }) => supports?.includes(null));
+        has('a support', ({ supports = [] }) => supports[0] instanceof Int32Array);
+        has('a second turn', ({ turns = [] }) => turns.length > 1);
       }
     });
 
@@ -312,7 +417,8 @@ describe('RolloutSource', () => {
       const again = source({ rolloutLag: 1 });
       again.restorer(JSON.parse(JSON.stringify(given.state())) as Record<string, unknown>)();
       const [row] = (await again.next(0)).rows;
-      assert.ok(row && !('greedyReward' in row) && !('supports' in row) && !('turns' in row));
+      for (const name of ['greedyReward', 'supports', 'turns'])
+        assert.equal(name in (row ?? assert.fail('there is a row')), false, name);
     });
 
     test('a restored source goes on in the middle of an epoch', async () => {
@@ -350,7 +456,7 @@ describe('RolloutSource', () => {
       refused({ ...saved, waiting: undefined }, noNumber);
       refused({ ...saved, order: undefined }, /^here: expected order\.epoch/);
       const [first] = saved.waiting;
-      assert.ok(first);
+      assert.ok(first, 'a rollout must be waiting');
       const strange = { ...first, rows: first.rows.map((row) => ({ ...row, prompt: 6 })) };
       refused(
         { ...saved, waiting: [strange] },
