@@ -128,18 +128,29 @@ describe('one step equals the formulas written out', () => {
     return requireStep(dpo({ beta: 0.7, referenceFree: true }), uniform);
   });
 
-  test('DPO with the forward KL: the score of a ratio ρ is −1/ρ', () => {
-    const score = (logRatio: Tensor): Tensor => logRatio.neg().exp().neg();
-    return requireStep(dpo({ beta: 0.7, fDivergence: 'forward_kl' }), (pairs) => {
-      const losses = pairs.map(({ chosen, rejected, refChosen, refRejected }) => {
-        const margin = score(chosen.sub(refChosen))
-          .sub(score(rejected.sub(refRejected)))
-          .mul(0.7);
-        return stack([margin.mul(0), margin.neg()]).logsumexp(0); // log(1 + e^−m)
-      });
-      return losses.reduce((sum, loss) => sum.add(loss)).div(pairs.length);
-    });
-  });
+  for (const [name, divergence, score] of [
+    [
+      'the forward KL: the score of a ratio ρ is −1/ρ',
+      { fDivergence: 'forward_kl' },
+      (logRatio) => logRatio.neg().exp().neg(),
+    ],
+    [
+      'an α-divergence: the score of a ratio ρ is ρ^(α−1)/(α − 1)',
+      { fDivergence: 'alpha_divergence', alphaDivergenceCoef: 0.3 },
+      (logRatio) => logRatio.mul(-0.7).exp().div(-0.7),
+    ],
+  ] as [string, DpoConfigInput, (logRatio: Tensor) => Tensor][]) {
+    test(`DPO with ${name}`, () =>
+      requireStep(dpo({ beta: 0.7, ...divergence }), (pairs) => {
+        const losses = pairs.map(({ chosen, rejected, refChosen, refRejected }) => {
+          const margin = score(chosen.sub(refChosen))
+            .sub(score(rejected.sub(refRejected)))
+            .mul(0.7);
+          return stack([margin.mul(0), margin.neg()]).logsumexp(0); // log(1 + e^−m)
+        });
+        return losses.reduce((sum, loss) => sum.add(loss)).div(pairs.length);
+      }));
+  }
 
   test('SimPO, with and without likelihood', async () => {
     const simpo = (nllCoef: number): PairMethod => ({

@@ -1,7 +1,8 @@
 import assert from 'node:assert/strict';
 import { describe, test } from 'node:test';
+import { expectClose } from '../../test/expect.js';
 import { DPO_VARIANT_TRAITS, DPO_VARIANTS } from '../algorithms/index.js';
-import { CpoConfig, DpoConfig, OnlineDpoConfig, SimpoConfig } from '../config/index.js';
+import { CpoConfig, DpoConfig, OnlineDpoConfig, OrpoConfig, SimpoConfig } from '../config/index.js';
 import { tensor } from '../torch/index.js';
 import { couplesPairs, pairLosses, type PairMethod } from './pairObjective.js';
 
@@ -62,18 +63,47 @@ describe('further numbers of a pair', () => {
     });
   }
 
-  test('exponents that one of several variants caps are counted, whichever stands first', () => {
-    const reference = {
-      refChosenLogprobs: tensor([-10, -6], { dtype: 'float64' }),
-      refRejectedLogprobs: tensor([-4, -8], { dtype: 'float64' }),
-    };
-    for (const losses of [
-      { sigmoid: 1, ipo: 1 },
-      { ipo: 1, sigmoid: 1 },
-    ]) {
-      const config = DpoConfig.parse({ losses, fDivergence: 'forward_kl' });
-      const { cappedExponents } = statsOf({ method: 'dpo', config }, reference);
-      assert.deepEqual(cappedExponents?.toArray(), [1, 0], Object.keys(losses).join());
+  test('orpo tells its likelihood term and the log of its odds ratio', () => {
+    const { nllLoss, logOddsRatio } = statsOf({ method: 'orpo', config: OrpoConfig.parse({}) });
+    assert.deepEqual(nllLoss?.toArray(), [12, 2]);
+    // Per token −12 and −2 against −2 and −2.
+    const logOdds = (logprob: number): number => logprob - Math.log(1 - Math.exp(logprob));
+    expectClose(logOddsRatio ?? [], [logOdds(-12) - logOdds(-2), 0], { rtol: 1e-12 });
+  });
+
+  test('none of them has a gradient', () => {
+    for (const method of [
+      { method: 'dpo', config: DpoConfig.parse({ referenceFree: true, nllCoef: 1 }) },
+      { method: 'simpo', config: SimpoConfig.parse({ nllCoef: 1 }) },
+      { method: 'orpo', config: OrpoConfig.parse({}) },
+      { method: 'cpo', config: CpoConfig.parse({ nllCoef: 1 }) },
+    ] satisfies PairMethod[]) {
+      const chosenLogprobs = tensor([-60, -6], { dtype: 'float64', requiresGrad: true });
+      const stats = Object.entries(statsOf(method, { chosenLogprobs }));
+      assert.ok(stats.length > 0, `${method.method} has further numbers`);
+      for (const [name, { requiresGrad }] of stats)
+        assert.equal(requiresGrad, false, `${method.method}: ${name}`);
     }
   });
+
+  // The log-ratio of the first pair is −59: exponents of 59 and 41.3, which are too large for ipo alone.
+  for (const divergence of [
+    { fDivergence: 'forward_kl' },
+    { fDivergence: 'alpha_divergence', alphaDivergenceCoef: 0.3 },
+  ] as const) {
+    test(`exponents that one of several variants caps are counted, whichever stands first (${divergence.fDivergence})`, () => {
+      const reference = {
+        refChosenLogprobs: tensor([-1, -6], { dtype: 'float64' }),
+        refRejectedLogprobs: tensor([-4, -8], { dtype: 'float64' }),
+      };
+      for (const losses of [
+        { sigmoid: 1, ipo: 1 },
+        { ipo: 1, sigmoid: 1 },
+      ]) {
+        const config = DpoConfig.parse({ losses, ...divergence });
+        const { cappedExponents } = statsOf({ method: 'dpo', config }, reference);
+        assert.deepEqual(cappedExponents?.toArray(), [1, 0], Object.keys(losses).join());
+      }
+    });
+  }
 });
