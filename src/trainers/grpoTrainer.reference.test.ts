@@ -367,6 +367,17 @@ const CASES: Record<string, Case> = {
     steps: 3,
     shows: moved,
   },
+  'rollouts of older weights, one update: the ratio to the policy before it is 1': {
+    config: { ...stale, klCoef: 0.1, klEstimator: 'k3Unbiased' },
+    steps: 3,
+    shows: ({ rows }, { metrics }) =>
+      metrics['maxRatioDeviation'] === 0 &&
+      rows.some(({ record: { streams } }) =>
+        streams.oldLogprobs.some(
+          (old, t) => Math.abs(old - (streams.rolloutLogprobs[t] ?? NaN)) > 0.01,
+        ),
+      ),
+  },
   'stale, CISPO against the rollout': {
     config: { ...stale, ratioAgainst: 'rollout', objective: { kind: 'cispo', high: 1.1 } },
     steps: 3,

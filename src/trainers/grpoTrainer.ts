@@ -149,8 +149,8 @@ export class GrpoTrainer implements Trainer {
     const pass = { maxTokens, temperature: sampling.temperature };
     const refLogprobs =
       reference && needsReference(this.config) ? logprobPass(reference, rows, pass) : [];
-    // With one update per rollout the policy of the update is the one that sampled: its own pass gives oldLogprobs.
-    const later = new Set(this.knowsOldLogprobs(rows) ? [] : updateRows(rows, this.config));
+    // With one update per rollout the update's own pass is one of the policy before the updates: it gives oldLogprobs.
+    const later = new Set(this.needsOldLogprobs() ? [] : updateRows(rows, this.config));
     const early = rows.filter((row) => !later.has(row));
     const found = logprobPass(policy, early, pass);
     const oldLogprobs = new Map(early.map((row, index) => [row, found[index]]));
@@ -163,20 +163,15 @@ export class GrpoTrainer implements Trainer {
     return known.map((row, index) => ({ ...row, advantages: advantages[index] ?? [] }));
   }
 
-  /** Whether the oldLogprobs of all rows come from a pass before the updates. */
-  private knowsOldLogprobs(rows: readonly RolloutRow[]): boolean {
-    const { klCoef, klPlacement, ratioAgainst, importanceWeights } = this.config;
-    if (updatesPerStep(this.config) > 1 || (klCoef > 0 && klPlacement === 'reward')) return true;
-    return this.isStale(rows) && (ratioAgainst === 'old' || importanceWeights !== null);
-  }
-
-  private isStale(rows: readonly RolloutRow[]): boolean {
-    return rows.some(({ weightVersion }) => weightVersion !== this.updates);
+  /** Whether the oldLogprobs of all rows are needed before the first update, however old the rows are. */
+  private needsOldLogprobs(): boolean {
+    const { klCoef, klPlacement } = this.config;
+    return updatesPerStep(this.config) > 1 || (klCoef > 0 && klPlacement === 'reward');
   }
 
   /** @returns null where other weights drew the rows: then the ratio need not be 1 */
   private compareWithSampler(rows: readonly TrainingRow[]): RatioDeviation | null {
-    if (this.isStale(rows)) return null;
+    if (rows.some(({ weightVersion }) => weightVersion !== this.updates)) return null;
     return checkRatioInvariant(this.where, this.parts.policy.dtype, rows);
   }
 

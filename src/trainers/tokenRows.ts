@@ -271,8 +271,8 @@ function pass<Result>(
 }
 
 /**
- * Fills in `oldLogprobs` where they are not known yet. With one update per rollout nothing changed since the rows were
- * sampled, and the update's own pass gives them.
+ * Fills in `oldLogprobs` where they are not known yet. With one update per rollout the policy before the updates is that
+ * of the update, whose own pass gives them, however old the weights are that drew the rows.
  */
 export function rememberOldLogprobs(
   rows: readonly (TokenRow & { oldLogprobs: readonly number[] })[],
