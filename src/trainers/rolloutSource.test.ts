@@ -374,7 +374,7 @@ describe('RolloutSource', () => {
       { name: 'picky', weight: 2, fn: ({ prompt }) => (prompt.startsWith('b') ? null : 1) },
     ];
     const changes: Partial<RolloutSettings> = {
-      rolloutLag: 1,
+      rolloutLag: 2,
       sampling: { maxNewTokens: 4, temperature: 0.8, topP: 0.9, keepSamplingMask: true },
       maxTurns: 3,
       withGreedy: true,
