@@ -455,6 +455,10 @@ describe('RolloutSource', () => {
       refused({ ...saved, drawn: undefined }, noNumber);
       refused({ ...saved, waiting: undefined }, noNumber);
       refused({ ...saved, order: undefined }, /^here: expected order\.epoch/);
+      refused(
+        { ...saved, order: { epoch: 0, position: 6 } },
+        /^here: expected order\.position to be below the 6 rows of the data, received 6\.$/,
+      );
       const [first] = saved.waiting;
       assert.ok(first, 'a rollout must be waiting');
       const strange = { ...first, rows: first.rows.map((row) => ({ ...row, prompt: 6 })) };
