@@ -94,6 +94,7 @@ export class Component {
   }
 }
 
+/** A whole number from 0 that fits the 32 bits of ids and lengths in a tokenizer.json. */
 export function isCount(value: unknown): value is number {
   return Number.isInteger(value) && Number(value) >= 0 && Number(value) < 2 ** 31;
 }

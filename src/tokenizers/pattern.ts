@@ -69,6 +69,7 @@ export const BEHAVIORS = [
   'MergedWithNext',
   'Contiguous',
 ] as const;
+/** What becomes of the matches of a pattern that a text is cut by, under the names of tokenizer.json. */
 export type Behavior = (typeof BEHAVIORS)[number];
 
 /** A stretch of a text. */
