@@ -95,8 +95,12 @@ export async function benchMemory(only: string | undefined): Promise<void> {
     const row = await measure(one);
     rows.push(row);
     process.stderr.write(`${cells(row).join('  ')}\n`);
+    // After every case: the whole takes an hour on a slow machine.
+    if (only === undefined) write(rows);
   }
-  if (only !== undefined) return;
+}
+
+function write(rows: readonly MemoryRow[]): void {
   writeFileSync(RESULTS, `${JSON.stringify({ tolerance: TOLERANCE, rows }, null, 2)}\n`);
   if (existsSync(DOCUMENT))
     writeFileSync(DOCUMENT, readFileSync(DOCUMENT, 'utf8').replace(BLOCK, blockOf(rows)));

@@ -217,9 +217,17 @@ describe('defaults', () => {
   test('are those of Stiennon et al. and of the N+ details, and ours where they name none', () => {
     const config = parseConfig(PpoConfig, {});
     const { data, seed, device, dtype, microBatchTokens, ...rest } = config;
-    const { memoryCheck, checkpointEvery, keepCheckpoints, logEvery, evalEvery, ...ofMethod } =
-      rest;
-    assert.equal(memoryCheck, 'refuse');
+    const {
+      precision,
+      float32Head,
+      memoryCheck,
+      checkpointEvery,
+      keepCheckpoints,
+      logEvery,
+      evalEvery,
+      ...ofMethod
+    } = rest;
+    assert.deepEqual([precision, float32Head, memoryCheck], ['full', false, 'refuse']);
     assert.deepEqual(ofMethod, DEFAULTS);
     assert.deepEqual(data, {
       ...{ split: null, subset: null, evalSplit: null, holdOut: null, weights: null },

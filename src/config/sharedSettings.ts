@@ -64,6 +64,16 @@ export const runSettings = {
     origin:
       'Ours: with a vocabulary of 50,000 the logits of 4,096 tokens take 0.8 GB in float32, which a laptop has.',
   }),
+  precision: z.enum(['full', 'bf16-mixed']).default('full').meta({
+    description:
+      'full computes in dtype. bf16-mixed keeps weights, gradients and optimizer in float32 and computes matrix products and attention in bfloat16; norms, softmax and losses stay in float32. See docs/memory.md.',
+    origin: 'Ours: full, so that the first run is exact. Names as in PyTorch Lightning.',
+  }),
+  float32Head: z.boolean().default(false).meta({
+    description:
+      'Computes the output layer in float32 in trainer and sampler, whatever the rest is computed in. Changes nothing in float32.',
+    origin: 'Khatri et al. 2025 (ScaleRL), arXiv:2510.13786, §3.2, take it. Ours: off.',
+  }),
   memoryCheck: z.enum(['refuse', 'warn']).default('refuse').meta({
     description:
       'What happens when the estimate says that the run does not fit into memory: refuse stops before anything is loaded, warn goes on.',

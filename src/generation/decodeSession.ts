@@ -17,6 +17,7 @@ import {
 } from '../models/index.js';
 import { attend } from '../nn/index.js';
 import {
+  autocast,
   inferenceMode,
   keep,
   tensor,
@@ -50,7 +51,7 @@ export class DecodeSession {
     this.weights = weights;
     this.config = config;
     this.device = weights.device;
-    this.dtype = weights.dtype;
+    this.dtype = weights.computeDtype;
     this.rotations = new Rotations(config, weights);
   }
 
@@ -78,13 +79,22 @@ export class DecodeSession {
       );
     try {
       const logits = inferenceMode(() =>
-        tidy(() => session.prefill(prompts, options.copies, options.capacity)),
+        tidy(() =>
+          session.inPrecision(() => session.prefill(prompts, options.copies, options.capacity)),
+        ),
       );
       return { session, logits };
     } catch (error) {
       session.dispose();
       throw error;
     }
+  }
+
+  /** As `Decoder` computes: products in bfloat16 where its precision is mixed. */
+  private inPrecision(callback: () => Tensor): Tensor {
+    const { dtype, computeDtype } = this.weights;
+    if (computeDtype === dtype) return callback();
+    return autocast({ device: this.device, dtype: computeDtype }, callback);
   }
 
   private prefill(
@@ -150,7 +160,7 @@ export class DecodeSession {
    * @returns [B, V] logits of the token after it
    */
   step(ids: readonly number[]): Tensor {
-    return inferenceMode(() => tidy(() => this.extend(ids)));
+    return inferenceMode(() => tidy(() => this.inPrecision(() => this.extend(ids))));
   }
 
   private extend(ids: readonly number[]): Tensor {
@@ -213,7 +223,10 @@ export class DecodeSession {
     const { scale, softcap } = this.scoring;
     if (this.device === 'cpu' && rows >= BATCHED_PRODUCT_ROWS && softcap === null) {
       const scores = grouped.mul(scale).matmul(keys.transpose(2, 3));
-      const weights = (mask ? scores.add(mask) : scores).softmax(-1);
+      // Under autocast the scores are rounded; their softmax must not be.
+      const weights = (mask ? scores.add(mask) : scores)
+        .softmax(-1, { dtype: scores.dtype === 'float64' ? 'float64' : 'float32' })
+        .to(values.dtype);
       return weights.matmul(values).reshape([rows, -1]);
     }
     return attend(grouped, keys, values, { mask, scale, softcap }).reshape([rows, -1]);
@@ -264,7 +277,13 @@ export class DecodeSession {
   }
 
   private head(hidden: Tensor): Tensor {
-    const logits = this.weights.head.apply(this.weights.finalNorm.forward(hidden));
+    const { finalNorm, head, float32Head, dtype } = this.weights;
+    const states = finalNorm.forward(hidden);
+    if (!float32Head || dtype === 'float64') return capLogits(head.apply(states), this.config);
+    const { device } = this;
+    const logits = autocast({ device, dtype: 'bfloat16', enabled: false }, () =>
+      head.apply(states.to('float32')),
+    );
     return capLogits(logits, this.config);
   }
 

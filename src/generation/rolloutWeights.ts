@@ -83,7 +83,12 @@ export interface RolloutWeights {
   readonly finalNorm: Norm;
   readonly head: FrozenLinear;
   readonly device: string;
+  /** Of the residual stream and of rotations. */
   readonly dtype: Dtype;
+  /** Of products, and of the cache. */
+  readonly computeDtype: Dtype;
+  /** Whether logits are computed in float32. */
+  readonly float32Head: boolean;
   dispose(): void;
 }
 
@@ -124,10 +129,13 @@ class Freezer {
   private readonly owned: { dispose(): void }[] = [];
   private readonly config: DecoderConfig;
   private readonly packing: boolean;
+  /** What weights are rounded to; null leaves them as they are. */
+  private readonly dtype: Dtype | null;
 
-  constructor(config: DecoderConfig, packing: boolean) {
+  constructor(config: DecoderConfig, packing: boolean, dtype: Dtype | null) {
     this.config = config;
     this.packing = packing;
+    this.dtype = dtype;
   }
 
   private own<Owned extends { dispose(): void }>(value: Owned): Owned {
@@ -140,7 +148,15 @@ class Freezer {
   }
 
   linear(weight: Tensor, bias: Tensor | null): FrozenLinear {
-    return this.own(new FrozenLinear(weight, bias, this.packing));
+    const { dtype } = this;
+    if (dtype === null) return this.own(new FrozenLinear(weight, bias, this.packing));
+    return this.own(new FrozenLinear(weight.to(dtype), bias?.to(dtype) ?? null, this.packing));
+  }
+
+  /** The output layer, in float32 where that is asked for. */
+  head(weight: Tensor, inFloat32: boolean): FrozenLinear {
+    if (!inFloat32 || weight.dtype === 'float64') return this.linear(weight, null);
+    return this.own(new FrozenLinear(weight.to('float32'), null, this.packing));
   }
 
   private mlp({ inputs, output, settings }: Mlp): FeedForward {
@@ -196,8 +212,9 @@ export function rolloutWeights(
   model: Decoder,
   options: { packing?: boolean } = {},
 ): RolloutWeights {
-  const freezer = new Freezer(model.config, options.packing ?? true);
-  const { embedTokens, embedPositions, norm, device, dtype } = model;
+  const { embedTokens, embedPositions, norm, device, dtype, compute, computeDtype } = model;
+  const rounded = computeDtype === dtype ? null : computeDtype;
+  const freezer = new Freezer(model.config, options.packing ?? true, rounded);
   try {
     return noGrad(() => ({
       embed: (ids, positions) => {
@@ -208,9 +225,11 @@ export function rolloutWeights(
       },
       layers: model.layers.map((layer) => tidy(() => freezer.layer(layer))),
       finalNorm: norm,
-      head: tidy(() => freezer.linear(model.outputWeight(), null)),
+      head: tidy(() => freezer.head(model.outputWeight(), compute.float32Head)),
+      float32Head: compute.float32Head,
       device,
       dtype,
+      computeDtype,
       dispose: () => freezer.dispose(),
     }));
   } catch (error) {

@@ -163,7 +163,8 @@ function planBatches(options: SampleOptions): BatchPlan[] {
   const plans: BatchPlan[] = [];
   for (let at = 0; at < order.length;) {
     const longest = lengthOf(order[at] ?? 0);
-    const room = maxBatchSize ?? batchRows(model.config, model.dtype, longest + maxNewTokens);
+    const room =
+      maxBatchSize ?? batchRows(model.config, model.computeDtype, longest + maxNewTokens);
     const count = Math.max(1, Math.floor(room / numCompletions));
     const prompts = order.slice(at, at + count);
     // Where not even one prompt's completions fit, they are cut into parts of nearly equal size.

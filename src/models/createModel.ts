@@ -8,6 +8,7 @@ import {
   type Dtype,
   type Tensor,
 } from '../torch/index.js';
+import { FULL_PRECISION, type ComputeSettings } from './computeSettings.js';
 import { Decoder } from './decoder.js';
 import type { DecoderConfig } from './decoderConfig.js';
 import { parameterShapes, type ParameterShape } from './parameterShapes.js';
@@ -20,6 +21,8 @@ export interface CreateModelOptions {
   readonly dtype?: Dtype | undefined;
   /** cpu unless said. */
   readonly device?: string | undefined;
+  /** In which numbers it computes: those of `dtype` unless said. */
+  readonly compute?: ComputeSettings | undefined;
 }
 
 /**
@@ -39,7 +42,9 @@ export function createModel(config: DecoderConfig, options: CreateModelOptions):
     }
     return weights;
   });
-  return new Decoder(config, values);
+  const model = new Decoder(config, values);
+  model.compute = options.compute ?? FULL_PRECISION;
+  return model;
 }
 
 function initialValue(

@@ -14,11 +14,21 @@ import {
   type RopeSettings,
   type Rotation,
 } from '../nn/index.js';
-import { keep, showShape, tensor, tidy, type Dtype, type Tensor } from '../torch/index.js';
+import {
+  autocast,
+  keep,
+  showShape,
+  tensor,
+  tidy,
+  type Dtype,
+  type NotPromise,
+  type Tensor,
+} from '../torch/index.js';
 import { moveAdapter, trainedParameters, type Adapter } from './adapter.js';
 import { saveAdapter } from './adapterFolder.js';
 import type { CausalLm, CausalLmInput, SaveOptions } from './causalLm.js';
 import { checkpointNames } from './checkpointNames.js';
+import { FULL_PRECISION, type ComputeSettings } from './computeSettings.js';
 import { ropeSettings, type DecoderConfig, type LayerKind } from './decoderConfig.js';
 import { DecoderParts, type DecoderLayer, type Norm } from './decoderLayer.js';
 import type { JsonObject } from './jsonFields.js';
@@ -38,6 +48,8 @@ export class Decoder extends Module implements CausalLm {
   readonly norm: Norm;
   /** The output layer of its own; null when it is tied to the embedding. */
   readonly untiedHead: Linear | null;
+  /** In which numbers it computes. */
+  compute: ComputeSettings = FULL_PRECISION;
   /** Set by what puts an adapter on the layers; null without one. */
   adapter: Adapter | null = null;
   /** Frequencies of rows within the original context, per kind of layer; both are one where they are the same. */
@@ -84,6 +96,11 @@ export class Decoder extends Module implements CausalLm {
     return this.embedTokens.weight.dtype;
   }
 
+  /** Of its products: what decides how far two ways to compute the same may be apart. */
+  get computeDtype(): Dtype {
+    return this.compute.precision === 'full' ? this.dtype : 'bfloat16';
+  }
+
   get device(): string {
     return this.embedTokens.weight.device;
   }
@@ -113,15 +130,23 @@ export class Decoder extends Module implements CausalLm {
         assertPositions(positions, maxPositionEmbeddings);
       const rotations = this.rotations(sight, input.inputIds.size(1));
       let hidden = this.embed(input.inputIds.to({ device }), positions);
-      for (const layer of this.layers) {
-        const { kind } = layer;
-        // What autograd does not hold is freed layer by layer, as it would be in Python.
-        const next = tidy(() => layer.forward(hidden, rotations[kind], masks[kind]));
-        hidden.dispose();
-        hidden = next;
-      }
+      this.inPrecision(() => {
+        for (const layer of this.layers) {
+          const { kind } = layer;
+          // What autograd does not hold is freed layer by layer, as it would be in Python.
+          const next = tidy(() => layer.forward(hidden, rotations[kind], masks[kind]));
+          hidden.dispose();
+          hidden = next;
+        }
+      });
       return this.norm.forward(hidden);
     });
+  }
+
+  /** Runs products in the precision of `compute`. The state of autocast is restored, also when `callback` throws. */
+  private inPrecision<Result>(callback: () => NotPromise<Result>): Result {
+    if (this.compute.precision === 'full') return callback() as Result;
+    return autocast({ device: this.device, dtype: 'bfloat16' }, callback);
   }
 
   private embed(ids: Tensor, positions: Tensor): Tensor {
@@ -151,8 +176,14 @@ export class Decoder extends Module implements CausalLm {
   }
 
   lmHead(hidden: Tensor): Tensor {
-    const { untiedHead, embedTokens, config } = this;
-    return capLogits(untiedHead?.forward(hidden) ?? hidden.linear(embedTokens.weight), config);
+    const { untiedHead, embedTokens, config, compute, dtype } = this;
+    const is16Bit = dtype === 'bfloat16' || dtype === 'float16';
+    if (compute.float32Head && is16Bit) {
+      const weight = untiedHead?.effectiveWeight() ?? embedTokens.weight;
+      return capLogits(hidden.to('float32').linear(weight.to('float32')), config);
+    }
+    const logits = (): Tensor => untiedHead?.forward(hidden) ?? hidden.linear(embedTokens.weight);
+    return capLogits(compute.float32Head ? logits() : this.inPrecision(logits), config);
   }
 
   /**
@@ -166,6 +197,7 @@ export class Decoder extends Module implements CausalLm {
     this.disposeFrequencies();
     const headless = { ...config, tieWordEmbeddings: true };
     const trunk = new Decoder(headless, this.namedParameters(), this.generationConfig);
+    trunk.compute = this.compute;
     if (this.adapter === null) return trunk;
     trunk.freeze();
     moveAdapter(this, trunk);

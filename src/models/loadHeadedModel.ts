@@ -11,6 +11,7 @@ import {
 import { assertModelFolder, openWeights } from './checkpoint.js';
 import { asStored } from './checkpointNames.js';
 import { SCORE, SCORE_BIAS, takeTensors } from './checkpointTensors.js';
+import { FULL_PRECISION } from './computeSettings.js';
 import { Decoder } from './decoder.js';
 import { parseDecoderConfig } from './decoderConfig.js';
 import { Fields, readJsonObject, type JsonObject } from './jsonFields.js';
@@ -63,6 +64,7 @@ export function loadHeaded(
     if (weight === undefined) throw new CheckpointError(`internal: ${SCORE} was not taken.`);
     const head = new Linear(weight, weights.get(SCORE_BIAS) ?? null);
     const trunk = new Decoder(config, weights, generation);
+    trunk.compute = options.compute ?? FULL_PRECISION;
     return { trunk, head, fields: new Fields(raw, configPath) };
   } finally {
     file.dispose();

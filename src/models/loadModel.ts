@@ -6,6 +6,7 @@ import { applyAdapter, isAdapterFolder, readAdapterFolder } from './adapterFolde
 import { assertModelFolder, openWeights } from './checkpoint.js';
 import { asStored } from './checkpointNames.js';
 import { takeTensors } from './checkpointTensors.js';
+import { FULL_PRECISION, type ComputeSettings } from './computeSettings.js';
 import { Decoder } from './decoder.js';
 import { parseDecoderConfig } from './decoderConfig.js';
 import { readJsonObject } from './jsonFields.js';
@@ -17,6 +18,8 @@ export interface LoadModelOptions {
   readonly dtype?: Dtype | undefined;
   /** cpu unless said. */
   readonly device?: string | undefined;
+  /** In which numbers it computes: those of `dtype` unless said. */
+  readonly compute?: ComputeSettings | undefined;
   /** Of an adapter: the folder of its base model, where it is not where adapter_config.json says. */
   readonly base?: string | undefined;
 }
@@ -54,7 +57,9 @@ export async function loadModel(
     const config = asStored(parsed, file);
     const shapes = parameterShapes(config);
     const weights = takeTensors({ where, folder, file, config, shapes, ...options });
-    return new Decoder(config, weights, generation);
+    const model = new Decoder(config, weights, generation);
+    model.compute = options.compute ?? FULL_PRECISION;
+    return model;
   } finally {
     file.dispose();
   }

@@ -29,5 +29,7 @@ export function shareWeights(model: Decoder, modulesToSave: readonly string[] = 
         ),
       ),
   );
-  return new Decoder(model.config, weights, model.generationConfig);
+  const shared = new Decoder(model.config, weights, model.generationConfig);
+  shared.compute = model.compute;
+  return shared;
 }

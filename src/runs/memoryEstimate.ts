@@ -29,6 +29,8 @@ export interface MemoryPlan {
   readonly models: readonly PlannedModel[];
   /** Tokens of a pass with gradients, padding included; 0 where nothing is trained. */
   readonly passTokens: number;
+  /** Whether an optimizer step takes several passes, so that gradients stand beside activations. */
+  readonly accumulates: boolean;
   /** Null where nothing is sampled. */
   readonly rollout: PlannedRollout | null;
   readonly dtype: Dtype;
@@ -59,7 +61,7 @@ const RUNTIME_BYTES = 300e6;
  * What the allocator holds for each byte of activations: tensors of many sizes are freed between others that stay. With
  * glibc's threshold for mapped blocks fixed at 128 KB it is 1.0, and everything slower.
  */
-const FRAGMENTATION = 1.9;
+const FRAGMENTATION = 1.8;
 /** Elements of one chunk of logits, and the fewest tokens in it: those of `backwardTokenLogprobs`. */
 const CHUNK_ELEMENTS = 2 ** 22;
 const MIN_CHUNK_TOKENS = 256;
@@ -72,7 +74,7 @@ const DRAW_MATRICES = 4;
  * The most memory that a run holds at a time.
  *
  *     runtime + weights + optimizer + max(update, rollout)
- *     update  = gradients + activations + scores
+ *     update  = gradients + activations + scores, in a single pass max(gradients, activations + scores)
  *     rollout = weights packed for sampling + KV cache
  *
  * Source: ours. Activations are what our decoder keeps for its backward pass, counted layer by layer.
@@ -109,6 +111,11 @@ export function estimateMemory(plan: MemoryPlan): MemoryEstimate {
         : rolloutBytes(sampled, plan),
     cache: sampled === null ? 0 : cacheBytes(sampled, plan),
   };
+  // In the only pass of a step a gradient takes the place of the activations that it was computed from.
+  if (!plan.accumulates) {
+    const others = update.activations + update.scores;
+    update.gradients = Math.max(0, update.gradients - others);
+  }
   const updates = sum(Object.values(update)) >= sum(Object.values(sampling));
   const parts = {
     runtime: RUNTIME_BYTES,

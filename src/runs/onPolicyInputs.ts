@@ -21,7 +21,8 @@ import type { RunStart } from './run.js';
 import { tellExample } from './examplePreview.js';
 import { loadPolicy, type TrainedConfig } from './trainedModels.js';
 import {
-  deviceOf,
+  placementOf,
+  type Placement,
   namedRewards,
   requiredColumns,
   ALL_ROWS,
@@ -230,9 +231,9 @@ export interface OnPolicyModels {
 }
 
 /** What of an on-policy run's settings says where it computes and how much it holds. */
-interface OnPolicyPlacement extends MemorySettings, TrainedConfig {
-  readonly dtype: Dtype;
-  readonly lora: TrainedConfig['lora'];
+interface OnPolicyPlacement extends TrainedConfig {
+  readonly microBatchTokens: number;
+  readonly memoryCheck: MemorySettings['memoryCheck'];
   readonly referenceEvery?: number | null;
   readonly promptsPerStep: number;
 }
@@ -269,12 +270,12 @@ export async function loadOnPolicyModels<ConfigInput, Row>(
 ): Promise<{
   inputs: OnPolicyInputs;
   models: OnPolicyModels;
-  placed: { dtype: Dtype; device: string };
+  placed: Placement;
   disposeFrozen: () => void;
 }> {
   const tokenizer = await loadTokenizer(tokenizerFolderOf(start.modelFolder));
   const inputs = await readOnPolicyInputs(options, config, { start, tokenizer, mayLackRewards });
-  const placed = { dtype: config.dtype, device: deviceOf(config.device) };
+  const placed = placementOf(config);
   const longest = longestOf(inputs.prompts, ({ inputIds }) => inputIds.length);
   const tokens = longest + config.sampling.maxNewTokens;
   const rows = config.promptsPerStep * rowsPerPrompt;

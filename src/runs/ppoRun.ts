@@ -10,7 +10,7 @@ import {
   type ScalarParts,
 } from '../models/index.js';
 import { decayGroups } from '../optim/index.js';
-import { deriveSeed, type Dtype, type Tensor } from '../torch/index.js';
+import { deriveSeed, type Tensor } from '../torch/index.js';
 import { PpoTrainer } from '../trainers/index.js';
 import {
   heldOutEvaluation,
@@ -19,7 +19,7 @@ import {
 } from './onPolicyInputs.js';
 import { buildOptimizer, findStart, openDirectory, Run } from './run.js';
 import { rewardModelFolders } from './rewardSources.js';
-import { settingsOf } from './runInputs.js';
+import { settingsOf, type Placement } from './runInputs.js';
 import { loadBeside, prepareLora, type TrainedConfig } from './trainedModels.js';
 
 /** What `createPpoRun` needs. `Row` is what the rewards know of a row. */
@@ -97,7 +97,7 @@ function valueModelSize(
 async function buildValueModel(
   config: Pick<PpoConfig, 'valueModel' | keyof TrainedConfig>,
   from: { policy: Decoder; model: string; folders: readonly string[] },
-  placed: { dtype: Dtype; device: string },
+  placed: Placement,
 ): Promise<ScalarParts> {
   const { policy, model, folders } = from;
   const { valueModel, seed } = config;

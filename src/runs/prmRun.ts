@@ -18,6 +18,7 @@ import { longestOf, requireMemory } from './requireMemory.js';
 import { prepareLora } from './trainedModels.js';
 import {
   deviceOf,
+  placementOf,
   fittingLength,
   readTrainingData,
   settingsOf,
@@ -117,10 +118,11 @@ export async function createPrmRun(
 /** A step model goes on with its head, a language model gets a new one; both end steps as the settings say. */
 async function modelOf(
   folder: string,
-  { dtype, device, stepSeparator, seed }: PrmConfig,
+  config: PrmConfig,
   padTokenId: number | undefined,
 ): Promise<StepModel> {
-  const placed = { dtype, device: deviceOf(device) };
+  const { stepSeparator, seed } = config;
+  const placed = placementOf(config);
   if (!isStepModelFolder(folder)) {
     return createStepModel(await loadModel(folder, placed), { seed, stepSeparator, padTokenId });
   }

@@ -23,6 +23,8 @@ export interface MemorySettings {
   readonly dtype: Dtype;
   readonly microBatchTokens: number;
   readonly memoryCheck: 'refuse' | 'warn';
+  /** `full` unless said. */
+  readonly precision?: MemoryPlan['precision'] | undefined;
   /** null, or nothing, where whole models are trained. */
   readonly lora?: Pick<LoraOptions, 'rank' | 'modulesToSave'> | null | undefined;
 }
@@ -108,6 +110,9 @@ async function planOf(settings: MemorySettings, needs: MemoryNeeds): Promise<Mem
   return {
     models,
     passTokens: passTokens(settings.microBatchTokens, needs),
+    accumulates:
+      needs.models.filter(({ isTrained }) => isTrained).length > 1 ||
+      passes(settings.microBatchTokens, needs) > 1,
     rollout:
       rollout === null || policy === undefined
         ? null
@@ -116,7 +121,7 @@ async function planOf(settings: MemorySettings, needs: MemoryNeeds): Promise<Mem
             rows: Math.min(rollout.rows, batchRows(policy.config, settings.dtype, rollout.tokens)),
           },
     dtype: settings.dtype,
-    precision: 'full',
+    precision: settings.precision ?? 'full',
     gradientCheckpointing: false,
   };
 }
@@ -154,16 +159,28 @@ function withAdapters(plan: MemoryPlan): MemoryPlan {
   return { ...plan, models };
 }
 
+function passes(microBatchTokens: number, needs: MemoryNeeds): number {
+  if (needs.update === null) return 0;
+  const { rows, longest } = needs.update;
+  return (rows * longest) / passTokens(microBatchTokens, needs);
+}
+
 /** What would make it fit, each by itself; or that nothing does. */
 function adviceFor(needs: MemoryNeeds, plan: MemoryPlan, bytes: number): string {
   const smallest = passTokens(1, needs);
   const changes: [string, MemoryPlan][] = [];
   if (smallest < plan.passTokens)
-    changes.push([`microBatchTokens to ${smallest}`, { ...plan, passTokens: smallest }]);
+    changes.push([
+      `microBatchTokens to ${smallest}`,
+      { ...plan, passTokens: smallest, accumulates: true },
+    ]);
   const trainsAll = plan.models.some(({ trained }) => trained === 'all');
   if (trainsAll) changes.push(['lora.rank to 16', withAdapters(plan)]);
   if (plan.dtype === 'float64') changes.push(['dtype to float32', { ...plan, dtype: 'float32' }]);
-  if (plan.dtype === 'float32') changes.push(['dtype to bfloat16', { ...plan, dtype: 'bfloat16' }]);
+  if (plan.dtype === 'float32' && plan.precision === 'full' && plan.passTokens > 0)
+    changes.push(['precision to bf16-mixed', { ...plan, precision: 'bf16-mixed' }]);
+  if (plan.dtype === 'float32' && plan.precision === 'full')
+    changes.push(['dtype to bfloat16', { ...plan, dtype: 'bfloat16' }]);
   const found = changes.map(([change, changed]) => ({
     change,
     total: estimateMemory(changed).total,

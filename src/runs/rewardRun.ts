@@ -42,6 +42,7 @@ import { longestOf, longestOfPair, requireMemory } from './requireMemory.js';
 import { prepareLora } from './trainedModels.js';
 import {
   deviceOf,
+  placementOf,
   fittingLength,
   readRunData,
   readTrainingData,
@@ -189,7 +190,7 @@ async function loadStart(
   folder: string,
   { tokenizer, config }: Pick<Reading, 'tokenizer' | 'config'>,
 ): Promise<ScalarModel> {
-  const placed = { dtype: config.dtype, device: deviceOf(config.device) };
+  const placed = placementOf(config);
   if (isScalarModelFolder(folder)) return loadScalarModel(folder, placed);
   const trunk = await loadModel(folder, placed);
   const { padTokenId, eosTokenId } = tokenizer;

@@ -11,7 +11,7 @@ import {
 } from '../data/index.js';
 import { CheckpointError, ConfigError } from '../errors/index.js';
 import { hubIdOf, lastingName } from '../hub/index.js';
-import { modelPositions } from '../models/index.js';
+import { modelPositions, type ComputeSettings } from '../models/index.js';
 import {
   loadReward,
   rewardColumn,
@@ -20,7 +20,7 @@ import {
   type RewardFunction,
   type RewardInput,
 } from '../rewards/index.js';
-import { cudaIsAvailable, deriveSeed } from '../torch/index.js';
+import { cudaIsAvailable, deriveSeed, type Dtype } from '../torch/index.js';
 import type { ProgressStream } from './progress.js';
 import type { RunRecord } from './runDirectory.js';
 
@@ -333,6 +333,31 @@ function asSource(given: ConfigSource | object, name: string): ConfigSource {
   return 'place' in given && typeof given.place === 'function'
     ? given
     : configFromObject(Object.fromEntries(Object.entries(given)), name);
+}
+
+/** Where a method's settings say that a model computes, and in which numbers. */
+export interface PlacementConfig {
+  readonly dtype: Dtype;
+  readonly device: 'auto' | 'cpu' | 'cuda';
+  readonly precision: 'full' | 'bf16-mixed';
+  readonly float32Head: boolean;
+}
+
+/** Where and how models of a run are loaded. */
+export interface Placement {
+  readonly dtype: Dtype;
+  readonly device: string;
+  readonly compute: ComputeSettings;
+}
+
+/** @throws ConfigError for mixed precision over weights that are not float32 */
+export function placementOf({ dtype, device, precision, float32Head }: PlacementConfig): Placement {
+  if (precision === 'bf16-mixed' && dtype !== 'float32')
+    throw new ConfigError(
+      `precision: expected full with dtype ${dtype}, received bf16-mixed, which keeps the weights in float32.`,
+      { hint: 'Leave dtype out, or set precision to full.' },
+    );
+  return { dtype, device: deviceOf(device), compute: { precision, float32Head } };
 }
 
 /** The device that a setting stands for. */

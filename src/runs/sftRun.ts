@@ -6,7 +6,7 @@ import { SftTrainer } from '../trainers/index.js';
 import { type ProgressStream } from './progress.js';
 import { buildOptimizer, findStart, openDirectory, Run } from './run.js';
 import { longestOf, requireMemory } from './requireMemory.js';
-import { deviceOf, fittingLength, settingsOf, type RunData } from './runInputs.js';
+import { deviceOf, fittingLength, placementOf, settingsOf, type RunData } from './runInputs.js';
 import { prepareLora } from './trainedModels.js';
 import { readSftData } from './sftData.js';
 
@@ -55,7 +55,7 @@ export async function createSftRun(options: SftRunOptions): Promise<Run<SftTrain
     },
     progress,
   );
-  const model = await loadModel(start.modelFolder, { dtype: config.dtype, device });
+  const model = await loadModel(start.modelFolder, placementOf(config));
   prepareLora(model, config, start.modelFolder);
   const optimizer = buildOptimizer(model, config);
   const trainer = new SftTrainer(

@@ -15,14 +15,11 @@ import {
   type HeadedModel,
   type LoraOptions,
 } from '../models/index.js';
-import type { Dtype } from '../torch/index.js';
 import type { RunStart } from './run.js';
-import { deviceOf } from './runInputs.js';
+import { placementOf, type Placement, type PlacementConfig } from './runInputs.js';
 
 /** The settings of a method that say what is trained and where. */
-export interface TrainedConfig {
-  readonly dtype: Dtype;
-  readonly device: 'auto' | 'cpu' | 'cuda';
+export interface TrainedConfig extends PlacementConfig {
   readonly seed: number;
   /** null trains the whole model. */
   readonly lora: LoraOptions | null;
@@ -91,7 +88,7 @@ export interface PolicyModels {
   readonly policy: Decoder;
   /** Frozen; null where none was asked for. */
   readonly reference: Decoder | null;
-  readonly placed: { readonly dtype: Dtype; readonly device: string };
+  readonly placed: Placement;
 }
 
 /**
@@ -111,7 +108,7 @@ export async function loadPolicy(
 ): Promise<PolicyModels> {
   const { lora, seed } = config;
   const folder = await modelFolder(given);
-  const placed = { dtype: config.dtype, device: deviceOf(config.device) };
+  const placed = placementOf(config);
   if (lora === null) {
     const policy = await loadModel(start.modelFolder, placed);
     prepareLora(policy, config, start.modelFolder);
@@ -150,7 +147,7 @@ export async function loadBeside(
   config: TrainedConfig,
 ): Promise<Decoder> {
   const folder = await modelFolder(given);
-  const placed = { dtype: config.dtype, device: policy.device };
+  const placed = { ...placementOf(config), device: policy.device };
   if (config.lora === null) return loadModel(folder, placed);
   const model = shareWeights(policy, config.lora.modulesToSave);
   putAdapterOf(model, folder);

@@ -6,6 +6,7 @@ export { DTYPE_BYTES, isFloatingPoint, type Dtype } from './dtype.js';
 export type { Ints } from './bind.js';
 export type { RuntimeInfo, SourceArray, TargetArray } from './native.js';
 export { keep, tidy } from './scope.js';
+export type { NotPromise } from './synchronous.js';
 export {
   arange,
   empty,

@@ -172,7 +172,7 @@ export class GrpoTrainer implements Trainer {
   /** @returns null where other weights drew the rows: then the ratio need not be 1 */
   private compareWithSampler(rows: readonly TrainingRow[]): RatioDeviation | null {
     if (rows.some(({ weightVersion }) => weightVersion !== this.updates)) return null;
-    return checkRatioInvariant(this.where, this.parts.policy.dtype, rows);
+    return checkRatioInvariant(this.where, this.parts.policy.computeDtype, rows);
   }
 
   private get where(): string {

@@ -102,7 +102,7 @@ export class OnlineDpoTrainer implements Trainer {
     const groups = groupsOf(rows, GROUP_SIZE);
     const judged = groups.flatMap((group) => this.preferenceOf(group) ?? []);
     const recorded = this.record(firstGroups(rows, this.config.samplesPerStep, GROUP_SIZE), judged);
-    const deviation = checkRatioInvariant(this.where, this.parts.policy.dtype, recorded);
+    const deviation = checkRatioInvariant(this.where, this.parts.policy.computeDtype, recorded);
     const report = this.update(judged);
 
     this.stepsDone++;

@@ -86,7 +86,7 @@ export class PpoTrainer implements Trainer {
   async trainStep(): Promise<StepReport> {
     const { rows, failures } = await this.rollouts.next(this.updates);
     const evaluated = this.evaluate(rows);
-    const deviation = checkRatioInvariant(this.where, this.parts.policy.dtype, evaluated);
+    const deviation = checkRatioInvariant(this.where, this.parts.policy.computeDtype, evaluated);
     const scores = usedScores(rows, this.config, this.moments);
     const batch = ppoExperience(evaluated, scores, this.klCoef, this.config);
     const { klCoef } = this; // of this step
