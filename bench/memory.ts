@@ -55,6 +55,8 @@ const SIZES: Readonly<Record<string, ModelShape>> = {
 const CASES: readonly MemoryCase[] = (
   [
     ['5 M', 'sft', 32, 256, {}],
+    ['5 M', 'sft', 32, 256, { gradientCheckpointing: true }],
+    ['5 M', 'sft', 32, 256, { precision: 'bf16-mixed' }],
     ['5 M', 'dpo', 16, 256, {}],
     ['5 M', 'grpo', 8, 128, {}],
     ['5 M', 'ppo', 8, 128, {}],
@@ -67,7 +69,10 @@ const CASES: readonly MemoryCase[] = (
     ['135 M', 'ppo', 1, 64, { microBatchTokens: 512 }],
   ] as const
 ).map(([size, method, rows, tokens, settings]) => ({
-  name: `${size}, ${method}, ${rows} × ${tokens}`,
+  name: [
+    `${size}, ${method}, ${rows} × ${tokens}`,
+    ...Object.entries(settings).map(([key, value]) => `${key} ${value}`),
+  ].join(', '),
   shape: SIZES[size] as ModelShape,
   ...{ method, rows, tokens, settings },
 }));

@@ -219,6 +219,7 @@ describe('defaults', () => {
     const { data, seed, device, dtype, microBatchTokens, ...rest } = config;
     const {
       precision,
+      gradientCheckpointing,
       float32Head,
       memoryCheck,
       checkpointEvery,
@@ -227,7 +228,10 @@ describe('defaults', () => {
       evalEvery,
       ...ofMethod
     } = rest;
-    assert.deepEqual([precision, float32Head, memoryCheck], ['full', false, 'refuse']);
+    assert.deepEqual(
+      [precision, gradientCheckpointing, float32Head, memoryCheck],
+      ['full', false, false, 'refuse'],
+    );
     assert.deepEqual(ofMethod, DEFAULTS);
     assert.deepEqual(data, {
       ...{ split: null, subset: null, evalSplit: null, holdOut: null, weights: null },

@@ -9,7 +9,13 @@ export interface ComputeSettings {
   readonly precision: 'full' | 'bf16-mixed';
   /** The output layer computes in float32 whatever the rest computes in; nothing changes where that is float32 or wider. */
   readonly float32Head: boolean;
+  /** Each layer keeps its input only and is computed again in the backward pass. Never changes the result. */
+  readonly gradientCheckpointing: boolean;
 }
 
 /** As the weights are. */
-export const FULL_PRECISION: ComputeSettings = { precision: 'full', float32Head: false };
+export const FULL_PRECISION: ComputeSettings = {
+  precision: 'full',
+  float32Head: false,
+  gradientCheckpointing: false,
+};

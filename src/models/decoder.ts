@@ -16,6 +16,7 @@ import {
 } from '../nn/index.js';
 import {
   autocast,
+  checkpoint,
   keep,
   showShape,
   tensor,
@@ -134,7 +135,7 @@ export class Decoder extends Module implements CausalLm {
         for (const layer of this.layers) {
           const { kind } = layer;
           // What autograd does not hold is freed layer by layer, as it would be in Python.
-          const next = tidy(() => layer.forward(hidden, rotations[kind], masks[kind]));
+          const next = tidy(() => this.layerOutput(layer, hidden, rotations[kind], masks[kind]));
           hidden.dispose();
           hidden = next;
         }
@@ -143,9 +144,29 @@ export class Decoder extends Module implements CausalLm {
     });
   }
 
+  private layerOutput(
+    layer: DecoderLayer,
+    hidden: Tensor,
+    rotation: Rotation | null,
+    mask: Tensor | null,
+  ): Tensor {
+    if (!this.compute.gradientCheckpointing) return layer.forward(hidden, rotation, mask);
+    const given = [...(rotation ? [rotation.cos, rotation.sin] : []), ...(mask ? [mask] : [])];
+    return checkpoint(
+      (input, ...rest) => {
+        const [cos, sin] = rotation ? rest : [];
+        const turned = cos && sin ? { cos, sin } : null;
+        const seen = mask ? (rest.at(-1) ?? null) : null;
+        // In the backward pass nobody else switches autocast on.
+        return this.inPrecision(() => layer.forward(input, turned, seen));
+      },
+      [hidden, ...given],
+    );
+  }
+
   /** Runs products in the precision of `compute`. The state of autocast is restored, also when `callback` throws. */
   private inPrecision<Result>(callback: () => NotPromise<Result>): Result {
-    if (this.compute.precision === 'full') return callback() as Result;
+    if (this.compute.precision === 'full') return callback();
     return autocast({ device: this.device, dtype: 'bfloat16' }, callback);
   }
 

@@ -11,8 +11,16 @@ import {
   type Decoder,
 } from './index.js';
 
-const MIXED: ComputeSettings = { precision: 'bf16-mixed', float32Head: false };
-const WITH_HEAD: ComputeSettings = { precision: 'bf16-mixed', float32Head: true };
+const MIXED: ComputeSettings = {
+  precision: 'bf16-mixed',
+  float32Head: false,
+  gradientCheckpointing: false,
+};
+const WITH_HEAD: ComputeSettings = {
+  precision: 'bf16-mixed',
+  float32Head: true,
+  gradientCheckpointing: false,
+};
 const input = () => ({
   inputIds: tensor([[1, 2, 3, 4, 5, 6]], { dtype: 'int64' }),
   promptLengths: [2],
@@ -98,10 +106,7 @@ describe('mixed precision', () => {
 
 describe('a float32 output layer', () => {
   test('gives float32 logits of the same states, in bfloat16 and in mixed precision', () => {
-    for (const model of [
-      made(WITH_HEAD),
-      made({ precision: 'full', float32Head: true }, 'bfloat16'),
-    ]) {
+    for (const model of [made(WITH_HEAD), made({ ...WITH_HEAD, precision: 'full' }, 'bfloat16')]) {
       const states = model.hiddenStates({ inputIds: input().inputIds });
       const logits = model.lmHead(states);
       assert.equal(logits.dtype, 'float32');
@@ -113,8 +118,23 @@ describe('a float32 output layer', () => {
     }
   });
   test('changes nothing in float32', () => {
-    const { loss } = gradients(made({ precision: 'full', float32Head: true }));
+    const { loss } = gradients(made({ ...WITH_HEAD, precision: 'full' }));
     assert.equal(loss, gradients(made()).loss);
+  });
+});
+
+describe('gradient checkpointing', () => {
+  test('gives the loss and every gradient of the plain pass, in full and in mixed precision', () => {
+    for (const precision of ['full', 'bf16-mixed'] as const) {
+      const plain = gradients(made({ ...MIXED, precision }));
+      const found = gradients(made({ ...MIXED, precision, gradientCheckpointing: true }));
+      assert.equal(found.loss, plain.loss);
+      assert.equal(found.values.size, plain.values.size);
+      for (const [name, expected] of plain.values) {
+        const actual = found.values.get(name) as Tensor;
+        assert.ok(norm(actual.sub(expected)) <= 1e-6 * norm(expected), `${precision} ${name}`);
+      }
+    }
   });
 });
 

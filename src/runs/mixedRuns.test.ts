@@ -47,6 +47,11 @@ describe('a run in mixed precision', () => {
     const full = await trained(options('full', { precision: 'full' }));
     assert.notDeepEqual(mixed, full);
   });
+  test('learns the same with gradient checkpointing', async () => {
+    const plain = await trained(options('plain'));
+    const found = await trained(options('checkpointed', { gradientCheckpointing: true }));
+    assert.deepEqual(found, plain);
+  });
   test('goes on bit for bit where it was stopped', async () => {
     const whole = await trained(options('whole'));
     await trained(options('parts'), 2);

@@ -67,7 +67,7 @@ describe('requireMemory', () => {
       );
       assert.match(
         error.hint ?? '',
-        /^No single setting makes it fit: set microBatchTokens to 100 \([\d.]+ GB\) and lora\.rank to 16 \([\d.]+ GB\) and precision to bf16-mixed \([\d.]+ GB\) and dtype to bfloat16 \([\d.]+ GB\), or take a smaller model\. Set memoryCheck to warn to go on all the same\.$/,
+        /^No single setting makes it fit: set microBatchTokens to 100 \([\d.]+ GB\) and gradientCheckpointing to true \([\d.]+ GB\) and lora\.rank to 16 \([\d.]+ GB\) and precision to bf16-mixed \([\d.]+ GB\) and dtype to bfloat16 \([\d.]+ GB\), or take a smaller model\. Set memoryCheck to warn to go on all the same\.$/,
       );
       return true;
     });

@@ -25,6 +25,8 @@ export interface MemorySettings {
   readonly memoryCheck: 'refuse' | 'warn';
   /** `full` unless said. */
   readonly precision?: MemoryPlan['precision'] | undefined;
+  /** false unless said. */
+  readonly gradientCheckpointing?: boolean | undefined;
   /** null, or nothing, where whole models are trained. */
   readonly lora?: Pick<LoraOptions, 'rank' | 'modulesToSave'> | null | undefined;
 }
@@ -122,7 +124,7 @@ async function planOf(settings: MemorySettings, needs: MemoryNeeds): Promise<Mem
           },
     dtype: settings.dtype,
     precision: settings.precision ?? 'full',
-    gradientCheckpointing: false,
+    gradientCheckpointing: settings.gradientCheckpointing ?? false,
   };
 }
 
@@ -174,6 +176,8 @@ function adviceFor(needs: MemoryNeeds, plan: MemoryPlan, bytes: number): string 
       `microBatchTokens to ${smallest}`,
       { ...plan, passTokens: smallest, accumulates: true },
     ]);
+  if (!plan.gradientCheckpointing && plan.passTokens > 0)
+    changes.push(['gradientCheckpointing to true', { ...plan, gradientCheckpointing: true }]);
   const trainsAll = plan.models.some(({ trained }) => trained === 'all');
   if (trainsAll) changes.push(['lora.rank to 16', withAdapters(plan)]);
   if (plan.dtype === 'float64') changes.push(['dtype to float32', { ...plan, dtype: 'float32' }]);

@@ -341,6 +341,7 @@ export interface PlacementConfig {
   readonly device: 'auto' | 'cpu' | 'cuda';
   readonly precision: 'full' | 'bf16-mixed';
   readonly float32Head: boolean;
+  readonly gradientCheckpointing: boolean;
 }
 
 /** Where and how models of a run are loaded. */
@@ -351,13 +352,18 @@ export interface Placement {
 }
 
 /** @throws ConfigError for mixed precision over weights that are not float32 */
-export function placementOf({ dtype, device, precision, float32Head }: PlacementConfig): Placement {
+export function placementOf({ dtype, device, ...compute }: PlacementConfig): Placement {
+  const { precision, float32Head, gradientCheckpointing } = compute;
   if (precision === 'bf16-mixed' && dtype !== 'float32')
     throw new ConfigError(
       `precision: expected full with dtype ${dtype}, received bf16-mixed, which keeps the weights in float32.`,
       { hint: 'Leave dtype out, or set precision to full.' },
     );
-  return { dtype, device: deviceOf(device), compute: { precision, float32Head } };
+  return {
+    dtype,
+    device: deviceOf(device),
+    compute: { precision, float32Head, gradientCheckpointing },
+  };
 }
 
 /** The device that a setting stands for. */

@@ -40,6 +40,7 @@ export {
   where,
   type AttentionOptions,
 } from './linearAlgebra.js';
+export { checkpoint } from './checkpoint.js';
 export { autocast, enableGrad, grad, inferenceMode, isGradEnabled, noGrad } from './autograd.js';
 export {
   deriveSeed,

@@ -73,16 +73,25 @@ export function tidy<Result>(callback: () => NotPromise<Result>): Result {
   } catch (error) {
     current = outer;
     freeAll(scope, null);
+    if (outer === null) afterOutermost?.(new Set());
     throw error;
   }
   current = outer;
   const kept = new Set<Tensor>();
   collect(result, kept);
   freeAll(scope, kept);
+  if (outer === null) afterOutermost?.(kept);
   for (const tensor of scope) {
     if (kept.has(tensor) && tensor.slot !== 0 && !escaped.has(tensor)) adopt(tensor);
   }
   return result;
+}
+
+let afterOutermost: ((kept: ReadonlySet<Tensor>) => void) | undefined;
+
+/** What is done when an outermost scope has ended, given what it returned: ./checkpoint.ts imports this module. @internal */
+export function onScopeEnd(callback: typeof afterOutermost): void {
+  afterOutermost = callback;
 }
 
 function freeAll(scope: readonly Tensor[], kept: ReadonlySet<Tensor> | null): void {

@@ -17,6 +17,14 @@ type LinearAlgebra = typeof linearAlgebra;
 /** Numbers nested as deep as a tensor has dimensions; booleans are 0 and 1. */
 export type NestedNumbers = number | NestedNumbers[];
 
+let afterBackward:
+  ((options: { readonly retainGraph: boolean; readonly createGraph: boolean }) => void) | undefined;
+
+/** What is done after every backward pass: ./checkpoint.ts imports this module. @internal */
+export function onBackward(callback: typeof afterBackward): void {
+  afterBackward = callback;
+}
+
 /**
  * A multi-dimensional array of libtorch. Made by `tensor`, `zeros`, … and by operators; freed by `tidy`, `dispose`,
  * `using` or the garbage collector. Methods never change it unless their name ends in an underscore.
@@ -118,6 +126,7 @@ export class Tensor {
     const { createGraph = false, retainGraph = createGraph } = options;
     const gradients = gradient === undefined ? undefined : [gradient.slot];
     native().backward([this.slot], gradients, retainGraph, createGraph);
+    afterBackward?.({ retainGraph, createGraph });
   }
 
   /** The same elements, cut off from the graph: no gradient flows through. Shares storage. */
