@@ -5,7 +5,7 @@ import {
   loadOnPolicyModels,
   type OnPolicyRunOptions,
 } from './onPolicyInputs.js';
-import { buildOptimizer, findStart, openDirectory, Run } from './run.js';
+import { buildOptimizer, buildOrFree, findStart, openDirectory, Run } from './run.js';
 import { settingsOf } from './runInputs.js';
 
 /** What `createGrpoRun` needs. `Row` is what the rewards know of a row. */
@@ -31,23 +31,28 @@ export async function createGrpoRun<Row = Readonly<Record<string, unknown>>>(
     rowsPerPrompt: config.groupSize,
     rowsPerUpdate: config.minibatchSize,
   };
-  const { inputs, models, disposeFrozen } = await loadOnPolicyModels(options, config, from);
-  const { policy, tokenizer } = models;
-  const optimizer = buildOptimizer(policy, config);
-  const trainer = new GrpoTrainer({ ...models, optimizer }, config);
-  const description = { method: 'grpo', config, inputs: inputs.record };
-  const opened = await openDirectory(options.out, start, description, trainer);
-  return new Run({
-    ...opened,
-    trainer,
-    config,
-    model: policy,
-    optimizer,
-    tokenizer,
-    beforeTraining: async () =>
-      comparesGroups(config) ? nullGroupWarning(await trainer.forecast()) : undefined,
-    disposeOthers: disposeFrozen,
-    evaluate: heldOutEvaluation(inputs, config, { policy, tokenizer }),
+  return await buildOrFree(async (keep) => {
+    const { inputs, models, disposeFrozen } = await loadOnPolicyModels(options, config, {
+      ...from,
+      keep,
+    });
+    const { policy, tokenizer } = models;
+    const optimizer = keep(buildOptimizer(policy, config));
+    const trainer = new GrpoTrainer({ ...models, optimizer }, config);
+    const description = { method: 'grpo', config, inputs: inputs.record };
+    const opened = await openDirectory(options.out, start, description, trainer);
+    return new Run({
+      ...opened,
+      trainer,
+      config,
+      model: policy,
+      optimizer,
+      tokenizer,
+      beforeTraining: async () =>
+        comparesGroups(config) ? nullGroupWarning(await trainer.forecast()) : undefined,
+      disposeOthers: disposeFrozen,
+      evaluate: heldOutEvaluation(inputs, config, { policy, tokenizer }),
+    });
   });
 }
 

@@ -17,7 +17,7 @@ import type { Dtype } from '../torch/index.js';
 import type { ProgressStream } from './progress.js';
 import { NO_REWARDS, readRewards, type LoadedRewardModel } from './rewardSources.js';
 import { longestOf, requireMemory, type MemorySettings } from './requireMemory.js';
-import type { RunStart } from './run.js';
+import type { Keep, RunStart } from './run.js';
 import { tellExample } from './examplePreview.js';
 import { loadPolicy, type TrainedConfig } from './trainedModels.js';
 import {
@@ -252,7 +252,8 @@ export interface OnPolicyNeeds {
 }
 
 /**
- * Reads the inputs of a run and then loads its models: policy, frozen reference where it is needed, reward models.
+ * Reads the inputs of a run and then loads its models, which `keep` is given: policy, frozen reference where it is
+ * needed, reward models.
  *
  * @throws as `readOnPolicyInputs` and `loadModel`; ConfigError where a reward model has another vocabulary
  */
@@ -266,7 +267,8 @@ export async function loadOnPolicyModels<ConfigInput, Row>(
     rowsPerPrompt,
     rowsPerUpdate,
     valueModel,
-  }: OnPolicyNeeds,
+    keep,
+  }: OnPolicyNeeds & { readonly keep: Keep },
 ): Promise<{
   inputs: OnPolicyInputs;
   models: OnPolicyModels;
@@ -300,11 +302,15 @@ export async function loadOnPolicyModels<ConfigInput, Row>(
     },
     options.progress === undefined ? process.stderr : options.progress,
   );
+  keep({ dispose: () => inputs.disposeRewards() });
   const rewardModels = await inputs.loadRewardModels(placed);
+  for (const { model } of rewardModels) keep(model);
   const movesReference = (config.referenceEvery ?? null) !== null;
   const from = { start, model: options.model };
   const wanted = { needsReference, movesReference };
   const { policy, reference: frozenPolicy } = await loadPolicy(from, config, wanted);
+  keep(policy);
+  if (frozenPolicy) keep(frozenPolicy);
   requireSameVocabulary(policy, rewardModels);
   const { prompts, rewards, environment } = inputs;
   return {

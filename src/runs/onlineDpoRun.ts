@@ -7,7 +7,7 @@ import {
   loadOnPolicyModels,
   type OnPolicyRunOptions,
 } from './onPolicyInputs.js';
-import { buildOptimizer, findStart, openDirectory, Run } from './run.js';
+import { buildOptimizer, buildOrFree, findStart, openDirectory, Run } from './run.js';
 import { settingsOf } from './runInputs.js';
 
 /** What `createOnlineDpoRun` needs: rewards or a judge. `Row` is what they know of a row. */
@@ -42,22 +42,27 @@ export async function createOnlineDpoRun<Row = Readonly<Record<string, unknown>>
     ...{ rowsPerPrompt: 2, rowsPerUpdate: null },
   };
   const given = { ...options, rewards: options.rewards ?? [] };
-  const { inputs, models, disposeFrozen } = await loadOnPolicyModels(given, config, from);
-  const { policy, tokenizer } = models;
-  const reference = models.reference as Decoder; // it was asked for
-  const optimizer = buildOptimizer(policy, config);
-  const trainer = new OnlineDpoTrainer({ ...models, reference, optimizer, judge }, config);
-  const judged = {
-    ...(judge && { judge: judge.name }),
-    ...(typeof options.judge === 'string' && { judgeSpec: options.judge }),
-  };
-  const description = { method: 'online-dpo', config, inputs: { ...inputs.record, ...judged } };
-  const opened = await openDirectory(options.out, start, description, trainer);
-  return new Run({
-    ...opened,
-    ...{ trainer, config, model: policy, optimizer, tokenizer },
-    disposeOthers: disposeFrozen,
-    evaluate: heldOutEvaluation(inputs, config, { policy, tokenizer }),
+  return await buildOrFree(async (keep) => {
+    const { inputs, models, disposeFrozen } = await loadOnPolicyModels(given, config, {
+      ...from,
+      keep,
+    });
+    const { policy, tokenizer } = models;
+    const reference = models.reference as Decoder; // it was asked for
+    const optimizer = keep(buildOptimizer(policy, config));
+    const trainer = new OnlineDpoTrainer({ ...models, reference, optimizer, judge }, config);
+    const judged = {
+      ...(judge && { judge: judge.name }),
+      ...(typeof options.judge === 'string' && { judgeSpec: options.judge }),
+    };
+    const description = { method: 'online-dpo', config, inputs: { ...inputs.record, ...judged } };
+    const opened = await openDirectory(options.out, start, description, trainer);
+    return new Run({
+      ...opened,
+      ...{ trainer, config, model: policy, optimizer, tokenizer },
+      disposeOthers: disposeFrozen,
+      evaluate: heldOutEvaluation(inputs, config, { policy, tokenizer }),
+    });
   });
 }
 

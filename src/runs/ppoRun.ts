@@ -17,7 +17,7 @@ import {
   loadOnPolicyModels,
   type OnPolicyRunOptions,
 } from './onPolicyInputs.js';
-import { buildOptimizer, findStart, openDirectory, Run } from './run.js';
+import { buildOptimizer, buildOrFree, findStart, openDirectory, Run } from './run.js';
 import { rewardModelFolders } from './rewardSources.js';
 import { settingsOf, type Placement } from './runInputs.js';
 import { loadBeside, prepareLora, type TrainedConfig } from './trainedModels.js';
@@ -47,39 +47,46 @@ export async function createPpoRun<Row = Readonly<Record<string, unknown>>>(
     rowsPerUpdate: config.minibatchSize,
     valueModel: valueModelSize(config, options.model, folders),
   };
-  const { inputs, models, placed, disposeFrozen } = await loadOnPolicyModels(options, config, from);
-  const { policy, tokenizer } = models;
-  const valueModel = await buildValueModel(
-    config,
-    { policy, model: options.model, folders },
-    placed,
-  );
-  const valueParameters = ownParameters(valueModel);
-  // On a trunk of its own names repeat those of the policy, so that all get a prefix.
-  const named = new Map(Array.from(valueParameters, ([name, value]) => [`value.${name}`, value]));
-  const lrScale = (config.valueLearningRate ?? config.learningRate) / config.learningRate;
-  const valueGroups = decayGroups({ namedParameters: () => named }, config.weightDecay);
-  const optimizer = buildOptimizer(
-    policy,
-    config,
-    valueGroups.map((group) => ({ ...group, lrScale })),
-  );
-  const trainer = new PpoTrainer({ ...models, valueModel, valueParameters, optimizer }, config);
-  const description = { method: 'ppo', config, inputs: inputs.record };
-  const opened = await openDirectory(options.out, start, description, trainer);
-  return new Run({
-    ...opened,
-    trainer,
-    config,
-    model: policy,
-    optimizer,
-    tokenizer,
-    disposeOthers: () => {
-      disposeFrozen();
-      if (valueModel instanceof ScalarModel) valueModel.dispose();
-      else valueModel.head.dispose();
-    },
-    evaluate: heldOutEvaluation(inputs, config, { policy, tokenizer }),
+  return await buildOrFree(async (keep) => {
+    const { inputs, models, placed, disposeFrozen } = await loadOnPolicyModels(options, config, {
+      ...from,
+      keep,
+    });
+    const { policy, tokenizer } = models;
+    const valueModel = await buildValueModel(
+      config,
+      { policy, model: options.model, folders },
+      placed,
+    );
+    keep(ownPart(valueModel));
+    const valueParameters = ownParameters(valueModel);
+    // On a trunk of its own names repeat those of the policy, so that all get a prefix.
+    const named = new Map(Array.from(valueParameters, ([name, value]) => [`value.${name}`, value]));
+    const lrScale = (config.valueLearningRate ?? config.learningRate) / config.learningRate;
+    const valueGroups = decayGroups({ namedParameters: () => named }, config.weightDecay);
+    const optimizer = keep(
+      buildOptimizer(
+        policy,
+        config,
+        valueGroups.map((group) => ({ ...group, lrScale })),
+      ),
+    );
+    const trainer = new PpoTrainer({ ...models, valueModel, valueParameters, optimizer }, config);
+    const description = { method: 'ppo', config, inputs: inputs.record };
+    const opened = await openDirectory(options.out, start, description, trainer);
+    return new Run({
+      ...opened,
+      trainer,
+      config,
+      model: policy,
+      optimizer,
+      tokenizer,
+      disposeOthers: () => {
+        disposeFrozen();
+        ownPart(valueModel).dispose();
+      },
+      evaluate: heldOutEvaluation(inputs, config, { policy, tokenizer }),
+    });
   });
 }
 
@@ -126,6 +133,11 @@ async function buildValueModel(
       return loaded;
     }
   }
+}
+
+/** What of the value model is not the policy's. */
+function ownPart(model: ScalarParts): { dispose(): void } {
+  return model instanceof ScalarModel ? model : model.head;
 }
 
 /** What is trained of the value model and not of the policy. */

@@ -8,6 +8,7 @@ import type { NamedReward } from '../rewards/index.js';
 import { loadTokenizer, type Tokenizer } from '../tokenizers/index.js';
 import type { Dtype } from '../torch/index.js';
 import { MODEL_REWARDS, ProcessJudge, processRewardSpec } from './processJudge.js';
+import { buildOrFree } from './run.js';
 import { namedRewards, type RewardLike } from './runInputs.js';
 
 /** A reward that reads tokens. */
@@ -80,13 +81,14 @@ export async function readRewards<Row>(
     ],
     load: async (placed) => {
       for (const { judge } of judges.values()) await judge.load(placed);
-      return await Promise.all(
-        models.map(async ({ name, folder }) => ({
-          name,
-          weight: rewardWeights[name] ?? 1,
-          model: (await loadScalarModel(folder, placed)).freeze(),
-        })),
-      );
+      return await buildOrFree(async (keep) => {
+        const loaded: LoadedRewardModel[] = [];
+        for (const { name, folder } of models) {
+          const model = keep(await loadScalarModel(folder, placed)).freeze();
+          loaded.push({ name, weight: rewardWeights[name] ?? 1, model });
+        }
+        return loaded;
+      });
     },
     dispose: () => {
       for (const { judge } of judges.values()) judge.dispose();

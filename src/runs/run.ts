@@ -85,14 +85,15 @@ interface Loaded {
   dispose(): void;
 }
 
+/** Takes whatever a run loads, and gives it back. */
+export type Keep = <Kept extends Loaded>(loaded: Kept) => Kept;
+
 /**
  * Builds a run around what it loads. Where that fails, nothing stays loaded.
  *
  * @param build is given `keep`, to which it hands whatever it loads, and which returns it
  */
-export async function buildOrFree<Built>(
-  build: (keep: <Kept extends Loaded>(loaded: Kept) => Kept) => Promise<Built>,
-): Promise<Built> {
+export async function buildOrFree<Built>(build: (keep: Keep) => Promise<Built>): Promise<Built> {
   const kept: Loaded[] = [];
   try {
     return await build((loaded) => {

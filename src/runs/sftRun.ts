@@ -4,7 +4,7 @@ import { loadModel, tokenizerFolderOf } from '../models/index.js';
 import { loadTokenizer } from '../tokenizers/index.js';
 import { SftTrainer } from '../trainers/index.js';
 import { type ProgressStream } from './progress.js';
-import { buildOptimizer, findStart, openDirectory, Run } from './run.js';
+import { buildOptimizer, buildOrFree, findStart, openDirectory, Run } from './run.js';
 import { longestOf, requireMemory } from './requireMemory.js';
 import { deviceOf, fittingLength, placementOf, settingsOf, type RunData } from './runInputs.js';
 import { prepareLora } from './trainedModels.js';
@@ -55,26 +55,16 @@ export async function createSftRun(options: SftRunOptions): Promise<Run<SftTrain
     },
     progress,
   );
-  const model = await loadModel(start.modelFolder, placementOf(config));
-  prepareLora(model, config, start.modelFolder);
-  const optimizer = buildOptimizer(model, config);
-  const trainer = new SftTrainer(
-    {
-      model,
-      optimizer,
-      examples,
-      evalExamples: held,
-    },
-    config,
-  );
-  const opened = await openDirectory(out, start, { method: 'sft', config, inputs }, trainer);
-  return new Run({
-    ...opened,
-    trainer,
-    config,
-    model,
-    optimizer,
-    tokenizer,
-    evaluate: held && (() => Promise.resolve(trainer.evaluate())),
+  return await buildOrFree(async (keep) => {
+    const model = keep(await loadModel(start.modelFolder, placementOf(config)));
+    prepareLora(model, config, start.modelFolder);
+    const optimizer = keep(buildOptimizer(model, config));
+    const trainer = new SftTrainer({ model, optimizer, examples, evalExamples: held }, config);
+    const opened = await openDirectory(out, start, { method: 'sft', config, inputs }, trainer);
+    return new Run({
+      ...opened,
+      ...{ trainer, config, model, optimizer, tokenizer },
+      evaluate: held && (() => Promise.resolve(trainer.evaluate())),
+    });
   });
 }

@@ -15,7 +15,7 @@ import {
   type HeadedModel,
   type LoraOptions,
 } from '../models/index.js';
-import type { RunStart } from './run.js';
+import { buildOrFree, type RunStart } from './run.js';
 import { placementOf, type Placement, type PlacementConfig } from './runInputs.js';
 
 /** The settings of a method that say what is trained and where. */
@@ -109,24 +109,26 @@ export async function loadPolicy(
   const { lora, seed } = config;
   const folder = await modelFolder(given);
   const placed = placementOf(config);
-  if (lora === null) {
-    const policy = await loadModel(start.modelFolder, placed);
+  return await buildOrFree(async (keep) => {
+    if (lora === null) {
+      const policy = keep(await loadModel(start.modelFolder, placed));
+      prepareLora(policy, config, start.modelFolder);
+      const reference = needsReference ? (await loadModel(folder, placed)).freeze() : null;
+      return { policy, reference, placed };
+    }
+    const base = keep(await loadModel(baseFolderOf(folder, 'loadModel'), placed));
+    const policy = keep(shareWeights(base, lora.modulesToSave));
+    putAdapterOf(policy, start.modelFolder);
     prepareLora(policy, config, start.modelFolder);
-    const reference = needsReference ? (await loadModel(folder, placed)).freeze() : null;
-    return { policy, reference, placed };
-  }
-  const base = await loadModel(baseFolderOf(folder, 'loadModel'), placed);
-  const policy = shareWeights(base, lora.modulesToSave);
-  putAdapterOf(policy, start.modelFolder);
-  prepareLora(policy, config, start.modelFolder);
-  if (!needsReference) {
-    base.dispose();
-    return { policy, reference: null, placed };
-  }
-  putAdapterOf(base, folder);
-  if (base.adapter === null && movesReference)
-    addLora(base, { ...lora, seed, baseModel: resolve(folder) });
-  return { policy, reference: base.freeze(), placed };
+    if (!needsReference) {
+      base.dispose();
+      return { policy, reference: null, placed };
+    }
+    putAdapterOf(base, folder);
+    if (base.adapter === null && movesReference)
+      addLora(base, { ...lora, seed, baseModel: resolve(folder) });
+    return { policy, reference: base.freeze(), placed };
+  });
 }
 
 /** Puts the adapter of a folder on its base model; of a folder without one, nothing. */
