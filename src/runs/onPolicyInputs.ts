@@ -114,7 +114,7 @@ export async function readOnPolicyInputs<ConfigInput, Row>(
       ? NO_REWARDS
       : await readRewards(options.rewards, config.rewardWeights, tokenizer);
   const heldRewards =
-    options.evalRewards === undefined ? named : await namedRewards(options.evalRewards, {});
+    options.evalRewards === undefined ? named : await heldRewardsOf(options.evalRewards);
   const { environment: given } = options;
   const environment = typeof given === 'string' ? await loadEnvironment(given) : given;
   const read = (rows: DataRow[], word: string, specs: readonly unknown[]): PromptExample[] => {
@@ -145,11 +145,21 @@ export async function readOnPolicyInputs<ConfigInput, Row>(
   if (held && heldRewards.length === 0) {
     throw new ConfigError(
       'Evaluation data: expected a reward function beside the reward model or judge, received none.',
-      { hint: 'What is measured on held-out rows is how often a reward function is satisfied.' },
+      {
+        hint: 'What is measured on held-out rows is how often a reward function is satisfied: give one that does not train, by --eval-reward (evalRewards in code).',
+      },
     );
   }
-  const values = prompts.map(({ row }) => row.values);
-  for (const reward of new Set([...named, ...heldRewards])) reward.prepare?.(values);
+  if (held === undefined && options.evalRewards !== undefined) {
+    throw new ConfigError('evalRewards: expected held-out rows that they score, received none.', {
+      hint: 'Give --eval-data, data.evalSplit or data.holdOut, or leave --eval-reward out.',
+    });
+  }
+  const valuesOf = (some: readonly PromptExample[]) => some.map(({ row }) => row.values);
+  for (const reward of named) reward.prepare?.(valuesOf(prompts));
+  // Rewards of their own read columns that training rows need not have.
+  if (heldRewards !== named)
+    for (const reward of heldRewards) reward.prepare?.(valuesOf(held ?? []));
   return {
     prompts,
     held,
@@ -174,6 +184,18 @@ export async function readOnPolicyInputs<ConfigInput, Row>(
       }),
     },
   };
+}
+
+/** @throws ConfigError for a model, whose scores say not when a completion is right; RewardError as `namedRewards` */
+async function heldRewardsOf<Row>(given: readonly RewardLike<Row>[]): Promise<NamedReward[]> {
+  const model = given.find(
+    (spec) => typeof spec === 'string' && /^(?:model|prm[\w-]*):/.test(spec),
+  );
+  if (typeof model !== 'string') return namedRewards(given, {});
+  throw new ConfigError(
+    `evalRewards: expected functions, files or built-in rewards, received ${JSON.stringify(model)}.`,
+    { hint: `Measure by a model after training: posttrain eval --reward ${model}.` },
+  );
 }
 
 function evalRewardRecord(

@@ -165,6 +165,30 @@ describe('a PPO run', () => {
     const exact = await of({ data, evalData: problems, evalRewards: ['exact-match'] });
     assert.ok((exact.metrics['eval/reward'] ?? NaN) >= 0, 'is measured');
     await assert.rejects(of({ data, evalData: data, evalRewards: ['exact-match'] }), /answer/);
+    // So does one that counts the words of all answers first.
+    const asked = problems.map((row) => ({ ...row, references: [row.answer] }));
+    const counted = await of({ data, evalData: asked, evalRewards: ['cider-d'] });
+    assert.ok((counted.metrics['eval/reward'] ?? NaN) >= 0, 'is prepared with the rows it scores');
+  });
+
+  test('what held-out rows are scored by needs such rows, and is no model', async () => {
+    const of = (more: Partial<PpoRunOptions>) => createPpoRun(options({ steps: 1 }, more));
+    await assert.rejects(of({ evalRewards: [() => 3] }), {
+      name: 'ConfigError',
+      message: 'evalRewards: expected held-out rows that they score, received none.',
+    });
+    await assert.rejects(of({ evalData: problems, evalRewards: ['prm-min:runs/prm/model'] }), {
+      name: 'ConfigError',
+      message:
+        'evalRewards: expected functions, files or built-in rewards, received "prm-min:runs/prm/model".',
+      hint: 'Measure by a model after training: posttrain eval --reward prm-min:runs/prm/model.',
+    });
+    await assert.rejects(of({ rewards: [`model:${rewardModel}`], evalData: problems }), {
+      name: 'ConfigError',
+      message:
+        'Evaluation data: expected a reward function beside the reward model or judge, received none.',
+      hint: /--eval-reward/,
+    });
   });
 
   describe('refuses', () => {

@@ -7,7 +7,7 @@ const FAULTS: Readonly<Record<PreferenceFault, string>> = {
   tooLong: 'too long',
   margin: 'with a margin that is no number',
   noPrompt: 'without anything to begin with',
-  comparison: 'of a comparison with other prompts',
+  comparison: 'that do not fit their comparison',
   unreadable: 'that cannot be read',
 };
 

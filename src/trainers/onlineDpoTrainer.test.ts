@@ -381,6 +381,7 @@ describe('with a judge', () => {
     const { metrics } = await ties.trainer.trainStep();
     assert.equal(metrics['pairsWithoutPreference'], 1);
     assert.equal(metrics['unscored'], 0);
+    assert.equal('chosenShownFirst' in metrics, false, 'nothing was chosen');
     assert.equal(parameterDistance(parameterValues(ties.policy), before), 0);
 
     let calls = 0;

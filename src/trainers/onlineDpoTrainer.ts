@@ -111,9 +111,10 @@ export class OnlineDpoTrainer implements Trainer {
       metrics: {
         ...rolloutMetrics(rows),
         pairsWithoutPreference: 1 - judged.length / groups.length,
-        ...(this.parts.judge && {
-          chosenShownFirst: mean(judged.map(({ chosen }) => chosen.rewards[SHOWN_FIRST] ?? NaN)),
-        }),
+        ...(this.parts.judge &&
+          judged.length > 0 && {
+            chosenShownFirst: mean(judged.map(({ chosen }) => chosen.rewards[SHOWN_FIRST] ?? NaN)),
+          }),
         ...report,
         ...(recorded.length > 0 && { rolloutRatioDeviation: deviation.max }),
         tokens: rows.reduce((sum, row) => sum + row.promptIds.length + row.completionIds.length, 0),

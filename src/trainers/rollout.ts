@@ -213,7 +213,9 @@ export function requireScores(rows: readonly RolloutRow[], failures: readonly st
   if (!rows.every(({ reward }) => Number.isNaN(reward))) return;
   throw new RewardError(
     `rollout: expected at least one scored completion, but all ${rows.length} are unscored; the first: ${failures[0] ?? 'a reward gave no score'}.`,
-    { hint: 'Try the reward on one completion by hand; it must return a finite number.' },
+    {
+      hint: 'Try the reward on one completion by hand, it must return a finite number; or the judge on two, it must return 0, 1 or null.',
+    },
   );
 }
 
