@@ -9,7 +9,7 @@ import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { promisify } from 'node:util';
 import { UsageError } from '../src/errors/index.js';
-import { circumstances, ROOT } from './machine.js';
+import { circumstances, ROOT, type Circumstances } from './machine.js';
 
 /** The fields of each published config.json that change the computation; weights are bfloat16 as published. */
 export const PUBLISHED = {
@@ -72,7 +72,7 @@ const CASES: readonly (readonly [
 ])[] = [
   ['generate 32 tokens, one row, float32', 'generate', { dtype: 'float32' }],
   ['generate 32 tokens, one row, bfloat16', 'generate', { dtype: 'bfloat16' }],
-  ['LoRA GRPO step, 2 × 4 completions', 'lora grpo', { dtype: 'bfloat16', lora: {} }],
+  ['LoRA GRPO step, 2 × 4 completions', 'lora grpo', { lora: {} }],
   ['SFT step of all weights, 4 × 128 tokens', 'sft', {}],
 ];
 
@@ -105,12 +105,16 @@ export async function benchRealShapes(only: string | undefined): Promise<void> {
         const row = { shape, does, ...(await child({ ...task, action, out, settings })) };
         rows.push(row);
         process.stderr.write(`${cells(row).join('  ')}\n`);
+        // After every case: the whole takes some ten minutes.
+        if (only === undefined) write(rows, before);
       }
     } finally {
       rmSync(folder, { recursive: true });
     }
   }
-  if (only !== undefined) return;
+}
+
+function write(rows: readonly ShapeRow[], before: Circumstances): void {
   writeFileSync(RESULTS, `${JSON.stringify({ circumstances: before, rows }, null, 2)}\n`);
   const text = readFileSync(DOCUMENT, 'utf8');
   writeFileSync(
