@@ -1,4 +1,4 @@
-import { writeFileSync } from 'node:fs';
+import { appendFileSync, existsSync, rmSync, writeFileSync } from 'node:fs';
 import type { Command } from 'commander';
 import type { Row } from '../../data/index.js';
 import { IoError, UsageError } from '../../errors/index.js';
@@ -143,6 +143,16 @@ export function registerEval(program: Command, context: CommandContext): void {
     }
     if (options.against === undefined && options.judge !== undefined)
       throw new UsageError('eval: expected --against with --judge, which compares, received none.');
+    if (options.against !== undefined) {
+      const { refuseOthers } = await import('./evalAgainst.js');
+      refuseOthers({ ...options, against: options.against });
+    }
+    if (options.reward && options.against === undefined) {
+      const { validateRows } = await import('../../data/index.js');
+      const { requiredColumns } = await import('../../runs/index.js');
+      validateRows(rows, ['prompt-only', 'prompt-completion'], requiredColumns(options.reward));
+    }
+    if (options.completions !== undefined) requireWritable(options.completions);
     const subject = { rows, ...(await openModel(options)) };
     if (options.against !== undefined) {
       const { measureWinRate } = await import('./evalAgainst.js');
@@ -253,10 +263,21 @@ function answerReader(source: string): (completion: string) => string {
   };
 }
 
+/** Before anything is sampled that could not be kept. @throws IoError where the file cannot be written */
+function requireWritable(path: string): void {
+  const isNew = !existsSync(path);
+  tryWriting(path, () => appendFileSync(path, ''));
+  if (isNew) rmSync(path);
+}
+
 /** @throws IoError where the file cannot be written */
 export function writeResult(path: string, text: string): void {
+  tryWriting(path, () => writeFileSync(path, text));
+}
+
+function tryWriting(path: string, write: () => void): void {
   try {
-    writeFileSync(path, text);
+    write();
   } catch (error) {
     throw new IoError(
       `${path} cannot be written: ${error instanceof Error ? error.message : String(error)}.`,

@@ -1,5 +1,5 @@
 import assert from 'node:assert/strict';
-import { mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import { cpSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { after, before, describe, test } from 'node:test';
@@ -121,6 +121,35 @@ describe('eval --against', () => {
       assert.match(err, message);
     });
   }
+
+  test('refuses what it would pass over, and a file that cannot be written, before a model is opened', async () => {
+    cpSync(at('model'), at('hollow'), { recursive: true });
+    rmSync(at('hollow/tokenizer.json')); // so that it cannot be opened
+    const without = (...more: string[]) =>
+      capture().run([
+        ...['eval', '--model', at('hollow'), '--data', at('prompts.jsonl'), '--against', 'best'],
+        ...['--judge', at('judge.ts'), ...more],
+      ]);
+    const turns = await without('--max-turns', '3');
+    assert.equal(turns.code, 2, turns.err);
+    assert.match(turns.err, /expected no --max-turns with --against/);
+    const weight = await without('--reward-weight', 'a=2');
+    assert.equal(weight.code, 2, weight.err);
+    assert.match(weight.err, /expected no --reward-weight with --judge, received one\./);
+    const unwritable = await without('--completions', at('no/pairs.jsonl'));
+    assert.equal(unwritable.code, 1, unwritable.err);
+    assert.match(unwritable.err, /pairs\.jsonl cannot be written: ENOENT/);
+  });
+
+  test('a row without the column that a reward reads is told before a model is opened', async () => {
+    writeFileSync(at('halved.jsonl'), '{"prompt":"a","answer":"b"}\n{"prompt":"c"}\n');
+    const { code, err } = await capture().run([
+      ...['eval', '--model', at('hollow'), '--data', at('halved.jsonl')],
+      ...['--reward', 'exact-match'],
+    ]);
+    assert.equal(code, 1, err);
+    assert.match(err, /halved\.jsonl:2: .*"answer"/);
+  });
 
   test('refuses a column that is no text in one row, and a reward model for two vocabularies', async () => {
     const gap = await capture().run([

@@ -15,7 +15,6 @@ export async function measureWinRate(
   options: AgainstOptions,
   subject: Subject,
 ): Promise<void> {
-  refuseOthers(options);
   const { winRate } = await import('../../eval/index.js');
   const sides = await sidesOf(io, options, subject);
   const { model, tokenizer } = subject;
@@ -36,18 +35,24 @@ export async function measureWinRate(
   io.out(options.json === true ? JSON.stringify(measured) : describe(found, options));
 }
 
-/** What is about right answers or turns would be passed over in silence. */
-function refuseOthers(options: AgainstOptions): void {
-  const given = (['threshold', 'k', 'answer', 'environment'] as const).filter(
+/**
+ * What is about right answers or turns would be passed over in silence.
+ *
+ * @throws UsageError
+ */
+export function refuseOthers(options: AgainstOptions): void {
+  const given = (['threshold', 'k', 'answer', 'environment', 'maxTurns'] as const).filter(
     (name) => options[name] !== undefined,
   );
   const [first] = given;
   if (first !== undefined) {
     throw new UsageError(
-      `eval: expected no --${first} with --against, which compares completions, received one.`,
+      `eval: expected no --${first === 'maxTurns' ? 'max-turns' : first} with --against, which compares completions, received one.`,
     );
   }
   const ways = [options.reward, options.judge].filter((way) => way !== undefined).length;
+  if (options.judge !== undefined && options.reward === undefined && options.rewardWeight)
+    throw new UsageError('eval: expected no --reward-weight with --judge, received one.');
   if (ways === 1) return;
   throw new UsageError(
     `eval: expected --reward or --judge with --against, received ${ways === 0 ? 'neither' : 'both'}.`,
@@ -64,8 +69,14 @@ async function sidesOf(
   { rows, model, tokenizer }: Subject,
 ): Promise<Sides> {
   const { defaultMaxNewTokens, openModel } = await import('../placement.js');
+  const { isAdapterFolder } = await import('../../models/index.js');
   const other = isModel(options.against, rows)
-    ? await openModel({ ...options, model: options.against })
+    ? await openModel({
+        ...options,
+        model: options.against,
+        // It is that of an adapter, which either side may be.
+        base: isAdapterFolder(options.against) ? options.base : undefined,
+      })
     : undefined;
   const [own, others] = [
     await promptsOf(rows, { model, tokenizer }, options),
