@@ -60,8 +60,9 @@ function joined(rest: Uint8Array, chunk: Uint8Array): Uint8Array {
 }
 
 function countQuotes(bytes: Uint8Array, from: number, to: number): number {
+  // A search in all bytes would go on to the next quote, however far it is, for every line that has none.
+  const line = bytes.subarray(from, to);
   let count = 0;
-  for (let at = bytes.indexOf(QUOTE, from); at !== -1 && at < to; at = bytes.indexOf(QUOTE, at + 1))
-    count++;
+  for (let at = line.indexOf(QUOTE); at !== -1; at = line.indexOf(QUOTE, at + 1)) count++;
   return count;
 }

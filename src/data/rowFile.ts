@@ -309,9 +309,8 @@ function fieldsOf(path: string, record: ByteRecord): readonly string[] | undefin
       { hint: 'The file is damaged, or no text: write it again.' },
     );
   }
-  const [only] = parsed;
-  if (only === undefined) return undefined;
-  return only.fields.length > 1 || only.fields[0]?.trim() !== '' ? only.fields : undefined;
+  // An empty field in quotes is a field: the only one of a table of one column.
+  return text.trim() === '' ? undefined : parsed[0]?.fields;
 }
 
 /** Decoded row groups that are kept for the next rows. */
