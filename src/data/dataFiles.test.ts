@@ -1,10 +1,10 @@
 import assert from 'node:assert/strict';
-import { mkdirSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs';
+import { mkdirSync, mkdtempSync, rmSync, symlinkSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { dirname, join } from 'node:path';
 import { after, describe, test } from 'node:test';
 import { findDataFiles } from './dataFiles.js';
-import { hasPattern, matchesPattern, patternRoot } from './filePattern.js';
+import { hasPattern, matchesPattern, patternDepth, patternRoot } from './filePattern.js';
 
 const root = mkdtempSync(join(tmpdir(), 'posttrain-files-'));
 after(() => rmSync(root, { recursive: true }));
@@ -49,6 +49,13 @@ describe('findDataFiles', () => {
     assert.deepEqual(await found(named), ['training/a.jsonl', 'training/b.jsonl']);
     assert.deepEqual(await found(named, { split: 'validation' }), ['my_dev.csv']);
     assert.deepEqual(await found(named, { split: 'test' }), ['eval/test.json']);
+  });
+  test('a link to a folder above is not followed: its rows would come again and again', async () => {
+    const folder = folderOf(['a.jsonl', 'sub/b.jsonl']);
+    symlinkSync('.', join(folder, 'again'));
+    symlinkSync('..', join(folder, 'sub/up'));
+    symlinkSync('sub', join(folder, 'other'));
+    assert.deepEqual(await found(folder), ['a.jsonl', 'other/b.jsonl', 'sub/b.jsonl']);
   });
   test('the last part of a path that names a split counts', async () => {
     const folder = folderOf(['train/dev.jsonl', 'test/a_train.jsonl']);
@@ -139,6 +146,30 @@ describe('findDataFiles', () => {
       message: `${file}: expected the folder of a data set, because split is "test", received a file.`,
     });
     assert.deepEqual(await findDataFiles('no/such.jsonl', {}), ['no/such.jsonl']);
+  });
+});
+
+describe('patternDepth', () => {
+  const cases: readonly [pattern: string, depth: number][] = [
+    ['*.jsonl', 0],
+    ['data/*.jsonl', 0],
+    ['/a/b*/c/*.csv', 2],
+    ['{a,b/c}/x.jsonl', 2],
+    ['a/**/x.jsonl', Infinity],
+  ];
+  for (const [pattern, depth] of cases) {
+    test(`${pattern} goes ${depth} folders down`, () => {
+      assert.equal(patternDepth(pattern), depth);
+    });
+  }
+  test('a pattern does not look into folders that it cannot mean', async () => {
+    const folder = folderOf(['a.jsonl', 'b/c.jsonl', 'b/d/e.jsonl', 'f/d/g.jsonl']);
+    const matching = async (pattern: string): Promise<string[]> =>
+      (await findDataFiles(join(folder, pattern), {})).map((file) => file.slice(folder.length + 1));
+    assert.deepEqual(await matching('*.jsonl'), ['a.jsonl']);
+    assert.deepEqual(await matching('*/*.jsonl'), ['b/c.jsonl']);
+    assert.deepEqual(await matching('*/d/*.jsonl'), ['b/d/e.jsonl', 'f/d/g.jsonl']);
+    assert.deepEqual(await matching('{a,b/d/e}.jsonl'), ['a.jsonl', 'b/d/e.jsonl']);
   });
 });
 

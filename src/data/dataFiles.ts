@@ -1,10 +1,10 @@
 /** Which files a person means by a path: a file, a pattern, or a folder laid out as on the Hugging Face Hub. */
-import { readdir, readFile, stat } from 'node:fs/promises';
+import { readdir, readFile, realpath, stat } from 'node:fs/promises';
 import { extname, join, relative, sep } from 'node:path';
 import { parseDocument } from 'yaml';
 import { ConfigError, DataError, IoError } from '../errors/index.js';
 import { openHubDataSet, parseHubId, type HubId } from '../hub/index.js';
-import { hasPattern, matchesPattern, patternRoot } from './filePattern.js';
+import { hasPattern, matchesPattern, patternDepth, patternRoot } from './filePattern.js';
 import { DATA_EXTENSIONS } from './rowFile.js';
 
 /** Which part of a data-set folder is read. */
@@ -55,7 +55,8 @@ export async function findDataFiles(path: string, selection: DataSelection): Pro
   }
   if (kind === 'file' || !hasPattern(path)) return [path]; // Opening it says what is wrong with it.
   const root = patternRoot(path);
-  const found = (await dataFilesBelow(root)).filter((file) => matchesPattern(file, path));
+  const below = await dataFilesBelow(root, { depth: patternDepth(path) });
+  const found = below.filter((file) => matchesPattern(file, path));
   if (found.length > 0) return found;
   throw new IoError(`${path}: expected data files that match, but there are none.`, {
     hint: 'Put the pattern in quotes, so that the shell leaves it as it is.',
@@ -74,10 +75,24 @@ function hasDataExtension(path: string): boolean {
   return DATA_EXTENSIONS.some((known) => known === extname(path).toLowerCase());
 }
 
-/** Data files below a folder in order of their names; hidden ones are left out. */
-async function dataFilesBelow(folder: string): Promise<string[]> {
+/** How a search came to a folder, and how far it goes on from there. */
+interface Descent {
+  /** Folders below it. */
+  readonly depth: number;
+  /** The folders above it, as they are without links. */
+  readonly above?: readonly string[];
+}
+
+/** Data files below a folder in order of their names; hidden ones, and links to a folder above, are left out. */
+async function dataFilesBelow(
+  folder: string,
+  { depth, above = [] }: Descent = { depth: Infinity },
+): Promise<string[]> {
   let entries;
+  let real: string;
   try {
+    real = await realpath(folder);
+    if (above.includes(real)) return [];
     entries = await readdir(folder, { withFileTypes: true });
   } catch (error) {
     const reason = error instanceof Error ? error.message : String(error);
@@ -91,7 +106,8 @@ async function dataFilesBelow(folder: string): Promise<string[]> {
     const path = join(folder, name);
     // Files of the Hub's cache are links, so that the kind of the entry does not say.
     const kind = await kindOf(path);
-    if (kind === 'folder') found.push(...(await dataFilesBelow(path)));
+    if (kind === 'folder' && depth > 0)
+      found.push(...(await dataFilesBelow(path, { depth: depth - 1, above: [...above, real] })));
     else if (kind === 'file' && hasDataExtension(name)) found.push(path);
   }
   return found;

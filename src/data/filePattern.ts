@@ -15,6 +15,12 @@ export function patternRoot(pattern: string): string {
   return fixed === '' ? (pattern.startsWith('/') ? '/' : '.') : fixed;
 }
 
+/** How many folders below that one the files may lie in. */
+export function patternDepth(pattern: string): number {
+  const parts = pattern.split('/');
+  return pattern.includes('**') ? Infinity : parts.length - 1 - parts.findIndex(hasPattern);
+}
+
 /**
  * Whether a path is one that the pattern means. `*` and `?` stay within a folder, `**` goes through any number of them,
  * `[a-c]` is one of some characters, `[!a]` another one, `{a,b}` one of some texts.
