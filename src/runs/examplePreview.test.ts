@@ -19,6 +19,13 @@ describe('markedText', () => {
     assert.equal(markedText({ ids: all, isTrained: from(1, 2) }, tokenizer, signs), 'a[b]↵cd<eos>');
     assert.equal(markedText({ ids: all, isTrained: from(9) }, tokenizer, signs), 'ab↵cd<eos>');
   });
+  test('control characters are shown and not sent to the terminal', () => {
+    const decoder = { decode: () => 'a\u001b[2Jb\rc\u0000\td\u007f\u009be\r\nf' };
+    assert.equal(
+      markedText({ ids: [0], isTrained: () => false }, decoder, signs),
+      'a␛[2Jb␍c␀\td␡\ufffde↵f',
+    );
+  });
   test('a long example is cut in its middle, its signs still in pairs', () => {
     const long = ids(`a${'b'.repeat(300)}c`);
     const shown = markedText({ ids: long, isTrained: from(100) }, tokenizer, signs);

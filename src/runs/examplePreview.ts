@@ -53,7 +53,7 @@ export function markedText(
   let run: number[] = [];
   const endRun = (isMarked: boolean): void => {
     if (run.length === 0) return;
-    const text = tokenizer.decode(run).replaceAll(/\r?\n/g, '↵');
+    const text = withoutControls(tokenizer.decode(run).replaceAll(/\r?\n/g, '↵'));
     parts.push(isMarked ? `${open}${text}${close}` : text);
     run = [];
   };
@@ -67,6 +67,15 @@ export function markedText(
   });
   endRun(isTrained(ids.length - 1));
   return parts.join('');
+}
+
+/** Control characters as pictures: a terminal would obey them, and clear itself or go back over the line. */
+function withoutControls(text: string): string {
+  return text.replaceAll(/(?!\t)\p{Cc}/gu, (character) => {
+    const code = character.charCodeAt(0);
+    if (code >= 0x80) return '\ufffd';
+    return code === 0x7f ? '␡' : String.fromCharCode(0x2400 + code);
+  });
 }
 
 /** Writes the first pair of completions, both with what is trained or judged of them. */
