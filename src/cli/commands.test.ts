@@ -122,6 +122,20 @@ describe('data', () => {
     assert.match(out, /faulty\.jsonl:2 contradicts .*faulty\.jsonl:1\n/);
     assert.match(out, /As it is trained \(between ⟦ and ⟧\): 1⟦2<eos>⟧$/m);
   });
+  test('tells rows of another format beside lengths, and no lengths where no row is of the format', async () => {
+    const rows = [{ prompt: '1', completion: '2' }, { text: '3' }];
+    writeFileSync(at('two.jsonl'), jsonl(rows));
+    const two = await capture().run(['data', at('two.jsonl'), '--model', model]);
+    assert.equal(two.code, 1);
+    assert.match(two.out, /^2 rows, prompt-completion, 1 not of the format\n/);
+    assert.match(two.out, /two\.jsonl:2: expected column "prompt", received only "text"\.\n/);
+    assert.match(two.out, /Tokens of a row as it is trained: 3 to 3, /);
+    writeFileSync(at('label.csv'), 'prompt,completion,label\n1,2,true\n');
+    const none = await capture().run(['data', at('label.csv'), '--model', model]);
+    assert.equal(none.code, 1);
+    assert.match(none.out, /label\.csv:2: expected column "label" to be true or false/);
+    assert.doesNotMatch(none.out, /as it is trained/);
+  });
   test('eval measures on the test split of a folder, and on another one where it is asked for', async () => {
     const folder = at('split');
     mkdirSync(folder);

@@ -13,6 +13,8 @@ export interface Finding {
 /** What was found in a data set. */
 export interface Examination {
   readonly format: DataFormat;
+  /** Rows that are of the format, in order. */
+  readonly usable: readonly Row[];
   /** Rows that are not of the format: with what was expected and received. */
   readonly faults: Finding;
   /** Rows that are the same as an earlier one. */
@@ -40,6 +42,7 @@ export function examineRows(rows: readonly Row[]): Examination {
   const format = formatAmong(rows, FORMATS, 'skip');
   const found = { faults: noted(), duplicates: noted(), empty: noted(), contradictory: noted() };
   const seen = new Map<string, Row>();
+  const usable: Row[] = [];
   const judged = new Map<string, { row: Row; verdict: string }>();
   for (const row of rows) {
     const fault = faultOf(row, format);
@@ -47,6 +50,7 @@ export function examineRows(rows: readonly Row[]): Examination {
       found.faults.note(fault);
       continue;
     }
+    usable.push(row);
     const whole = JSON.stringify(row.values);
     const before = seen.get(whole);
     if (before === undefined) seen.set(whole, row);
@@ -66,6 +70,7 @@ export function examineRows(rows: readonly Row[]): Examination {
   }
   return {
     format,
+    usable,
     faults: found.faults.finding(),
     duplicates: found.duplicates.finding(),
     empty: found.empty.finding(),

@@ -126,6 +126,27 @@ describe('validateRows', () => {
         'x:1: expected column "messages" to be a list of messages with a "role" and a "content", received the object {"role":"user"}.',
     },
     {
+      name: 'a message whose content is an object',
+      rows: [{ messages: [{ role: 'user', content: { a: 1 } }] }],
+      expected: ['language-modeling'],
+      message:
+        'x:1: expected column "messages" to be a list of messages whose "content" is a string, received the object {"role":"user","content":{"a":1}}.',
+    },
+    {
+      name: 'a text that is a conversation',
+      rows: [{ text: messages }],
+      expected: ['language-modeling'],
+      message:
+        'x:1: expected column "text" to be a string, received the list [{"role":"user","content":"Hi"}].',
+    },
+    {
+      name: 'tools that are neither a list nor JSON of one',
+      rows: [{ messages }, { messages, tools: '{"name": "add"}' }],
+      expected: ['language-modeling'],
+      message:
+        'x:2: expected column "tools" to be a list of tools, or JSON of one, received the string "{\\"name\\": \\"add\\"}".',
+    },
+    {
       name: 'messages that are one string',
       rows: [{ messages: 'Hi' }],
       expected: ['language-modeling'],

@@ -1,6 +1,7 @@
 /** Which kind of data set rows are, by TRL's column names, and whether each row is one. Knows no tokens. */
 import { DataError } from '../errors/index.js';
 import { describeValue, placeOf, type Row } from './row.js';
+import { toolsOf } from './tokenizeText.js';
 
 /** The kinds of data sets, named as TRL names them (TRL documentation, "Dataset formats and types"). */
 export type DataFormatName =
@@ -19,7 +20,7 @@ export interface DataFormat {
 }
 
 /** What a column holds: `text` is a string or a list of messages. */
-type ColumnKind = 'text' | 'messages' | 'boolean' | 'strings' | 'booleans' | 'number';
+type ColumnKind = 'text' | 'string' | 'messages' | 'boolean' | 'strings' | 'booleans' | 'number';
 
 /** One way to write a format: the columns it needs and those it may have. */
 interface FormatShape {
@@ -45,12 +46,13 @@ const SHAPES: readonly FormatShape[] = [
   },
   { name: 'prompt-completion', columns: { prompt: 'text', completion: 'text' } },
   { name: 'language-modeling', columns: { messages: 'messages' } },
-  { name: 'language-modeling', columns: { text: 'text' } },
+  { name: 'language-modeling', columns: { text: 'string' } },
   { name: 'prompt-only', columns: { prompt: 'text' } },
 ];
 
 const EXPECTED: Readonly<Record<ColumnKind, string>> = {
   text: 'a string or a list of messages [{"role", "content"}, …]',
+  string: 'a string',
   messages: 'a list of messages [{"role", "content"}, …]',
   boolean: 'true or false',
   strings: 'a list of strings',
@@ -171,6 +173,7 @@ function shapeOf(row: Row): FormatShape | undefined {
 }
 
 function checkColumns(row: Row, shape: FormatShape | undefined, format: DataFormat): void {
+  if (format.conversational) toolsOf(row);
   for (const [column, kind] of Object.entries(shape?.columns ?? {})) {
     checkColumn(row, column, kind, format.conversational);
   }
@@ -193,7 +196,12 @@ function checkColumn(row: Row, column: string, kind: ColumnKind, conversational:
   }
   const fault = columnFault(value, kind);
   if (fault !== undefined) {
-    throw new DataError(`${where} to be ${fault.expected}, received ${fault.received}.`);
+    throw new DataError(
+      `${where} to be ${fault.expected}, received ${fault.received}.`,
+      kind === 'string' && Array.isArray(value)
+        ? { hint: 'Name the column "messages" where it holds conversations.' }
+        : {},
+    );
   }
   if (kind === 'text' && Array.isArray(value) !== conversational) {
     throw new DataError(
@@ -224,6 +232,8 @@ function columnFault(
     case 'text':
       if (typeof value === 'string') return undefined;
       return Array.isArray(value) ? messagesFault(value) : mismatch;
+    case 'string':
+      return typeof value === 'string' ? undefined : mismatch;
     case 'messages':
       return Array.isArray(value) ? messagesFault(value) : mismatch;
     case 'boolean':
@@ -254,6 +264,14 @@ function messagesFault(
     if (!isMessage) {
       return {
         expected: 'a list of messages with a "role" and a "content"',
+        received: describeValue(message),
+      };
+    }
+    const content = 'content' in message ? message.content : null;
+    // A list has parts, which some templates write out. Of others a template would write what nobody has said.
+    if (typeof content !== 'string' && content !== null && !Array.isArray(content)) {
+      return {
+        expected: 'a list of messages whose "content" is a string',
         received: describeValue(message),
       };
     }

@@ -214,6 +214,17 @@ describe('tokenizeForSft', () => {
     assert.match(qwen.decode(examples[0]?.inputIds ?? []), /# Tools\n<tools>\n\{"name": "add"\}/);
   });
 
+  test('tools as JSON, as tables hold them, are the same as a list', () => {
+    const idsWith = (tools: unknown): readonly number[] | undefined => {
+      const rows = rowsFromObjects([{ messages: [{ role: 'user', content: 'Hi' }], tools }]);
+      return tokenizeForSft(rows, qwen, { maxLength: 500 }).examples[0]?.inputIds;
+    };
+    assert.deepEqual(idsWith('[{"name": "add"}]'), idsWith([{ name: 'add' }]));
+    for (const none of ['[]', 'null', [], null])
+      assert.deepEqual(idsWith(none), idsWith(undefined));
+    assert.notDeepEqual(idsWith([{ name: 'add' }]), idsWith(undefined));
+  });
+
   describe('rejects', () => {
     test('rows of another format', () => {
       assert.throws(

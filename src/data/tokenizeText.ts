@@ -156,10 +156,31 @@ export function messagesOf(row: Row, column: string): readonly Message[] {
   );
 }
 
-/** The optional `tools` column of conversational rows, as in TRL. */
+/**
+ * The optional `tools` column of conversational rows: a list, or JSON of one, as in TRL. Tables hold JSON, because the
+ * parameters of every tool have fields of their own.
+ *
+ * @throws DataError that names the row, where the column holds something else
+ */
 export function toolsOf(row: Row): readonly unknown[] | undefined {
   const { tools } = row.values;
-  return Array.isArray(tools) && tools.length > 0 ? tools : undefined;
+  if (tools === undefined || tools === null) return undefined;
+  const list = typeof tools === 'string' ? parsedJson(tools) : tools;
+  if (Array.isArray(list)) return list.length > 0 ? list : undefined;
+  if (list === null) return undefined;
+  throw new DataError(
+    `${placeOf(row)}: expected column "tools" to be a list of tools, or JSON of one, received ${describeValue(tools)}.`,
+    { hint: 'Every tool is an object that the chat template writes out, such as a JSON schema.' },
+  );
+}
+
+/** What a text says as JSON; undefined where it is none. */
+function parsedJson(text: string): unknown {
+  try {
+    return JSON.parse(text);
+  } catch {
+    return undefined;
+  }
 }
 
 function isMessage(value: unknown): value is Message {

@@ -47,7 +47,10 @@ export function registerData(program: Command, { io, setExitCode }: CommandConte
       duplicates: examination.duplicates.count,
       columns: columnsOf(rows, tokenizer && ((text) => encodePlain(tokenizer, text))),
       findings: findingsOf(examination),
-      ...(tokenizer && { tokens: await tokensOf(rows, examination, { tokenizer, maxLength }) }),
+      ...(tokenizer &&
+        examination.usable.length > 0 && {
+          tokens: await tokensOf(examination, { tokenizer, maxLength }),
+        }),
       sample: rows[0]?.values ?? {},
     };
     if (examination.faults.count > 0) setExitCode(1);
@@ -80,12 +83,11 @@ interface TokenReport extends Lengths {
 
 /** Lengths of the rows as their format is trained: prompt and completion with the template's tokens and EOS. */
 async function tokensOf(
-  rows: readonly Row[],
-  { format }: Examination,
+  { usable, format }: Examination,
   { tokenizer, maxLength }: { tokenizer: Tokenizer; maxLength: number | undefined },
 ): Promise<TokenReport> {
   const { markedText } = await import('../../runs/index.js');
-  const sequences = await sequencesOf(rows, format, tokenizer);
+  const sequences = await sequencesOf(usable, format, tokenizer);
   const lengths = sequences.map(({ ids }) => ids.length);
   const [first] = sequences;
   return {
@@ -114,7 +116,6 @@ async function sequencesOf(
     appendEos: tokenizer.eosTokenId !== undefined,
     faulty: 'skip',
   } as const;
-  const valid = rows.filter((row) => data.examineRows([row]).faults.count === 0);
   const after = (promptIds: readonly number[], completionIds: readonly number[]): Sequence => ({
     ids: [...promptIds, ...completionIds],
     isTrained: (place) => place >= promptIds.length,
@@ -123,31 +124,31 @@ async function sequencesOf(
     case 'language-modeling':
     case 'prompt-completion':
       return data
-        .tokenizeForSft(valid, tokenizer, options)
+        .tokenizeForSft(rows, tokenizer, options)
         .examples.map(({ inputIds: ids, completionMask }) => ({
           ids,
           isTrained: (place) => completionMask[place] === 1,
         }));
     case 'preference':
       return data
-        .tokenizePreferences(valid, tokenizer, options)
+        .tokenizePreferences(rows, tokenizer, options)
         .pairs.map(({ promptIds, chosenIds, rejectedIds }) =>
           after(promptIds, chosenIds.length < rejectedIds.length ? rejectedIds : chosenIds),
         );
     case 'unpaired-preference':
       return data
-        .tokenizeUnpaired(valid, tokenizer, options)
+        .tokenizeUnpaired(rows, tokenizer, options)
         .examples.map(({ promptIds, completionIds }) => after(promptIds, completionIds));
     case 'stepwise':
       return data
-        .tokenizeSteps(valid, tokenizer, { ...options, stepSeparator: '\n' })
+        .tokenizeSteps(rows, tokenizer, { ...options, stepSeparator: '\n' })
         .examples.map(({ inputIds: ids, stepEnds }) => ({
           ids,
           isTrained: (place) => stepEnds.includes(place),
         }));
     case 'prompt-only':
       return data
-        .tokenizePrompts(valid, tokenizer, options)
+        .tokenizePrompts(rows, tokenizer, options)
         .prompts.map(({ inputIds: ids }) => ({ ids, isTrained: () => false }));
   }
 }
