@@ -182,14 +182,28 @@ function columnsOf(rows: readonly Row[], encode?: (text: string) => number): Col
     const kinds: Record<string, number> = {};
     for (const value of present) kinds[kindOf(value)] = (kinds[kindOf(value)] ?? 0) + 1;
     const texts = present.flatMap(textOf);
+    const tokens = encode && tokenCounts(texts, encode);
     return {
       name,
       kinds,
       missing: values.length - present.length,
       ...(texts.length > 0 && { characters: lengthsOf(texts.map((text) => text.length)) }),
-      ...(texts.length > 0 && encode && { tokens: lengthsOf(texts.map(encode)) }),
+      ...(texts.length > 0 && tokens && { tokens: lengthsOf(tokens) }),
     };
   });
+}
+
+/** Undefined where the tokenizer has not all characters of a column, which need not be one that is trained. */
+function tokenCounts(
+  texts: readonly string[],
+  encode: (text: string) => number,
+): number[] | undefined {
+  try {
+    return texts.map(encode);
+  } catch (error) {
+    if (error instanceof Error && 'code' in error && error.code === 'E_DATA') return undefined;
+    throw error;
+  }
 }
 
 function kindOf(value: unknown): string {
