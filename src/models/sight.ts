@@ -57,12 +57,15 @@ function paddedSight(valid: Tensor): Base {
   };
 }
 
-/** @param sequenceIds [B, L]: a query looks at tokens of its own sequence up to itself, as many as its position says */
+/**
+ * @param sequenceIds [B, L]: a query looks at tokens of its own sequence up to itself, as many as its position says; 0 is
+ *   padding, which stands at position 0 however much there is of it
+ */
 function packedSight(sequenceIds: Tensor): Base {
   const same = sequenceIds.unsqueeze(2).eq(sequenceIds.unsqueeze(1));
   const mask = same.logicalAnd(causal(sequenceIds.size(1), sequenceIds.device));
   return {
-    positions: mask.sum(2, { dtype: 'int64' }).sub(1),
+    positions: mask.sum(2, { dtype: 'int64' }).sub(1).mul(sequenceIds.ne(0)),
     lengths: same.sum(2, { dtype: 'int64' }),
     mask: mask.unsqueeze(1),
   };
