@@ -99,6 +99,20 @@ describe('Decoder', () => {
     expectClose(part(1, 4, 4), logitsOf(model, [a]).select(0, 0), close);
     assert.ok(packed.isfinite().all().item(), 'padding is not finite');
   });
+  test('padding of a packed line may be longer than the learned positions', () => {
+    const sizes = { vocabSize: 9, hiddenSize: 8, intermediateSize: 16, numLayers: 1, numHeads: 2 };
+    const config = makeDecoderConfig({ ...sizes, modelType: 'gpt2', maxPositionEmbeddings: 3 });
+    const model = createModel(config, { seed: 1, dtype: 'float64' });
+    const packed = (line: number[], sequences: number[]): Tensor =>
+      model.forward({ inputIds: ids([line]), sequenceIds: ids([sequences]) }).logits;
+    const { logits } = model.forward({ inputIds: ids([[1, 2, 3]]) });
+    const padded = packed([1, 2, 3, 0, 0, 0, 0], [1, 1, 1, 0, 0, 0, 0]);
+    expectClose(padded.narrow(1, 0, 3), logits, { rtol: 1e-10, atol: 1e-12 });
+    assert.throws(() => packed([1, 2, 3, 4], [1, 1, 1, 1]), {
+      message:
+        "Decoder: expected rows of at most 3 tokens, the model's learned positions, received 4.",
+    });
+  });
   test('sequenceIds of another shape, or beside a mask, are refused', () => {
     const model = modelOf();
     const inputIds = ids([[1, 2]]);
@@ -193,6 +207,8 @@ describe('Decoder', () => {
     assert.throws(() => logitsOf(model, [[1, 2]], [[1]]), {
       message: 'Decoder: expected attentionMask [1, 2] like inputIds, received [1, 1].',
     });
-    assert.throws(() => logitsOf(model, [[1, 23]]), { code: 'E_NATIVE' });
+    assert.throws(() => logitsOf(model, [[1, 23]]), {
+      message: 'Embedding: expected ids from 0 to 22, received 23.',
+    });
   });
 });

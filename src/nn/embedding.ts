@@ -1,5 +1,5 @@
-import { ShapeError } from '../errors/index.js';
-import { embedding, full, showShape, tidy, type Tensor } from '../torch/index.js';
+import { ShapeError, ValueRangeError } from '../errors/index.js';
+import { embedding, full, noGrad, showShape, tidy, type Tensor } from '../torch/index.js';
 import { Module } from './module.js';
 
 /** A table of vectors, one per id. */
@@ -26,9 +26,28 @@ export class Embedding extends Module {
   /**
    * @param ids [...] int64, each from 0 to V − 1
    * @returns [..., D]
+   * @throws ValueRangeError for an id outside of the table, on the CPU: CUDA tells later and ends the process
    */
   forward(ids: Tensor): Tensor {
-    const vectors = embedding(this.weight, ids);
+    const vectors = this.lookUp(ids);
     return this.scale === 1 ? vectors : vectors.mul(this.scale);
+  }
+
+  private lookUp(ids: Tensor): Tensor {
+    try {
+      return embedding(this.weight, ids);
+    } catch (cause) {
+      // Looked at only now: where nothing is wrong the ids are not read.
+      if (ids.device !== 'cpu' || ids.numel === 0) throw cause;
+      const rows = this.weight.size(0);
+      const wrong = noGrad(() =>
+        tidy(() => [ids.flatten().max(0), ids.flatten().min(0)].map(({ values }) => values.item())),
+      ).find((id) => id < 0 || id >= rows);
+      if (wrong === undefined) throw cause;
+      throw new ValueRangeError(
+        `Embedding: expected ids from 0 to ${rows - 1}, received ${wrong}.`,
+        { cause, hint: 'The tokenizer may belong to another model.' },
+      );
+    }
   }
 }

@@ -117,6 +117,18 @@ describe('Embedding', () => {
     ]);
     assert.throws(() => new Embedding(ones([2])), { code: 'E_SHAPE' });
   });
+
+  test('an id outside of the table is refused by its number', () => {
+    const table = new Embedding(ones([3, 2]));
+    for (const id of [3, -1])
+      assert.throws(() => table.forward(tensor([[0, id, 2]], { dtype: 'int64' })), {
+        code: 'E_RANGE',
+        message: `Embedding: expected ids from 0 to 2, received ${id}.`,
+        hint: 'The tokenizer may belong to another model.',
+      });
+    // Another fault keeps its own message.
+    assert.throws(() => table.forward(tensor([0.5])), { code: 'E_NATIVE' });
+  });
 });
 
 describe('RMSNorm', () => {
