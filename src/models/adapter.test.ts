@@ -327,7 +327,17 @@ describe('parseAdapterConfig', () => {
     [{ lora_alpha: -1 }, /expected lora_alpha to be a positive number/],
     [{ target_modules: 3 }, /expected target_modules to be a list of names or a text/],
     [{ modules_to_save: [1] }, /expected modules_to_save to be a list of names/],
-    [{ rank_pattern: { q: 0 } }, /expected rank_pattern to be an object of positive numbers/],
+    [{ rank_pattern: { q: 0 } }, /expected rank_pattern to be an object of positive integers/],
+    [{ rank_pattern: { q: 2.5 } }, /expected rank_pattern to be an object of positive integers/],
+    [{ alpha_pattern: { q: -1 } }, /expected alpha_pattern to be an object of positive numbers/],
+    [
+      { rank_pattern: { '(': 2 } },
+      /^a\.json: expected rank_pattern to be an object whose keys are regular expressions, received \{"\(":2\}\.$/,
+    ],
+    [
+      { alpha_pattern: { q: 2.5, '[': 2 } },
+      /expected alpha_pattern to be an object whose keys are regular expressions/,
+    ],
   ];
   for (const [fields, message] of cases)
     test(`refuses ${JSON.stringify(fields)}`, () => {

@@ -109,8 +109,8 @@ export function parseAdapterConfig(raw: JsonObject, path: string): AdapterConfig
     dora: fields.flag('use_dora', false),
     targetModules: targets(fields),
     modulesToSave: names(fields, 'modules_to_save') ?? [],
-    rankPattern: numbers(fields, 'rank_pattern'),
-    alphaPattern: numbers(fields, 'alpha_pattern'),
+    rankPattern: patterns(fields, 'rank_pattern', 'positive integers', Number.isSafeInteger),
+    alphaPattern: patterns(fields, 'alpha_pattern', 'positive numbers', Number.isFinite),
   };
 }
 
@@ -139,13 +139,30 @@ function targets(fields: Fields): string | string[] {
   return names(fields, 'target_modules') ?? [];
 }
 
-function numbers(fields: Fields, name: string): Record<string, number> {
+/** Values of layers by the ends of their names, which are regular expressions. */
+function patterns(
+  fields: Fields,
+  name: string,
+  expected: string,
+  isAllowed: (value: unknown) => boolean,
+): Record<string, number> {
   const value = fields.value(name) ?? {};
   const isPositive = (entry: unknown): boolean =>
-    typeof entry === 'number' && Number.isFinite(entry) && entry > 0;
+    typeof entry === 'number' && isAllowed(entry) && entry > 0;
   if (!isJsonObject(value) || !Object.values(value).every(isPositive))
-    throw fields.wrong(name, 'an object of positive numbers');
+    throw fields.wrong(name, `an object of ${expected}`);
+  if (!Object.keys(value).every(isExpression))
+    throw fields.wrong(name, 'an object whose keys are regular expressions');
   return value as Record<string, number>;
+}
+
+function isExpression(text: string): boolean {
+  try {
+    new RegExp(`(?:${text})`);
+    return true;
+  } catch {
+    return false;
+  }
 }
 
 /**
