@@ -384,6 +384,41 @@ describe('train, generate and eval', () => {
   });
 });
 
+describe('merge', () => {
+  const adapter = async (method: string, data: string, out: string): Promise<string> => {
+    const settings = [...TINY, '--set', 'maxSteps=1', '--set', 'lora.rank=2'];
+    const files = ['--model', model, '--data', at(data), '--out', at(out)];
+    return String((await json(['train', method, ...files, ...settings]))['model']);
+  };
+
+  test('tells what can be done with the merged model, a reward model too', async () => {
+    for (const [method, data, next] of [
+      ['sft', 'pairs.jsonl', 'Try it: posttrain generate --model '],
+      ['reward', 'preferences.jsonl', 'Measure it: posttrain eval --model '],
+    ] as const) {
+      const folder = await adapter(method, data, `lora-${method}`);
+      const out = at(`merged-${method}`);
+      const merged = await capture().run(['merge', '--model', folder, '--out', out]);
+      assert.equal(merged.code, 0, merged.err);
+      assert.ok(merged.out.includes(`\nModel: ${out}\n${next}${out} `), merged.out);
+    }
+  });
+
+  test('an adapter on a base of another size is told that its base is another', async () => {
+    const folder = await adapter('sft', 'pairs.jsonl', 'lora-moved');
+    const wide = at('wide');
+    await json([
+      ...['init', '--out', wide, '--characters', '0123456789+=', '--hidden-size', '32'],
+      ...['--layers', '1', '--heads', '2', '--max-length', '32'],
+    ]);
+    const options = ['--model', folder, '--base', wide, '--out', at('misfit')];
+    const { code, err } = await capture().run(['merge', ...options]);
+    assert.equal(code, 1, err);
+    assert.match(err, /of another shape than adapter_config\.json says/);
+    assert.match(err, /\nCheck that adapter_config\.json belongs .* --base names another\.\n$/);
+  });
+});
+
 describe('a run in a process of its own', () => {
   const main = fileURLToPath(new URL(`./main${import.meta.url.slice(-3)}`, import.meta.url));
   const flags = process.execArgv.filter((flag) => !flag.startsWith('--test'));

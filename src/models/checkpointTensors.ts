@@ -82,14 +82,17 @@ function checkTensors(request: TensorRequest): void {
   const text = found.map(([fault, names]) => `${names.length} ${fault}: ${shorten(names)}`);
   throw new CheckpointError(
     `${where}: the tensors in ${folder} do not fit: ${text.join('; ')}.`,
-    adviceOn(file, shapes),
+    adviceOn(request),
   );
 }
 
 /** Which function opens what was meant, where the head tells. */
-function adviceOn(file: SafetensorsFile, shapes: TensorRequest['shapes']): { hint: string } {
+function adviceOn({ file, shapes, described }: TensorRequest): { hint: string } {
   const other = {
-    hint: 'Check that config.json belongs to these weights and that they are complete.',
+    hint:
+      described === undefined
+        ? 'Check that config.json belongs to these weights and that they are complete.'
+        : `Check that ${described} belongs to these weights, and that the base model is the one that they were trained on: --base names another.`,
   };
   if (!file.has(SCORE)) return other;
   const [outputs] = file.shapeOf(SCORE);

@@ -22,10 +22,15 @@ export function registerMerge(program: Command, { io }: CommandContext): void {
     const { mergeAdapter } = await import('../../runs/index.js');
     const result = await mergeAdapter(options);
     const { layers, base, model, dtype } = result;
+    const { isScalarModelFolder, isStepModelFolder } = await import('../../models/index.js');
+    const scores = isScalarModelFolder(model) || isStepModelFolder(model);
+    const next = scores
+      ? `Measure it: posttrain eval --model ${model} --data held-out.jsonl`
+      : `Try it: posttrain generate --model ${model} --prompt "…"`;
     io.out(
       json === true
         ? JSON.stringify(result)
-        : `Merged the adapters of ${layers} layers into ${base}, in ${dtype}.\nModel: ${model}\nTry it: posttrain generate --model ${model} --prompt "…"`,
+        : `Merged the adapters of ${layers} layers into ${base}, in ${dtype}.\nModel: ${model}\n${next}`,
     );
   });
 }
