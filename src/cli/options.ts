@@ -37,15 +37,16 @@ export function withJson(command: Command): Command {
   return command.option('--json', 'print the result as one line of JSON');
 }
 
+/** What `--base` is for. */
+export const BASE_HELP =
+  'base model of an adapter, where it is not what adapter_config.json names: a folder, or org/name[@revision] of the Hub';
+
 /** Adds where and in which numbers a model is computed, and where the base of an adapter lies. */
 export function withPlacement(command: Command): Command {
   return command
     .option('--device <device>', 'auto, cpu or cuda', 'auto')
     .option('--dtype <dtype>', 'float32, bfloat16 or float64', 'float32')
-    .option(
-      '--base <folder>',
-      'base model of an adapter, where it is not where adapter_config.json says',
-    );
+    .option('--base <model>', BASE_HELP);
 }
 
 /** Ends a command's help with an example. */

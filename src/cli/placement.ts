@@ -4,6 +4,7 @@ import {
   loadModel,
   loadScalarModel,
   loadStepModel,
+  openModelFolder,
   readDecoderConfig,
   tokenizerFolderOf,
   type Decoder,
@@ -22,7 +23,7 @@ export interface PlacementOptions {
   readonly model: string;
   readonly device: string;
   readonly dtype: string;
-  /** Of an adapter: the folder of its base model. */
+  /** Of an adapter: its base model, a folder or a name of the Hub. */
   readonly base?: string | undefined;
 }
 
@@ -36,9 +37,8 @@ const DTYPES: readonly Dtype[] = ['float32', 'bfloat16', 'float64'];
 export async function openModel(
   options: PlacementOptions,
 ): Promise<{ model: Decoder; tokenizer: Tokenizer }> {
-  const placed = placeOf(options);
-  const tokenizer = await loadTokenizer(tokenizerFolderOf(options.model, options.base));
-  return { model: await loadModel(options.model, placed), tokenizer };
+  const { folder, placed, tokenizer } = await openFolder(options);
+  return { model: await loadModel(folder, placed), tokenizer };
 }
 
 /**
@@ -49,9 +49,8 @@ export async function openModel(
 export async function openScalarModel(
   options: PlacementOptions,
 ): Promise<{ model: ScalarModel; tokenizer: Tokenizer }> {
-  const placed = placeOf(options);
-  const tokenizer = await loadTokenizer(tokenizerFolderOf(options.model, options.base));
-  return { model: await loadScalarModel(options.model, placed), tokenizer };
+  const { folder, placed, tokenizer } = await openFolder(options);
+  return { model: await loadScalarModel(folder, placed), tokenizer };
 }
 
 /**
@@ -62,9 +61,16 @@ export async function openScalarModel(
 export async function openStepModel(
   options: PlacementOptions,
 ): Promise<{ model: StepModel; tokenizer: Tokenizer }> {
+  const { folder, placed, tokenizer } = await openFolder(options);
+  return { model: await loadStepModel(folder, placed), tokenizer };
+}
+
+async function openFolder(
+  options: PlacementOptions,
+): Promise<{ folder: string; placed: LoadModelOptions; tokenizer: Tokenizer }> {
   const placed = placeOf(options);
-  const tokenizer = await loadTokenizer(tokenizerFolderOf(options.model, options.base));
-  return { model: await loadStepModel(options.model, placed), tokenizer };
+  const folder = await openModelFolder('--base', options.model, options.base);
+  return { folder, placed, tokenizer: await loadTokenizer(tokenizerFolderOf(folder)) };
 }
 
 /** What `openModel` will load, by its config.json. @throws as `openModel` */
@@ -84,5 +90,5 @@ function placeOf(options: PlacementOptions): LoadModelOptions {
   if (!/^(auto|cpu|cuda(:\d+)?)$/.test(device))
     throw new UsageError(`--device: expected auto, cpu or cuda, received ${device}.`);
   const place = device === 'auto' ? (cudaIsAvailable() ? 'cuda' : 'cpu') : device;
-  return { dtype, device: place, base: options.base };
+  return { dtype, device: place };
 }

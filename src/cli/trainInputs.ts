@@ -6,6 +6,7 @@ import type { RunRecord } from '../runs/index.js';
 /** Options of every `train` command. */
 export interface TrainOptions {
   readonly model?: string;
+  readonly base?: string;
   readonly data?: readonly string[];
   readonly evalData?: readonly string[];
   readonly split?: string;
@@ -34,6 +35,7 @@ export interface OnlineDpoOptions extends OnPolicyOptions {
 /** Where a run starts and what it reads. */
 export interface RunInputs {
   readonly model: string;
+  readonly base?: string | undefined;
   readonly data: readonly string[];
   readonly evalData?: readonly string[] | undefined;
   readonly out: string;
@@ -58,7 +60,7 @@ export async function readInputs(
   }
   const evalData = options.evalData ?? recordedFiles(record, 'evalData');
   return {
-    inputs: { model, data, evalData, out, resume },
+    inputs: { model, base: options.base, data, evalData, out, resume },
     config: await readSettings(options),
     record,
   };

@@ -1,7 +1,6 @@
 import assert from 'node:assert/strict';
 import { describe, test } from 'node:test';
 import { describeConfig, GrpoConfig, parseConfig, SftConfig } from './index.js';
-import { editDistance } from './nearestName.js';
 
 const METHODS = { sft: SftConfig, grpo: GrpoConfig };
 
@@ -43,14 +42,5 @@ describe('describeConfig', () => {
     assert.equal(types.get('reduction.budget'), 'integer ≥ 1 | null');
     assert.equal(types.get('objective.high'), 'number ≥ 1');
     assert.equal(types.get('importanceWeights.cap'), 'number > 0');
-  });
-});
-
-describe('editDistance', () => {
-  test('counts insertions, deletions, replacements and swaps', () => {
-    assert.equal(editDistance('', 'abc'), 3);
-    assert.equal(editDistance('kitten', 'sitting'), 3);
-    assert.equal(editDistance('hihg', 'high'), 1);
-    assert.equal(editDistance('same', 'same'), 0);
   });
 });

@@ -1,4 +1,5 @@
 /** The closest of several names: for suggestions after a typing error. */
+import { editDistance } from '../errors/index.js';
 
 /** Names of the same settings in other programs, so that people who come from there find ours. */
 const ELSEWHERE: Readonly<Record<string, string>> = {
@@ -60,29 +61,4 @@ function plain(name: string): string {
 
 function lastPart(name: string): string {
   return name.slice(name.lastIndexOf('.') + 1);
-}
-
-/**
- * Fewest insertions, deletions, replacements and swaps of neighbours that turn one text into the other, no part being
- * edited twice (optimal string alignment).
- */
-export function editDistance(from: string, to: string): number {
-  let beforeLast: number[] = [];
-  let last = Array.from({ length: to.length + 1 }, (_, column) => column);
-  for (let row = 1; row <= from.length; row++) {
-    const current = [row];
-    for (let column = 1; column <= to.length; column++) {
-      const replaced = (last[column - 1] ?? 0) + (from[row - 1] === to[column - 1] ? 0 : 1);
-      const edited = Math.min(replaced, (last[column] ?? 0) + 1, (current[column - 1] ?? 0) + 1);
-      const swapped = from[row - 1] === to[column - 2] && from[row - 2] === to[column - 1];
-      current.push(
-        row > 1 && column > 1 && swapped
-          ? Math.min(edited, (beforeLast[column - 2] ?? 0) + 1)
-          : edited,
-      );
-    }
-    beforeLast = last;
-    last = current;
-  }
-  return last[to.length] ?? 0;
 }

@@ -5,6 +5,8 @@
  * what to do next.
  */
 
+export { editDistance, nearestFirst } from './editDistance.js';
+
 /** Permanent identifiers: programs may switch on them, so a code is never renamed. */
 export type ErrorCode =
   | 'E_SHAPE'

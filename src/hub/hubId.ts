@@ -29,6 +29,11 @@ export function parseHubId(text: string): HubId | undefined {
   return { name, revision };
 }
 
+/** `org/name@revision`; the name alone where no revision is said. What is no name of the Hub stays as it is. */
+export function atRevision(name: string, revision: string | null): string {
+  return revision === null || parseHubId(name) === undefined ? name : `${name}@${revision}`;
+}
+
 /** As `parseHubId`, but a file or folder of that name wins. */
 export function hubIdOf(pathOrId: string): HubId | undefined {
   return existsSync(pathOrId) ? undefined : parseHubId(pathOrId);

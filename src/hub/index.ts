@@ -1,5 +1,6 @@
 /** The Hugging Face Hub: repositories as local folders, in the cache that Python uses too. */
-export { hubIdOf, isCommit, parseHubId, type HubId, type RepoKind } from './hubId.js';
+export { giveBase, givenBase } from './givenBase.js';
+export { atRevision, hubIdOf, isCommit, parseHubId, type HubId, type RepoKind } from './hubId.js';
 export { hubSettings, type HubSettings } from './hubSettings.js';
 export {
   hubFetch,
@@ -9,6 +10,6 @@ export {
   type HubSubject,
 } from './hubFetch.js';
 export { hubAccess, openSnapshot, type Snapshot } from './snapshot.js';
-export { modelFolder, type ModelParts } from './modelFolder.js';
+export { modelFolder, modelOnBase, type ModelOnBase, type ModelParts } from './modelFolder.js';
 export { openHubDataSet, type HubDataSet } from './dataSet.js';
 export { lastingName, openedFolder } from './openOnce.js';

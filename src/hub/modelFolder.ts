@@ -3,7 +3,8 @@ import { existsSync, readFileSync } from 'node:fs';
 import { readFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { HubError } from '../errors/index.js';
-import { hubIdOf, isCommit } from './hubId.js';
+import { givenBase } from './givenBase.js';
+import { atRevision, hubIdOf, isCommit } from './hubId.js';
 import { hubSettings } from './hubSettings.js';
 import { openOnce } from './openOnce.js';
 import type { Snapshot } from './snapshot.js';
@@ -47,10 +48,33 @@ export async function modelFolder(
   hasBase = false,
 ): Promise<string> {
   const folder = await folderOf(folderOrHubId, parts);
-  const base = hasBase ? undefined : baseOf(folder);
+  const isComplete = parts === 'tokenizer' && existsSync(join(folder, 'tokenizer.json'));
+  const needsBase = !hasBase && !isComplete && givenBase(folder) === undefined;
   // Of an adapter the base model is needed too; `openedFolder` finds it then.
+  const base = needsBase ? baseOf(folder) : undefined;
   if (base !== undefined && hubIdOf(base) !== undefined) await folderOf(base, parts);
   return folder;
+}
+
+/** A model, and the base that is given for it. */
+export interface ModelOnBase {
+  readonly folder: string;
+  /** Folder of the base; undefined where none is given. */
+  readonly base: string | undefined;
+}
+
+/**
+ * As `modelFolder`, for an adapter for which another base model may be given: a folder or a name of the Hub too. What the
+ * adapter names is then not looked for.
+ *
+ * @throws as `modelFolder`
+ */
+export async function modelOnBase(
+  folderOrHubId: string,
+  base: string | undefined,
+): Promise<ModelOnBase> {
+  const folder = await modelFolder(folderOrHubId, 'model', base !== undefined);
+  return { folder, base: base === undefined ? undefined : await modelFolder(base) };
 }
 
 /** The base model that an adapter's settings name. What is wrong with them is said where they are read. */
@@ -58,11 +82,12 @@ function baseOf(folder: string): string | undefined {
   const path = join(folder, 'adapter_config.json');
   if (!existsSync(path)) return undefined;
   try {
-    const { base_model_name_or_path: base } = JSON.parse(readFileSync(path, 'utf8')) as {
-      base_model_name_or_path?: unknown;
-    };
+    const { base_model_name_or_path: base, revision } = JSON.parse(
+      readFileSync(path, 'utf8'),
+    ) as Readonly<Record<string, unknown>>;
     // Seen from the adapter's folder, it may be a path that looks like a name.
-    return typeof base === 'string' && !existsSync(join(folder, base)) ? base : undefined;
+    if (typeof base !== 'string' || existsSync(join(folder, base))) return undefined;
+    return atRevision(base, typeof revision === 'string' ? revision : null);
   } catch {
     return undefined;
   }

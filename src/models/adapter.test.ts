@@ -133,7 +133,12 @@ describe('addLora', () => {
       [
         'a name that no layer has, and tells those there are',
         { targetModules: ['q_proj', 'wq'] },
-        /^addLora: expected targetModules to name layers of the model, received "wq"\. It has down_proj, gate_proj, k_proj, o_proj, q_proj, up_proj, v_proj\.$/,
+        /^addLora: expected targetModules to name layers of the model, received "wq"\. It has k_proj, o_proj, q_proj, v_proj, up_proj, down_proj, gate_proj\.$/,
+      ],
+      [
+        'a name with a slip, and tells the nearest first, whatever stands before its dot',
+        { targetModules: ['self_attn.Q_prj'] },
+        /received "self_attn\.Q_prj"\. It has q_proj, k_proj, o_proj, v_proj, up_proj, /,
       ],
       ['a part of a name', { targetModules: ['proj'] }, /received "proj"/],
       [
@@ -150,7 +155,7 @@ describe('addLora', () => {
       [
         'a saved layer that there is not',
         { modulesToSave: ['head'] },
-        /expected modulesToSave to name layers of the model, received "head"/,
+        /expected modulesToSave to name layers of the model, received "head"\. It has 0, 1, mlp, norm, k_proj/,
       ],
       [
         'the embedding of a tied output layer',
@@ -351,7 +356,16 @@ describe('parseAdapterConfig', () => {
       target_parameters: [],
     };
     assert.deepEqual(parse(off), {
-      ...{ baseModel: null, task: null, rank: 8, alpha: 8, dropout: 0, rsLora: false, dora: false },
+      ...{
+        baseModel: null,
+        revision: null,
+        task: null,
+        rank: 8,
+        alpha: 8,
+        dropout: 0,
+        rsLora: false,
+        dora: false,
+      },
       ...{ targetModules: ['q_proj'], modulesToSave: [], rankPattern: {}, alphaPattern: {} },
     });
   });

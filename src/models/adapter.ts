@@ -25,8 +25,10 @@ export interface Adapter {
 export interface AddLoraOptions extends LoraOptions {
   /** A non-negative integer. The same one gives the same A in every dtype and on every device. */
   readonly seed: number;
-  /** Folder of the model, which the saved adapter names. */
+  /** Folder of the model, or its name on the Hub, which the saved adapter names: see `baseReference`. */
   readonly baseModel: string | null;
+  /** Of a model of the Hub: its branch, tag or commit. */
+  readonly revision?: string | null | undefined;
 }
 
 /**
@@ -36,10 +38,14 @@ export interface AddLoraOptions extends LoraOptions {
  * @throws ConfigError where `targetModules` or `modulesToSave` names what the model does not have
  * @throws ValueRangeError where the decoder has an adapter already
  */
-export function addLora(model: Decoder, { seed, baseModel, ...options }: AddLoraOptions): void {
+export function addLora(
+  model: Decoder,
+  { seed, baseModel, revision = null, ...options }: AddLoraOptions,
+): void {
   const modules = model.namedModules();
   requireKnownTargets('addLora', modules, options.targetModules);
-  const chosen = { ...options, baseModel, task: null, rankPattern: {}, alphaPattern: {} };
+  const base = { baseModel, revision, task: null };
+  const chosen = { ...options, ...base, rankPattern: {}, alphaPattern: {} };
   const targets = adapterTargets('addLora', modules, chosen);
   const targetModules =
     options.targetModules === ALL_LINEAR ? shortNames(targets.keys()) : options.targetModules;

@@ -28,8 +28,10 @@ export interface LoraOptions {
 
 /** Contents of an adapter_config.json. */
 export interface AdapterConfig extends LoraOptions {
-  /** Path of the model that the adapter belongs to, as it was written. */
+  /** Path of the model that the adapter belongs to, or its name on the Hub, as it was written. */
   readonly baseModel: string | null;
+  /** Of a base model of the Hub: its branch, tag or commit; null where the file does not tell. */
+  readonly revision: string | null;
   /** null where the file does not tell. */
   readonly task: AdapterTask | null;
   /** Ranks of layers that have another one, by the ends of their names as regular expressions. */
@@ -101,6 +103,7 @@ export function parseAdapterConfig(raw: JsonObject, path: string): AdapterConfig
     throw fields.wrong('task_type', 'one of CAUSAL_LM, SEQ_CLS, TOKEN_CLS');
   return {
     baseModel: textOrNull(fields, 'base_model_name_or_path'),
+    revision: textOrNull(fields, 'revision'),
     task: (task as AdapterTask | undefined) ?? null,
     rank: fields.size('r', 8),
     alpha: fields.positive('lora_alpha', 8),
@@ -184,6 +187,7 @@ export function adapterConfigJson(config: AdapterConfig, isTransposed: boolean):
     peft_type: 'LORA',
     r: config.rank,
     rank_pattern: config.rankPattern,
+    revision: config.revision,
     target_modules: config.targetModules,
     task_type: config.task,
     use_dora: config.dora,

@@ -1,8 +1,16 @@
 /** Folders of adapters in PEFT's layout: adapter_config.json, adapter_model.safetensors, and the path of the base model. */
 import { existsSync, mkdirSync, readdirSync } from 'node:fs';
-import { basename, join, resolve } from 'node:path';
+import { basename, join } from 'node:path';
 import { CheckpointError, IoError } from '../errors/index.js';
-import { openedFolder } from '../hub/index.js';
+import {
+  atRevision,
+  giveBase,
+  givenBase,
+  lastingName,
+  modelOnBase,
+  openedFolder,
+  parseHubId,
+} from '../hub/index.js';
 import { LoraAdapter, loraDtype, type Linear } from '../nn/index.js';
 import {
   noGrad,
@@ -41,9 +49,57 @@ export interface AdapterFolder {
   readonly base: string;
 }
 
+/** How an adapter names its base model. */
+export type BaseReference = Pick<AdapterConfig, 'baseModel' | 'revision'>;
+
+/**
+ * By what a saved adapter finds its base again, here and elsewhere: `org/name` and the commit of a model of the Hub, also
+ * where its folder in the cache is given, because the cache is of this machine; the absolute path of any other folder.
+ */
+export function baseReference(folder: string): BaseReference {
+  const name = lastingName(folder);
+  const id = parseHubId(name);
+  return id === undefined
+    ? { baseModel: name, revision: null }
+    : { baseModel: id.name, revision: id.revision };
+}
+
+/**
+ * The local folder of a model, downloaded where it is of the Hub. Where a base is given, the adapter in it stands on that
+ * from now on, while the process lives, whatever its settings name.
+ *
+ * @param where what asks, for messages
+ * @param base a folder or a name of the Hub
+ * @throws CheckpointError where a base is given for a folder that holds a whole model; HubError as `modelFolder`
+ */
+export async function openModelFolder(
+  where: string,
+  folderOrHubId: string,
+  base?: string,
+): Promise<string> {
+  const opened = await modelOnBase(folderOrHubId, base);
+  if (opened.base === undefined) return opened.folder;
+  if (!isAdapterFolder(opened.folder)) refuseBase(where, opened.folder, { base });
+  giveBase(opened.folder, opened.base);
+  return opened.folder;
+}
+
+/** @throws CheckpointError where a base model is given for a folder that holds a whole model */
+export function refuseBase(
+  where: string,
+  folder: string,
+  { base }: { readonly base?: string | undefined },
+): void {
+  if (base === undefined) return;
+  throw new CheckpointError(
+    `${where}: expected the folder of an adapter beside the base model ${base}, but ${folder} holds no adapter_config.json.`,
+    { hint: 'Leave the base model out.' },
+  );
+}
+
 /**
  * Reads an adapter's settings and finds its base model: at the path of adapter_config.json as it stands, or seen from the
- * adapter's folder.
+ * adapter's folder, or where `openModelFolder` was told.
  *
  * @param where what asks, for messages
  * @param base folder to take instead
@@ -54,11 +110,12 @@ export function readAdapterFolder(where: string, folder: string, base?: string):
   const path = join(folder, CONFIG_FILE);
   const config = parseAdapterConfig(readJsonObject(path) ?? {}, path);
   const named = config.baseModel;
-  const places = base === undefined ? placesOf(folder, named) : [base];
+  const given = base ?? givenBase(folder);
+  const places = given === undefined ? placesOf(folder, config) : [given];
   const found = places.find((place) => existsSync(place));
   if (found === undefined)
     throw new CheckpointError(
-      `${where}: expected the base model of the adapter ${folder}, ${named === null && base === undefined ? `but ${path} names none` : `but there is no folder ${base ?? named}`}.`,
+      `${where}: expected the base model of the adapter ${folder}, ${named === null && given === undefined ? `but ${path} names none` : `but there is no folder ${given ?? named}`}.`,
       { hint: missingBaseHint(named) },
     );
   if (isAdapterFolder(found))
@@ -66,18 +123,24 @@ export function readAdapterFolder(where: string, folder: string, base?: string):
       `${where}: expected the base model of the adapter ${folder} to be a model, but ${found} is an adapter itself.`,
       { hint: `Merge it first: posttrain merge --model ${found} --out <folder>` },
     );
-  // A name of the Hub stays one: the cache is of this machine.
-  const isOfHub = named !== null && found === openedFolder(named);
+  // A name of the Hub stays as it was written: without a revision it means the newest.
+  const isNamed = given === undefined && found === openedBase(config);
   return {
     folder,
-    config: { ...config, baseModel: isOfHub ? named : resolve(found) },
+    config: isNamed ? config : { ...config, ...baseReference(found) },
     base: found,
   };
 }
 
-function placesOf(folder: string, named: string | null): string[] {
+/** Where the base lies that an adapter names by its name on the Hub; undefined for others. */
+function openedBase({ baseModel, revision }: BaseReference): string | undefined {
+  return baseModel === null ? undefined : openedFolder(atRevision(baseModel, revision));
+}
+
+function placesOf(folder: string, reference: BaseReference): string[] {
+  const { baseModel: named } = reference;
   if (named === null || named === '') return [];
-  const opened = openedFolder(named);
+  const opened = openedBase(reference);
   return [named, join(folder, named), ...(opened === undefined ? [] : [opened])];
 }
 

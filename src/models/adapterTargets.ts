@@ -1,5 +1,5 @@
 /** Which layers of a model have adapters, by the rules of PEFT. Internal to this folder. */
-import { CheckpointError, ConfigError } from '../errors/index.js';
+import { CheckpointError, ConfigError, nearestFirst } from '../errors/index.js';
 import { Linear, loraScaling, type Module } from '../nn/index.js';
 import type { AdapterConfig } from './adapterConfig.js';
 
@@ -44,7 +44,7 @@ export function adapterTargets(
     if (!isNamed(name)) continue;
     if (!(layer instanceof Linear))
       throw new ConfigError(
-        `${where}: expected targetModules to name linear layers, but ${name} is none. ${known(modules)}`,
+        `${where}: expected targetModules to name linear layers, but ${name} is none. ${known(modules, lastPart(name))}`,
       );
     const rank = patternValue(config.rankPattern, name) ?? config.rank;
     const alpha = patternValue(config.alphaPattern, name) ?? config.alpha;
@@ -53,7 +53,7 @@ export function adapterTargets(
   }
   if (found.size === 0)
     throw new ConfigError(
-      `${where}: expected targetModules to name layers of the model, received ${JSON.stringify(targetModules)}, which names none. ${known(modules)}`,
+      `${where}: expected targetModules to name layers of the model, received ${JSON.stringify(targetModules)}, which names none. ${known(modules, String(targetModules))}`,
     );
   return found;
 }
@@ -78,7 +78,7 @@ export function requireKnownTargets(
   );
   if (unknown === undefined) return;
   throw new ConfigError(
-    `${where}: expected targetModules to name layers of the model, received ${JSON.stringify(unknown)}. ${known(modules)}`,
+    `${where}: expected targetModules to name layers of the model, received ${JSON.stringify(unknown)}. ${known(modules, lastPart(unknown))}`,
   );
 }
 
@@ -109,14 +109,19 @@ function patternValue(
   )?.[1];
 }
 
-function known(modules: Named): string {
+function known(modules: Named, unknown: string): string {
   const linear = [...modules].filter(([, layer]) => layer instanceof Linear);
-  return `It has ${shortNames(linear.map(([name]) => name)).join(', ')}.`;
+  const names = shortNames(linear.map(([name]) => name));
+  return `It has ${nearestFirst(unknown, names).join(', ')}.`;
+}
+
+function lastPart(name: string): string {
+  return name.slice(name.lastIndexOf('.') + 1);
 }
 
 /** What stands after the last dot of names, each once. */
 export function shortNames(names: Iterable<string>): string[] {
-  return [...new Set(Array.from(names, (name) => name.slice(name.lastIndexOf('.') + 1)))].sort();
+  return [...new Set(Array.from(names, lastPart))].sort();
 }
 
 /**
@@ -140,7 +145,7 @@ export function savedParameters(
     const layers = [...modules].filter(([name]) => name.endsWith(ending));
     if (layers.length === 0)
       throw new ConfigError(
-        `${where}: expected modulesToSave to name layers of the model, received ${JSON.stringify(ending)}. It has ${shortNames(modules.keys()).join(', ')}.`,
+        `${where}: expected modulesToSave to name layers of the model, received ${JSON.stringify(ending)}. It has ${nearestFirst(lastPart(ending), shortNames(modules.keys())).join(', ')}.`,
       );
     for (const [name, layer] of layers) {
       if (name === tiedEmbedding)

@@ -12,7 +12,9 @@ export type { AdapterConfig, AdapterTask, LoraOptions } from './adapterConfig.js
 export {
   applyAdapter,
   baseFolderOf,
+  baseReference,
   isAdapterFolder,
+  openModelFolder,
   readAdapterFolder,
   tokenizerFolderOf,
   type AdapterFolder,

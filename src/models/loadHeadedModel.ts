@@ -7,6 +7,7 @@ import {
   describeAdapter,
   isAdapterFolder,
   readAdapterFolder,
+  refuseBase,
 } from './adapterFolder.js';
 import { assertModelFolder, openWeights } from './checkpoint.js';
 import { asStored } from './checkpointNames.js';
@@ -16,7 +17,7 @@ import { Decoder } from './decoder.js';
 import { parseDecoderConfig } from './decoderConfig.js';
 import { Fields, readJsonObject, type JsonObject } from './jsonFields.js';
 import { PAD_TOKEN, type HeadedModel } from './headedModel.js';
-import { disposedOnFailure, refuseBase, type LoadModelOptions } from './loadModel.js';
+import { disposedOnFailure, type LoadModelOptions } from './loadModel.js';
 import { parameterShapes } from './parameterShapes.js';
 
 /** What kind of head a folder is expected to have. */

@@ -1,8 +1,7 @@
 import { join } from 'node:path';
-import { modelFolder } from '../hub/index.js';
-import { CheckpointError } from '../errors/index.js';
+import { modelOnBase } from '../hub/index.js';
 import type { Dtype } from '../torch/index.js';
-import { applyAdapter, isAdapterFolder, readAdapterFolder } from './adapterFolder.js';
+import { applyAdapter, isAdapterFolder, readAdapterFolder, refuseBase } from './adapterFolder.js';
 import { assertModelFolder, openWeights } from './checkpoint.js';
 import { asStored } from './checkpointNames.js';
 import { takeTensors } from './checkpointTensors.js';
@@ -20,7 +19,7 @@ export interface LoadModelOptions {
   readonly device?: string | undefined;
   /** In which numbers it computes: those of `dtype` unless said. */
   readonly compute?: ComputeSettings | undefined;
-  /** Of an adapter: the folder of its base model, where it is not where adapter_config.json says. */
+  /** Of an adapter: its base model, a folder or a name of the Hub, where it is not what adapter_config.json names. */
   readonly base?: string | undefined;
 }
 
@@ -39,9 +38,8 @@ export async function loadModel(
   options: LoadModelOptions = {},
 ): Promise<Decoder> {
   const where = 'loadModel';
-  const folder = await modelFolder(folderOrHubId, 'model', options.base !== undefined);
+  const { folder, base } = await modelOnBase(folderOrHubId, options.base);
   if (isAdapterFolder(folder)) {
-    const base = options.base === undefined ? undefined : await modelFolder(options.base);
     const adapter = readAdapterFolder(where, folder, base);
     const model = await loadModel(adapter.base, { ...options, base: undefined });
     return disposedOnFailure(model, () => applyAdapter(where, model, adapter));
@@ -63,19 +61,6 @@ export async function loadModel(
   } finally {
     file.dispose();
   }
-}
-
-/** @throws CheckpointError where a base model is given for a folder that holds a whole model */
-export function refuseBase(
-  where: string,
-  folder: string,
-  { base }: Pick<LoadModelOptions, 'base'>,
-): void {
-  if (base === undefined) return;
-  throw new CheckpointError(
-    `${where}: expected the folder of an adapter beside the base model ${base}, but ${folder} holds no adapter_config.json.`,
-    { hint: 'Leave the base model out.' },
-  );
 }
 
 /** The model after `change`; without it where that fails, so that nothing is left behind. */

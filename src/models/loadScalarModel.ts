@@ -1,4 +1,4 @@
-import { modelFolder } from '../hub/index.js';
+import { modelOnBase } from '../hub/index.js';
 import { isAdapterFolder } from './adapterFolder.js';
 import { headOutputs, loadHeaded, loadHeadedAdapter } from './loadHeadedModel.js';
 import { loadModel, type LoadModelOptions } from './loadModel.js';
@@ -14,14 +14,19 @@ export async function loadScalarModel(
   folderOrHubId: string,
   options: LoadModelOptions = {},
 ): Promise<ScalarModel> {
-  const folder = await modelFolder(folderOrHubId);
+  const { folder, base } = await modelOnBase(folderOrHubId, options.base);
   if (isAdapterFolder(folder)) {
-    const { model, metadata } = await loadHeadedAdapter(folder, SCALAR_HEAD, options, {
-      isWhole: isScalarModelFolder,
-      loadWhole: loadScalarModel,
-      create: async (base, placed, padTokenId) =>
-        createScalarModel(await loadModel(base, placed), { padTokenId }),
-    });
+    const { model, metadata } = await loadHeadedAdapter(
+      folder,
+      SCALAR_HEAD,
+      { ...options, base },
+      {
+        isWhole: isScalarModelFolder,
+        loadWhole: loadScalarModel,
+        create: async (of, placed, padTokenId) =>
+          createScalarModel(await loadModel(of, placed), { padTokenId }),
+      },
+    );
     model.shiftScores(Number(metadata[SCORE_SHIFT] ?? 0) - model.scoreShift);
     return model;
   }

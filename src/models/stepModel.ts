@@ -3,7 +3,7 @@
  * AutoModelForTokenClassification with two labels has on disk, and that of TRL's PRMTrainer, which saves one.
  */
 import { ShapeError, ValueRangeError } from '../errors/index.js';
-import { modelFolder } from '../hub/index.js';
+import { modelOnBase } from '../hub/index.js';
 import type { Linear } from '../nn/index.js';
 import { assertRank, tensor, tidy, zeros, type Tensor } from '../torch/index.js';
 import type { CausalLmInput } from './causalLm.js';
@@ -132,14 +132,19 @@ export async function loadStepModel(
   folderOrHubId: string,
   options: LoadModelOptions = {},
 ): Promise<StepModel> {
-  const folder = await modelFolder(folderOrHubId);
+  const { folder, base } = await modelOnBase(folderOrHubId, options.base);
   if (isAdapterFolder(folder)) {
-    const { model, metadata } = await loadHeadedAdapter(folder, STEP_HEAD, options, {
-      isWhole: isStepModelFolder,
-      loadWhole: loadStepModel,
-      create: async (base, placed, padTokenId) =>
-        createStepModel(await loadModel(base, placed), { padTokenId }),
-    });
+    const { model, metadata } = await loadHeadedAdapter(
+      folder,
+      STEP_HEAD,
+      { ...options, base },
+      {
+        isWhole: isStepModelFolder,
+        loadWhole: loadStepModel,
+        create: async (of, placed, padTokenId) =>
+          createStepModel(await loadModel(of, placed), { padTokenId }),
+      },
+    );
     model.stepSeparator = metadata[SEPARATOR_KEY] ?? model.stepSeparator;
     return model;
   }

@@ -4,6 +4,7 @@ export {
   planPush,
   pushPlan,
   pushToHub,
+  type PlanOptions,
   type PushedFile,
   type PushOptions,
   type PushPlan,

@@ -22,6 +22,8 @@ export interface CardFacts {
   readonly license: string | undefined;
   /** Undefined for a model folder of no run. */
   readonly run: RunFacts | undefined;
+  /** `org/name` of an adapter's base model; undefined for what is no adapter, or names none. */
+  readonly adapterBase: string | undefined;
 }
 
 const METHODS: Readonly<Record<string, string>> = {
@@ -52,11 +54,12 @@ export function modelCard(facts: CardFacts): string {
   return `---\n${frontMatter(facts)}---\n\n${sections.join('\n\n')}\n`;
 }
 
-function frontMatter({ kind, pipelineTag, license, run }: CardFacts): string {
+function frontMatter({ kind, pipelineTag, license, run, adapterBase }: CardFacts): string {
   const datasets = [
     ...new Set(run?.data.flatMap(({ files }) => files.flatMap(({ hubId }) => hubId ?? []))),
   ];
-  const base = run?.base?.hubId;
+  // What a run started from may have been an adapter itself.
+  const base = adapterBase ?? run?.base?.hubId;
   return stringify({
     library_name: kind === 'adapter' ? 'peft' : 'transformers',
     ...(pipelineTag !== undefined && { pipeline_tag: pipelineTag }),

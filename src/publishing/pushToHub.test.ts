@@ -222,6 +222,107 @@ describe('planPush: other folders', () => {
   });
 });
 
+describe('planPush: the base of an adapter', () => {
+  /** A folder with an adapter of PEFT, and what is uploaded as its settings. */
+  function adapterOf(fields: object): string {
+    const folder = mkdtempSync(join(root, 'adapter-'));
+    writeFileSync(join(folder, 'adapter_config.json'), JSON.stringify(fields));
+    writeFileSync(join(folder, 'adapter_model.safetensors'), '');
+    return folder;
+  }
+  const settingsOf = async (
+    source: string,
+    base?: string,
+  ): Promise<{ settings: unknown; card: unknown }> => {
+    const { files, card } = await planPush(source, 'me/adapter', { base });
+    const found = files.filter(({ path }) => path === 'adapter_config.json');
+    assert.equal(found.length, 1, 'once');
+    return { settings: JSON.parse(found[0]?.text ?? ''), card: frontMatterOf(card) };
+  };
+  const ofTheHub = { base_model: 'lab/base', base_model_relation: 'adapter' };
+
+  test('of the Hub stays as the adapter names it, and is in the card', async () => {
+    const fields = { r: 8, base_model_name_or_path: 'lab/base', revision: null };
+    const { settings, card } = await settingsOf(adapterOf(fields));
+    assert.deepEqual(settings, fields);
+    assert.deepEqual(card, {
+      ...{ library_name: 'peft', pipeline_tag: 'text-generation' },
+      ...ofTheHub,
+      tags: ['posttrain'],
+    });
+  });
+  test('that is a folder of the cache gets its name and commit', async () => {
+    const cached = join(cache, `models--lab--base/snapshots/${BASE}`);
+    const { settings } = await settingsOf(adapterOf({ r: 8, base_model_name_or_path: cached }));
+    assert.deepEqual(settings, { r: 8, base_model_name_or_path: 'lab/base', revision: BASE });
+  });
+  test('that is a folder of this machine is refused, or replaced by the name that is given', async () => {
+    const beside = adapterOf({ base_model_name_or_path: 'here/base' });
+    mkdirSync(join(beside, 'here/base'), { recursive: true });
+    for (const [folder, named] of [
+      [adapterOf({ base_model_name_or_path: '/home/ann/base' }), '/home/ann/base'],
+      [adapterOf({ base_model_name_or_path: '../base' }), '../base'],
+      [beside, 'here/base'],
+    ] as const) {
+      await assert.rejects(planPush(folder, 'me/adapter'), {
+        code: 'E_CHECKPOINT',
+        message: `push: expected the adapter's base model to be of the Hub, but adapter_config.json names ${named}, which nobody else has.`,
+        hint: `Give its name: --base org/name. Where it is your own, upload it first: posttrain push ${named} org/name.`,
+      });
+      const { settings, card } = await settingsOf(folder, 'lab/base@v2');
+      assert.deepEqual(settings, { base_model_name_or_path: 'lab/base', revision: 'v2' });
+      assert.equal((card as { base_model: string }).base_model, 'lab/base');
+    }
+  });
+  test('is given for an adapter alone, and by a name of the Hub', async () => {
+    await assert.rejects(planPush(model, 'me/tiny', { base: 'lab/base' }), {
+      code: 'E_USAGE',
+      message: `push: expected the folder of an adapter beside --base, but ${model} holds no adapter_config.json.`,
+    });
+    await assert.rejects(planPush(adapterOf({}), 'me/tiny', { base: '/home/ann/base' }), {
+      code: 'E_USAGE',
+      message: 'push: expected --base as org/name or org/name@revision, received "/home/ann/base".',
+    });
+    const broken = adapterOf([]);
+    await assert.rejects(planPush(broken, 'me/tiny'), {
+      code: 'E_CHECKPOINT',
+      message: `push: expected ${join(broken, 'adapter_config.json')} to hold an object of settings.`,
+    });
+  });
+  test('of a run that started from an adapter is the base, and not that adapter', async () => {
+    const folder = mkdtempSync(join(root, 'run-'));
+    cpSync(run, folder, { recursive: true });
+    rmSync(join(folder, 'model'), { recursive: true });
+    cpSync(adapterOf({ base_model_name_or_path: 'lab/first' }), join(folder, 'model'), {
+      recursive: true,
+    });
+    const { card } = await settingsOf(folder);
+    assert.equal((card as { base_model: string }).base_model, 'lab/first');
+  });
+});
+
+describe('planPush: settings that other programs wrote', () => {
+  test('lose the path of the model, and nothing else; names of the Hub stay', async () => {
+    const folder = join(root, 'with-paths');
+    cpSync(model, folder, { recursive: true });
+    const change = (name: string, fields: object): object => {
+      const before = JSON.parse(readFileSync(join(folder, name), 'utf8')) as object;
+      writeFileSync(join(folder, name), JSON.stringify({ ...before, ...fields }));
+      return before;
+    };
+    const config = change('config.json', { _name_or_path: '/home/ann/secret' });
+    const tokens = change('tokenizer_config.json', { name_or_path: '../secret' });
+    const generation = change('generation_config.json', { _name_or_path: 'lab/base' });
+    const { files } = await planPush(folder, 'me/tiny');
+    const madeOf = (name: string): unknown =>
+      JSON.parse(files.find(({ path }) => path === name)?.text ?? 'null');
+    assert.deepEqual(madeOf('config.json'), config);
+    assert.deepEqual(madeOf('tokenizer_config.json'), tokens);
+    assert.equal(madeOf('generation_config.json'), null, JSON.stringify(generation));
+    assert.equal(files.filter(({ path }) => path === 'config.json').length, 1);
+  });
+});
+
 describe('planPush rejects', () => {
   test('a name that is no repository', async () => {
     for (const name of ['tiny', 'me/tiny@v1', '/me/tiny', 'a/b/c']) {

@@ -14,6 +14,7 @@ import {
   type HubOptions,
 } from '../hub/index.js';
 import { readRunRecord, type RunRecord } from '../runs/index.js';
+import { ADAPTER_CONFIG, adapterBase, withoutPaths } from './adapterBase.js';
 import { modelCard, SETTINGS_FILE, type ModelKind } from './modelCard.js';
 import { runFacts } from './runFacts.js';
 
@@ -40,8 +41,14 @@ export interface PushPlan {
   readonly files: readonly PushedFile[];
 }
 
+/** What `planPush` is told. */
+export interface PlanOptions {
+  /** Of an adapter: the name of its base model on the Hub, `org/name` or `org/name@revision`, where it names a folder. */
+  readonly base?: string | undefined;
+}
+
 /** What `pushToHub` is told. */
-export interface PushOptions extends HubOptions {
+export interface PushOptions extends HubOptions, PlanOptions {
   /** Makes a new repository private. One that there is stays as it is. */
   readonly isPrivate?: boolean | undefined;
   /** The title of the commit. */
@@ -61,11 +68,18 @@ export interface PushResult {
  * What `pushToHub` would upload: the files of the model, of a run also its settings, and the card. A model folder that has
  * a README.md keeps it. Asks nobody.
  *
+ * An adapter names a base model of the Hub, or is refused: nobody else has a folder of this machine.
+ *
  * @param source a run directory, or the folder of a model or adapter
  * @param repo `org/name`
- * @throws UsageError where `repo` is no such name; CheckpointError where `source` is neither, or a run without a result
+ * @throws UsageError where `repo` or `base` is no such name, or `base` is given for what is no adapter; CheckpointError
+ *   where `source` is neither, a run without a result, or an adapter whose base is not of the Hub
  */
-export async function planPush(source: string, repo: string): Promise<PushPlan> {
+export async function planPush(
+  source: string,
+  repo: string,
+  { base }: PlanOptions = {},
+): Promise<PushPlan> {
   if (parseHubId(repo) === undefined || repo.includes('@')) {
     throw new UsageError(
       `push: expected a repository as org/name, received ${JSON.stringify(repo)}.`,
@@ -75,17 +89,20 @@ export async function planPush(source: string, repo: string): Promise<PushPlan> 
   const folder = record === undefined ? source : resultOf(source);
   const found = filesBelow(folder);
   const kind = await kindOf(folder, found);
+  const adapter = adapterBase(folder, base);
   const written = found.includes(CARD_FILE) && record === undefined;
   const run = record && runFacts(source, record);
   const license = record && (await licenseOfBase(record));
   const card = written
     ? await readFile(join(folder, CARD_FILE), 'utf8')
-    : modelCard({ repo, ...kind, license, run });
+    : modelCard({ repo, ...kind, license, run, adapterBase: adapter?.hubId });
   const made = [
     fileOf(CARD_FILE, card),
     ...(run === undefined
       ? []
       : [fileOf(SETTINGS_FILE, `${JSON.stringify(run.settings, null, 2)}\n`)]),
+    ...(adapter === undefined ? [] : [fileOf(ADAPTER_CONFIG, adapter.text)]),
+    ...withoutPaths(folder, found).map(({ path, text }) => fileOf(path, text)),
   ];
   const madePaths = made.map(({ path }) => path);
   const taken = found
@@ -254,5 +271,5 @@ export async function pushToHub(
   repo: string,
   options: PushOptions = {},
 ): Promise<PushResult> {
-  return await pushPlan(await planPush(source, repo), options);
+  return await pushPlan(await planPush(source, repo, options), options);
 }

@@ -4,6 +4,7 @@ import { existsSync } from 'node:fs';
 import { mkdir, rename, rm } from 'node:fs/promises';
 import { basename, dirname, join, resolve } from 'node:path';
 import { CheckpointError, IoError } from '../errors/index.js';
+import { modelOnBase } from '../hub/index.js';
 import {
   baseFolderOf,
   isAdapterFolder,
@@ -24,11 +25,11 @@ import { asIoError, syncTree } from './files.js';
 
 /** What `mergeAdapter` needs. */
 export interface MergeAdapterOptions {
-  /** Folder of the adapter. */
+  /** The adapter: a folder, or `org/name` of the Hub. */
   readonly model: string;
   /** Folder to write; must not exist yet. */
   readonly out: string;
-  /** Folder of the base model, where it is not where adapter_config.json says. */
+  /** The base model, where it is not what adapter_config.json names: a folder, or `org/name` of the Hub. */
   readonly base?: string | undefined;
 }
 
@@ -48,17 +49,19 @@ export interface MergeAdapterResult {
  * (float64 for a base of float64) and rounded once, to the base's dtype. The tokenizer is written with it. The folder
  * appears whole or not at all.
  *
- * @throws IoError where `out` exists, or cannot be written; CheckpointError where `model` is no adapter, or as `loadModel`
+ * @throws IoError where `out` exists, or cannot be written; CheckpointError where `model` is no adapter, or as `loadModel`; HubError as
+ *   `modelFolder`
  */
 export async function mergeAdapter({
-  model: folder,
+  model: folderOrHubId,
   out,
-  base: given,
+  base: baseOrHubId,
 }: MergeAdapterOptions): Promise<MergeAdapterResult> {
   if (existsSync(out))
     throw new IoError(`merge: expected a new folder to write, but ${out} exists already.`, {
       hint: 'Give another --out.',
     });
+  const { folder, base: given } = await modelOnBase(folderOrHubId, baseOrHubId);
   if (!isAdapterFolder(folder))
     throw new CheckpointError(
       `merge: expected the folder of an adapter, but ${folder} holds no adapter_config.json.`,

@@ -38,6 +38,8 @@ import {
 export interface OnPolicyRunOptions<ConfigInput, Row = Readonly<Record<string, unknown>>> {
   /** Folder of the model to train, with its tokenizer. It is the reference too, where the method has one. */
   readonly model: string;
+  /** Where `model` is an adapter: its base model, a folder or `org/name`, where it is not what adapter_config.json names. */
+  readonly base?: string | undefined;
   /** Rows with a `prompt` and whatever the rewards read: a file, several, or objects. */
   readonly data: RunData;
   /**

@@ -33,6 +33,8 @@ import {
 export interface PreferenceRunOptions<ConfigInput> {
   /** Folder of the model to train, with its tokenizer. It is the reference too, where the method has one. */
   readonly model: string;
+  /** Where `model` is an adapter: its base model, a folder or `org/name`, where it is not what adapter_config.json names. */
+  readonly base?: string | undefined;
   /** Rows `{prompt?, chosen, rejected}`: a file, several, or objects. */
   readonly data: RunData;
   /** Held-out rows of the same kind (see `evalEvery`). */

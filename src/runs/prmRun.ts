@@ -32,6 +32,8 @@ export interface PrmRunOptions {
    * model, whose training goes on.
    */
   readonly model: string;
+  /** Where `model` is an adapter: its base model, a folder or `org/name`, where it is not what adapter_config.json names. */
+  readonly base?: string | undefined;
   /** Rows `{prompt, completions, labels}`, a completion and a label per step: a file, several, or objects. */
   readonly data: RunData;
   /** Held-out rows of the same kind, on whose steps the model is measured (see `evalEvery`). */

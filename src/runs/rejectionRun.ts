@@ -72,7 +72,9 @@ export async function createRejectionRun<Row = Readonly<Record<string, unknown>>
   const tokenizer = await loadTokenizer(tokenizerFolderOf(options.model));
   const single = { ...config, maxTurns: 1 };
   const inputs = await readOnPolicyInputs(options, single, { start, tokenizer });
-  const description = { method: 'rejection', config, inputs: inputs.record };
+  const { base } = start;
+  const record = { ...inputs.record, ...(base !== undefined && { base }) };
+  const description = { method: 'rejection', config, inputs: record };
   let done: Checkpoint | undefined;
   let directory: RunDirectory;
   if (start.record === undefined) directory = await RunDirectory.create(options.out, description);

@@ -59,6 +59,8 @@ export interface RewardRunOptions {
    * reward model, whose training goes on.
    */
   readonly model: string;
+  /** Where `model` is an adapter: its base model, a folder or `org/name`, where it is not what adapter_config.json names. */
+  readonly base?: string | undefined;
   /** Rows `{prompt, chosen, rejected}` or `{chosen, rejected}`: a file, several, or objects. */
   readonly data: RunData;
   /** Held-out rows of the same kind, on which agreement is measured (see `evalEvery`). */

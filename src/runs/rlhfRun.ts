@@ -190,6 +190,7 @@ async function readAnnotation(
         checkpoint: undefined,
         modelFolder: model,
         modelSha256: undefined,
+        base: undefined,
       },
       tokenizer,
     },

@@ -2,8 +2,8 @@
 import { existsSync } from 'node:fs';
 import { join } from 'node:path';
 import { CheckpointError, ConfigError, UsageError } from '../errors/index.js';
-import { hubIdOf, isCommit, modelFolder as localFolder } from '../hub/index.js';
-import { weightsSha256, type Decoder } from '../models/index.js';
+import { hubIdOf, isCommit, lastingName } from '../hub/index.js';
+import { isAdapterFolder, openModelFolder, weightsSha256, type Decoder } from '../models/index.js';
 import { AdamW, decayGroups, type ParameterGroup } from '../optim/index.js';
 import type { Tokenizer } from '../tokenizers/index.js';
 import type { Tensor } from '../torch/index.js';
@@ -29,6 +29,21 @@ export interface RunStart {
   readonly modelFolder: string;
   /** Of the model that was given, for config.json; undefined for a job that has several, and where it is gone. */
   readonly modelSha256: string | undefined;
+  /** The base that was given for the adapter that the run starts from, for config.json; undefined where none was. */
+  readonly base: string | undefined;
+}
+
+/** What says where a run starts. */
+export interface StartOptions {
+  readonly out: string;
+  /** Empty for a job that has several. */
+  readonly model: string;
+  /**
+   * Where `model` is an adapter: its base model, a folder or `org/name` of the Hub, where it is not what
+   * adapter_config.json names.
+   */
+  readonly base?: string | undefined;
+  readonly resume?: boolean | undefined;
 }
 
 /**
@@ -38,16 +53,14 @@ export interface RunStart {
  *   the reference would be another
  * @throws IoError if a new run's folder holds something already
  */
-export async function findStart(
-  method: string,
-  options: { readonly out: string; readonly model: string; readonly resume?: boolean | undefined },
-): Promise<RunStart> {
+export async function findStart(method: string, options: StartOptions): Promise<RunStart> {
   const { out, model, resume = false } = options;
   if (!resume) {
     RunDirectory.assertFree(out);
-    const modelSha256 = model === '' ? undefined : await weightsSha256(model, '--model');
-    const modelFolder = model === '' ? model : await localFolder(model);
-    return { record: undefined, checkpoint: undefined, modelFolder, modelSha256 };
+    const modelFolder = model === '' ? model : await openModelFolder('train', model, options.base);
+    const modelSha256 = model === '' ? undefined : await weightsSha256(modelFolder, '--model');
+    const base = options.base === undefined ? undefined : lastingName(options.base);
+    return { record: undefined, checkpoint: undefined, modelFolder, modelSha256, base };
   }
   const record = readRunRecord(out);
   if (record.method !== method) {
@@ -57,10 +70,30 @@ export async function findStart(
     );
   }
   const checkpoint = (await listCheckpoints(join(out, 'checkpoints'))).whole.at(-1);
+  const recorded = record.inputs['base'];
+  const base = options.base ?? (typeof recorded === 'string' ? recorded : undefined);
   const modelFolder =
-    checkpoint === undefined ? await localFolder(model) : join(checkpoint.path, 'model');
+    checkpoint === undefined
+      ? await openModelFolder('train', model, base)
+      : await openCheckpoint(checkpoint, model, base);
   const modelSha256 = await sameModel(out, model, record.inputs['modelSha256']);
-  return { record, checkpoint, modelFolder, modelSha256 };
+  const named = base === undefined ? undefined : lastingName(base);
+  return { record, checkpoint, modelFolder, modelSha256, base: named };
+}
+
+/** The model of a checkpoint. An adapter stands on what the run is given now, which may have moved since it was saved. */
+async function openCheckpoint(
+  { path }: Checkpoint,
+  model: string,
+  base: string | undefined,
+): Promise<string> {
+  const folder = join(path, 'model');
+  if (!isAdapterFolder(folder)) return folder;
+  // A checkpoint may outlive the model that it came from.
+  const isThere = model !== '' && (hubIdOf(model) !== undefined || existsSync(model));
+  if (!isThere) return await openModelFolder('train', folder, base);
+  const given = await openModelFolder('train', model, base);
+  return await openModelFolder('train', folder, isAdapterFolder(given) ? base : given);
 }
 
 /** @returns the fingerprint that the run was started with */
@@ -256,8 +289,12 @@ export async function openDirectory(
   { inputs: given, ...method }: RunDescription,
   trainer: Trainer,
 ): Promise<{ directory: RunDirectory; resumedFrom: Checkpoint | undefined }> {
-  const { modelSha256 } = start;
-  const inputs = { ...given, ...(modelSha256 !== undefined && { modelSha256 }) };
+  const { modelSha256, base } = start;
+  const inputs = {
+    ...given,
+    ...(base !== undefined && { base }),
+    ...(modelSha256 !== undefined && { modelSha256 }),
+  };
   const description = { ...method, inputs };
   if (start.record === undefined) {
     return { directory: await RunDirectory.create(out, description), resumedFrom: undefined };

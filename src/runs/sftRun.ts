@@ -14,6 +14,8 @@ import { readSftData } from './sftData.js';
 export interface SftRunOptions {
   /** Folder of the model to train, with its tokenizer. */
   readonly model: string;
+  /** Where `model` is an adapter: its base model, a folder or `org/name`, where it is not what adapter_config.json names. */
+  readonly base?: string | undefined;
   /** Rows `{text}`, `{messages}` or `{prompt, completion}`: a file, several, or objects. */
   readonly data: RunData;
   /** Held-out rows of the same kind, whose loss and perplexity are measured (see `evalEvery`). */

@@ -1,5 +1,4 @@
 /** The models that a run trains, with LoRA or whole, and the frozen references that they are compared with. */
-import { resolve } from 'node:path';
 import { ConfigError } from '../errors/index.js';
 import { modelFolder } from '../hub/index.js';
 import {
@@ -7,6 +6,7 @@ import {
   addLora,
   applyAdapter,
   baseFolderOf,
+  baseReference,
   isAdapterFolder,
   loadModel,
   readAdapterFolder,
@@ -48,7 +48,7 @@ export function prepareLora(
     );
   }
   if (trunk.adapter === null) {
-    addLora(trunk, { ...lora, seed, baseModel: resolve(folder) });
+    addLora(trunk, { ...lora, seed, ...baseReference(folder) });
     return;
   }
   requireSameLora(trunk, lora, folder);
@@ -126,7 +126,7 @@ export async function loadPolicy(
     }
     putAdapterOf(base, folder);
     if (base.adapter === null && movesReference)
-      addLora(base, { ...lora, seed, baseModel: resolve(folder) });
+      addLora(base, { ...lora, seed, ...baseReference(folder) });
     return { policy, reference: base.freeze(), placed };
   });
 }

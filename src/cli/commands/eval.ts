@@ -123,10 +123,10 @@ export function registerEval(program: Command, context: CommandContext): void {
     'posttrain eval --model runs/prm/model --data steps.jsonl',
   );
   command.action(async (given: EvalOptions) => {
-    const { modelFolder } = await import('../../hub/index.js');
-    const options = { ...given, model: await modelFolder(given.model) };
+    const { isScalarModelFolder, isStepModelFolder, openModelFolder } =
+      await import('../../models/index.js');
+    const options = { ...given, model: await openModelFolder('--base', given.model, given.base) };
     const { readRows } = await import('../../data/index.js');
-    const { isScalarModelFolder, isStepModelFolder } = await import('../../models/index.js');
     const { openModel } = await import('../placement.js');
     const { split, dataConfig: subset, limit } = options;
     const selection = { split, subset, defaultSplit: 'test' };

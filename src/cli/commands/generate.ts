@@ -132,14 +132,14 @@ async function openSettings(
   given: GenerateCommandOptions,
   prompts: readonly Prompt[],
 ): Promise<GenerateOptions> {
-  const { modelFolder } = await import('../../hub/index.js');
-  const options = { ...given, model: await modelFolder(given.model) };
-  const { readGenerationConfig } = await import('../../models/index.js');
+  const { openModelFolder, readGenerationConfig, tokenizerFolderOf } =
+    await import('../../models/index.js');
+  const options = { ...given, model: await openModelFolder('--base', given.model, given.base) };
   const { loadTokenizer } = await import('../../tokenizers/index.js');
   const { requireMemory } = await import('../../runs/index.js');
   const { defaultMaxNewTokens, describeModel, openModel } = await import('../placement.js');
   const recommended = readGenerationConfig(options.model);
-  const tokenizer = await loadTokenizer(options.model);
+  const tokenizer = await loadTokenizer(tokenizerFolderOf(options.model));
   const longest = Math.max(
     ...prompts.map(({ text }) =>
       typeof text === 'string'

@@ -1,5 +1,5 @@
 import type { Command } from 'commander';
-import { withExample, withJson } from '../options.js';
+import { BASE_HELP, withExample, withJson } from '../options.js';
 import type { CommandContext } from '../program.js';
 
 interface MergeOptions {
@@ -14,9 +14,9 @@ export function registerMerge(program: Command, { io }: CommandContext): void {
   const command = program
     .command('merge')
     .description('fold a LoRA adapter into its base model')
-    .requiredOption('--model <folder>', 'folder of the adapter')
+    .requiredOption('--model <adapter>', 'the adapter: a folder, or org/name[@revision] of the Hub')
     .requiredOption('--out <folder>', 'folder of the whole model; must not exist yet')
-    .option('--base <folder>', 'base model, where it is not where adapter_config.json says');
+    .option('--base <model>', BASE_HELP);
   withExample(withJson(command), 'posttrain merge --model runs/sft/model --out ./merged');
   command.action(async ({ json, ...options }: MergeOptions) => {
     const { mergeAdapter } = await import('../../runs/index.js');

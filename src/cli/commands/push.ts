@@ -6,6 +6,7 @@ interface PushCommandOptions {
   readonly private?: boolean;
   readonly dryRun?: boolean;
   readonly message?: string;
+  readonly base?: string;
   readonly json?: boolean;
 }
 
@@ -20,6 +21,10 @@ export function registerPush(program: Command, { io }: CommandContext): void {
     .argument('<repo>', 'repository as org/name; made where there is none')
     .option('--private', 'make a new repository private')
     .option('--message <text>', 'title of the commit')
+    .option(
+      '--base <name>',
+      'base model of an adapter as org/name[@revision], where the adapter names a folder of this machine',
+    )
     .option('--dry-run', 'upload nothing: print the card and the list of files');
   withExample(
     withJson(command),
@@ -28,7 +33,7 @@ export function registerPush(program: Command, { io }: CommandContext): void {
   );
   command.action(async (source: string, repo: string, options: PushCommandOptions) => {
     const { planPush, pushPlan } = await import('../../publishing/index.js');
-    const plan = await planPush(source, repo);
+    const plan = await planPush(source, repo, { base: options.base });
     if (options.dryRun === true) {
       const files = plan.files.map(({ path, size }) => ({ path, size }));
       if (options.json === true) io.out(JSON.stringify({ repo, card: plan.card, files }));

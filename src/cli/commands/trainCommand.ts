@@ -2,7 +2,7 @@
 import type { Command } from 'commander';
 import { overPreset, type Preset } from '../../config/presets.js';
 import type { RunRecord, RunResult } from '../../runs/index.js';
-import { collect, EXIT_CODES, withJson } from '../options.js';
+import { BASE_HELP, collect, EXIT_CODES, withJson } from '../options.js';
 import type { CommandContext } from '../program.js';
 import {
   readInputs,
@@ -77,6 +77,7 @@ export function methodCommand(train: Command, name: string, description: string)
       .command(name)
       .description(description)
       .option('--model <model>', 'model to start from: a folder, or org/name[@revision] of the Hub')
+      .option('--base <model>', BASE_HELP)
       .option(
         '--data <path>',
         'training rows: a file (JSONL, JSON, CSV or Parquet), a pattern, a data-set folder, or org/name of the Hub; repeatable',
