@@ -22,7 +22,11 @@ Cases
   generate   new tokens per second at batch 1, 16 and 64
   packing    tokens per second of fine-tuning steps on rows of 16 to 512 tokens, packed and not (ours only)
   tokenize   token ids per second of encoding, for five kinds of tokenizers and for one long text without spaces
+<<<<<<< Updated upstream
   models     SmolLM2-135M, Qwen2.5-0.5B and Llama-3.2-1B with random weights: generates, trains; writes docs/models.md
+=======
+  quantized  one linear layer with a frozen weight in 8 or 4 bits, against the plain product (docs/lora.md)
+>>>>>>> Stashed changes
   memory     peak memory of training against the estimate; writes the table of docs/memory.md
   check      whether the Python side of generate computes the same model (needs Python)
   docs       writes the tables of bench/results into docs/performance.md
@@ -34,7 +38,7 @@ Options
                     build/bench-python/bin/python
   --pairs N         processes per side and cell (default 3 with --against, else 1)
   --rounds N        timed repetitions in each process (default 7; generate 3, and as many as fit in 3 seconds)
-  --shape NAMES     generate: ${Object.keys(SHAPES).join(',')}; models, memory: part of a case's name
+  --shape NAMES     generate: ${Object.keys(SHAPES).join(',')}; models, memory, quantized: part of a case's name
   --batch LIST      generate: rows (default 1,16,64)
   --prompt N        generate: tokens of each prompt (default 32)
   --tokens N        generate: new tokens of each row (default 64)
@@ -283,6 +287,9 @@ async function main(): Promise<void> {
   } else if (name === 'memory') {
     const { benchMemory } = await import('./memory.js');
     await benchMemory(values.shape);
+  } else if (name === 'quantized') {
+    const { benchQuantized } = await import('./quantized.js');
+    benchQuantized(values.shape);
   } else if (name === 'packing') await runCells(name, packingCells());
   else if (name === 'check') await runCheck();
   else if (name === 'docs') {
