@@ -22,11 +22,8 @@ Cases
   generate   new tokens per second at batch 1, 16 and 64
   packing    tokens per second of fine-tuning steps on rows of 16 to 512 tokens, packed and not (ours only)
   tokenize   token ids per second of encoding, for five kinds of tokenizers and for one long text without spaces
-<<<<<<< Updated upstream
   models     SmolLM2-135M, Qwen2.5-0.5B and Llama-3.2-1B with random weights: generates, trains; writes docs/models.md
-=======
   quantized  one linear layer with a frozen weight in 8 or 4 bits, against the plain product (docs/lora.md)
->>>>>>> Stashed changes
   memory     peak memory of training against the estimate; writes the table of docs/memory.md
   check      whether the Python side of generate computes the same model (needs Python)
   docs       writes the tables of bench/results into docs/performance.md
