@@ -5,8 +5,8 @@ import { giveBase, givenBase } from './index.js';
 
 describe('giveBase', () => {
   test('is true of the folder however its path is written, and of no other; the last one counts', () => {
-    giveBase('runs/first', '/models/a');
-    giveBase(resolve('runs/first'), '/models/b');
+    giveBase(resolve('runs/first'), '/models/a');
+    giveBase('runs/first', '/models/b');
     assert.equal(givenBase('./runs/../runs/first/'), '/models/b');
     assert.equal(givenBase('runs/second'), undefined);
   });
