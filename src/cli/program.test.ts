@@ -184,7 +184,10 @@ describe('doctor', () => {
     const { code, out } = await capture().run(['doctor', '--json']);
     const { isUsable, checks } = JSON.parse(out) as Awaited<ReturnType<typeof examine>>;
     assert.deepEqual([code, isUsable], [0, true]);
-    const names = ['Node', 'compiler', 'libtorch', 'addon', 'devices', 'threads', 'memory', 'disk'];
+    const names = [
+      ...['Node', 'compiler', 'libtorch', 'addon', 'devices', 'threads', 'memory', 'disk'],
+      ...['Hub cache', 'Hub token'],
+    ];
     assert.deepEqual(
       checks.map(({ name }) => name),
       names,
