@@ -305,6 +305,7 @@ describe('tokenizePreferences', () => {
         code: 'E_DATA',
         message:
           'tokenizePreferences: expected at least one pair of at most 8 tokens, but all 3 rows were left out (equal 2, empty 1).',
+        hint: /^The first: .+:1: .*same/,
       });
     });
 

@@ -219,6 +219,7 @@ class JudgedReader {
   private readonly maxLength: number;
   private readonly appendEos: boolean;
   private readonly faulty: 'stop' | 'skip';
+  private firstFault: DataError | undefined;
   readonly format: DataFormat;
   private boundaryMerges = 0;
   private readonly faults = {
@@ -262,6 +263,7 @@ class JudgedReader {
       return atRow(row, () => read(row));
     } catch (error) {
       if (!(error instanceof DataError) || this.faulty === 'stop') throw error;
+      this.firstFault ??= error;
       this.faults[error instanceof RowFault ? error.fault : 'unreadable']++;
       return undefined;
     }
@@ -271,8 +273,11 @@ class JudgedReader {
   rankings(pairs: readonly PreferenceExample[]): PreferenceExample[] {
     const faults = comparisonFaults(pairs);
     const [first] = faults;
-    if (first && this.faulty === 'stop')
-      throw new RowFault('comparison', first.pair.row, first.sentence, first.hint);
+    if (first) {
+      const fault = new RowFault('comparison', first.pair.row, first.sentence, first.hint);
+      if (this.faulty === 'stop') throw fault;
+      this.firstFault ??= fault;
+    }
     this.faults.comparison += faults.length;
     const wrong = new Set(faults.map(({ pair }) => pair));
     return pairs.filter((pair) => !wrong.has(pair));
@@ -283,9 +288,7 @@ class JudgedReader {
     const found = Object.entries(this.faults).filter(([, times]) => times > 0);
     throw new DataError(
       `${this.caller}: expected at least one ${noun} of at most ${this.maxLength} tokens, but all ${this.rows.length} rows were left out (${found.map(([fault, times]) => `${fault} ${times}`).join(', ')}).`,
-      {
-        hint: 'Raise maxLength, or look at the rows: with faulty "stop" the first fault is shown.',
-      },
+      { hint: `The first: ${this.firstFault?.message ?? ''}` },
     );
   }
 

@@ -124,6 +124,7 @@ export function tokenizeSteps(
   const format = validateFormat(rows, ['stepwise'], faulty);
   const encoder = new StepEncoder(tokenizer, stepSeparator);
   const faults = { empty: 0, tooLong: 0, unreadable: 0 };
+  let firstFault: DataError | undefined;
   let separatorsInside = 0;
   const examples: StepExample[] = [];
   for (const row of rows) {
@@ -138,15 +139,14 @@ export function tokenizeSteps(
       ).length;
     } catch (error) {
       if (!(error instanceof DataError) || faulty === 'stop') throw error;
+      firstFault ??= error;
       faults[error instanceof StepFaultError ? error.fault : 'unreadable']++;
     }
   }
   if (examples.length === 0) {
     throw new DataError(
       `tokenizeSteps: expected at least one example of at most ${maxLength} tokens, but all ${rows.length} rows were left out (empty ${faults.empty}, tooLong ${faults.tooLong}, unreadable ${faults.unreadable}).`,
-      {
-        hint: 'Raise maxLength, or look at the rows: with faulty "stop" the first fault is shown.',
-      },
+      { hint: `The first: ${firstFault?.message ?? ''}` },
     );
   }
   const labels = examples.flatMap((example) => example.labels);

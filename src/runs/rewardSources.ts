@@ -1,11 +1,11 @@
 /** Rewards as they are given (functions, specifications, folders of reward models), with names and weights. */
 import { existsSync } from 'node:fs';
 import { basename, dirname, join, resolve } from 'node:path';
-import { ConfigError, ValueRangeError } from '../errors/index.js';
+import { ConfigError } from '../errors/index.js';
 import { modelFolder } from '../hub/index.js';
 import { loadScalarModel, tokenizerFolderOf, type ScalarModel } from '../models/index.js';
 import type { NamedReward } from '../rewards/index.js';
-import { loadTokenizer, type Tokenizer } from '../tokenizers/index.js';
+import { differingToken, loadTokenizer, type Tokenizer } from '../tokenizers/index.js';
 import type { Dtype } from '../torch/index.js';
 import { MODEL_REWARDS, ProcessJudge, processRewardSpec } from './processJudge.js';
 import { buildOrFree } from './run.js';
@@ -106,26 +106,13 @@ async function requireSameTokens(
 ): Promise<void> {
   const folder = tokenizerFolderOf(await modelFolder(folderOrHubId));
   if (!existsSync(join(folder, 'tokenizer.json'))) return;
-  const own = await loadTokenizer(folder);
-  if (own.vocabSize !== tokenizer.vocabSize) return;
-  for (let id = 0; id < own.vocabSize; id++) {
-    const [expected, received] = [tokenizer, own].map((of) => JSON.stringify(textOf(of, id)));
-    if (expected === received) continue;
-    throw new ConfigError(
-      `Reward model ${name}: expected the policy's tokenizer, whose token ${id} is ${expected}, received one whose token ${id} is ${received}.`,
-      { hint: 'A reward model reads the tokens as the policy drew them: both need one tokenizer.' },
-    );
-  }
-}
-
-/** The text of a token; null for an id that a vocabulary leaves out. */
-function textOf(tokenizer: Tokenizer, id: number): string | null {
-  try {
-    return tokenizer.tokenText(id);
-  } catch (error) {
-    if (error instanceof ValueRangeError) return null;
-    throw error;
-  }
+  const found = differingToken(tokenizer, await loadTokenizer(folder));
+  if (found === undefined) return;
+  const { id, expected, received } = found;
+  throw new ConfigError(
+    `Reward model ${name}: expected the policy's tokenizer, whose token ${id} is ${expected}, received one whose token ${id} is ${received}.`,
+    { hint: 'A reward model reads the tokens as the policy drew them: both need one tokenizer.' },
+  );
 }
 
 /**

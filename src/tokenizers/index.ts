@@ -11,3 +11,4 @@ export type {
 export { loadTokenizer } from './loadTokenizer.js';
 export { createCharacterTokenizer, type CharacterTokenizerOptions } from './characterTokenizer.js';
 export { createBpeTokenizer, type BpeTokenizerOptions } from './bpeTokenizer.js';
+export { differingToken, type DifferingToken } from './differingToken.js';

@@ -160,5 +160,18 @@ describe('eval --against', () => {
     const two = await evaluated('--against', at('letters'), '--reward', `model:${at('rm')}`);
     assert.equal(two.code, 2, two.err);
     assert.match(two.err, /expected a model of the vocabulary .* 14 tokens, received one of 17\./);
+    cpSync(at('model'), at('swapped'), { recursive: true });
+    const file = JSON.parse(readFileSync(at('swapped/tokenizer.json'), 'utf8')) as {
+      model: { vocab: Record<string, number> };
+    };
+    const [[one, first], [other, second]] = Object.entries(file.model.vocab).slice(-2) as [
+      [string, number],
+      [string, number],
+    ];
+    Object.assign(file.model.vocab, { [one]: second, [other]: first });
+    writeFileSync(at('swapped/tokenizer.json'), JSON.stringify(file));
+    const swapped = await evaluated('--against', at('swapped'), '--reward', `model:${at('rm')}`);
+    assert.equal(swapped.code, 2, swapped.err);
+    assert.match(swapped.err, /whose token \d+ is ".", received one whose token \d+ is "."\./);
   });
 });

@@ -128,6 +128,9 @@ function textsOf(rows: readonly Row[], column: string): string[] {
   });
 }
 
+const READS_TOKENS =
+  'A reward model reads the tokens as they were drawn. Compare by a function or a judge.';
+
 /** What compares: rewards, which are prepared for all rows, or a judge. */
 async function comparison(
   options: AgainstOptions,
@@ -147,9 +150,15 @@ async function comparison(
     if (own !== other) {
       throw new UsageError(
         `--against: expected a model of the vocabulary that --model and the reward model have, ${own} tokens, received one of ${other}.`,
-        {
-          hint: 'A reward model reads the tokens as they were drawn. Compare by a function or a judge.',
-        },
+        { hint: READS_TOKENS },
+      );
+    }
+    const { differingToken } = await import('../../tokenizers/index.js');
+    const found = differingToken(tokenizer, against.tokenizer);
+    if (found !== undefined) {
+      throw new UsageError(
+        `--against: expected a model of --model's tokenizer, whose token ${found.id} is ${found.expected}, received one whose token ${found.id} is ${found.received}.`,
+        { hint: READS_TOKENS },
       );
     }
   }
