@@ -71,13 +71,13 @@ export const runSettings = {
   }),
   gradientCheckpointing: z.boolean().default(false).meta({
     description:
-      'Keeps the input of each layer only and computes the layer again in the backward pass: about a third more time for much less memory. Never changes the result.',
+      'Keeps the input of each layer only and computes the layer again in the backward pass: a forward pass more for much less memory. Never changes the result.',
     origin: 'Chen et al. 2016, arXiv:1604.06174. Ours: off.',
   }),
   float32Head: z.boolean().default(false).meta({
     description:
       'Computes the output layer in float32 in trainer and sampler, whatever the rest is computed in. Changes nothing in float32.',
-    origin: 'Khatri et al. 2025 (ScaleRL), arXiv:2510.13786, §3.2, take it. Ours: off.',
+    origin: 'Khatri et al. 2025 (ScaleRL), arXiv:2510.13786, take it. Ours: off.',
   }),
   memoryCheck: z.enum(['refuse', 'warn']).default('refuse').meta({
     description:

@@ -273,11 +273,8 @@ class JudgedReader {
   rankings(pairs: readonly PreferenceExample[]): PreferenceExample[] {
     const faults = comparisonFaults(pairs);
     const [first] = faults;
-    if (first) {
-      const fault = new RowFault('comparison', first.pair.row, first.sentence, first.hint);
-      if (this.faulty === 'stop') throw fault;
-      this.firstFault ??= fault;
-    }
+    if (first && this.faulty === 'stop')
+      throw new RowFault('comparison', first.pair.row, first.sentence, first.hint);
     this.faults.comparison += faults.length;
     const wrong = new Set(faults.map(({ pair }) => pair));
     return pairs.filter((pair) => !wrong.has(pair));
