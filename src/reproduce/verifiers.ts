@@ -147,6 +147,18 @@ interface Samples {
   readonly held: readonly (readonly JudgedSample[])[];
 }
 
+async function trained(
+  run: Parameters<typeof trainToEnd>[0] & { dispose(): void },
+  progress: ExperimentContext<VerifierSizes>['progress'],
+): Promise<{ folder: string; accuracy: number }> {
+  try {
+    const { model, metrics } = await trainToEnd(run, progress);
+    return { folder: model, accuracy: metrics['eval/accuracy'] ?? NaN };
+  } finally {
+    run.dispose();
+  }
+}
+
 async function trainPrm(
   { progress, sizes }: Pick<ExperimentContext<VerifierSizes>, 'progress' | 'sizes'>,
   { seed, folder, model }: Start,
@@ -158,12 +170,7 @@ async function trainPrm(
     config: await exampleConfig('prm-vs-orm/prm.yaml', [...sizes.prm, `seed=${seed}`]),
     progress,
   });
-  try {
-    const { model: trained, metrics } = await trainToEnd(run, progress);
-    return { folder: trained, accuracy: metrics['eval/accuracy'] ?? NaN };
-  } finally {
-    run.dispose();
-  }
+  return trained(run, progress);
 }
 
 async function trainOrm(
@@ -177,12 +184,7 @@ async function trainOrm(
     config: await exampleConfig('prm-vs-orm/reward.yaml', [...sizes.reward, `seed=${seed}`]),
     progress,
   });
-  try {
-    const { model: trained, metrics } = await trainToEnd(run, progress);
-    return { folder: trained, accuracy: metrics['eval/accuracy'] ?? NaN };
-  } finally {
-    run.dispose();
-  }
+  return trained(run, progress);
 }
 
 /** Rows of stepwise judgements. */
