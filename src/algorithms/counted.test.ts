@@ -40,14 +40,16 @@ describe('what counts', () => {
     const values = tensor([
       [1, 4, NaN],
       [7, 8, 9],
+      [7, 8, 9],
     ]);
     const counted = countedEntries(
       tensor([
         [1, 1, 0],
         [0, 0, 0],
+        [0, 1, 0],
       ]),
     );
-    assert.deepEqual(rowMean(values, counted).toArray(), [[2.5], [0]]);
+    assert.deepEqual(rowMean(values, counted).toArray(), [[2.5], [0], [8]]);
   });
 });
 
