@@ -33,10 +33,11 @@ const LAYERS: Readonly<Record<string, string>> = {
   runs: 'config hub torch nn optim tokenizers models generation algorithms rewards environments data annotation trainers eval selection',
   publishing: 'config hub runs',
   labeling: 'torch hub models generation data runs tokenizers(types)',
+  dashboard: '',
   quickstart: 'config torch tokenizers models generation rewards data tasks eval runs',
   reproduce:
     'config torch tokenizers models generation algorithms rewards environments data annotation tasks eval runs quickstart',
-  cli: 'config hub torch tokenizers models generation rewards environments data tasks eval selection runs publishing labeling quickstart reproduce',
+  cli: 'config hub torch tokenizers models generation rewards environments data tasks eval selection runs publishing labeling dashboard quickstart reproduce',
 };
 
 interface Import {
