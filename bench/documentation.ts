@@ -4,7 +4,7 @@ import { join } from 'node:path';
 import { ROOT } from './machine.js';
 import { markdownTable, provenance, readResults, resultsPath } from './results.js';
 
-const BLOCK = /<!-- bench (\w+) (\w+) -->\n[^]*?<!-- end bench -->/g;
+const BLOCK = /<!-- bench ([\w-]+) ([\w.]+) -->\n[^]*?<!-- end bench -->/g;
 
 /**
  * Replaces everything between `<!-- bench CASE AGAINST -->` and `<!-- end bench -->`; a block without results stays as it

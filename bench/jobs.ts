@@ -1,5 +1,7 @@
 /** What is measured, and how a measuring process is told and answers. Knows no process and no engine. */
 
+import type { Work } from './work.js';
+
 /** The sizes of a model, by the names of `makeDecoderConfig`; the Python side reads the same object. */
 export interface ModelShape {
   readonly vocabSize: number;
@@ -44,19 +46,72 @@ export interface DispatchJob {
   readonly calls: number;
 }
 
-/** Sampling without an end token: every row gets `newTokens` tokens. */
+/** What a model is computed in. */
+export type ComputeDtype = 'float32' | 'bfloat16';
+
+/** Sampling without an end token: every row gets `newTokens` tokens, or as many as `limits` says. */
 export interface GenerateJob {
   readonly kind: 'generate';
+  readonly dtype: ComputeDtype;
   /** Repetitions with 8 new tokens that are not counted go on for at least this long. */
   readonly warmUpSeconds: number;
   /** Timed repetitions: at least so many, and for at least `seconds` together. */
   readonly rounds: number;
   readonly seconds: number;
   readonly shape: ModelShape;
-  /** Rows, each with a prompt of its own. */
+  /** Rows. */
   readonly batch: number;
+  /** Rows of each prompt, which stand together; 1 unless set. */
+  readonly copies?: number;
   readonly promptTokens: number;
   readonly newTokens: number;
+  /** New tokens of each row, where they differ; as many numbers as rows. */
+  readonly limits?: readonly number[];
+}
+
+/** Methods whose steps are measured. */
+export type TrainMethod = 'sft' | 'dpo' | 'reward' | 'grpo' | 'ppo';
+
+/** Whole steps of a run on the files that both sides read. */
+export interface TrainJob {
+  readonly kind: 'train';
+  readonly method: TrainMethod;
+  /** A folder of `makeModelFolder`. */
+  readonly model: string;
+  /** A file of `makeDataFile`. */
+  readonly data: string;
+  readonly shape: ModelShape;
+  /** `mixed`: weights and optimizer in float32, matrix products in bfloat16. */
+  readonly dtype: ComputeDtype | 'mixed';
+  /** Rows of a step: texts (sft), pairs (dpo, reward) or prompts (grpo, ppo). */
+  readonly rows: number;
+  /** Of each text, or of each prompt with its completion; end tokens included. */
+  readonly tokens: number;
+  readonly promptTokens: number;
+  /** grpo and ppo: completions of each prompt, and tokens of each. Nothing ends one earlier. */
+  readonly groupSize: number;
+  readonly newTokens: number;
+  /** grpo and ppo: weight of the KL to a reference. 0 has none. */
+  readonly klCoef: number;
+  readonly lora?: { readonly rank: number; readonly alpha: number };
+  /** Steps that are not timed; at least one. */
+  readonly warmUpSteps: number;
+  /** Timed steps. */
+  readonly rounds: number;
+}
+
+/** What the machine can do at best. */
+export interface CeilingJob {
+  readonly kind: 'ceiling';
+  readonly shape: ModelShape;
+  readonly dtype: ComputeDtype;
+}
+
+/** Makes a folder that training cells read; nothing is measured. */
+export interface ModelFolderJob {
+  readonly kind: 'modelFolder';
+  readonly folder: string;
+  readonly shape: ModelShape;
 }
 
 /** Whole steps of supervised fine-tuning on rows of `shortest` to `longest` tokens. */
@@ -86,7 +141,8 @@ export interface EncodeJob {
 }
 
 /** One process's work. */
-export type Job = DispatchJob | GenerateJob | PackingJob | EncodeJob;
+export type Job =
+  DispatchJob | GenerateJob | TrainJob | CeilingJob | ModelFolderJob | PackingJob | EncodeJob;
 
 /** One line of the table. */
 export interface Cell {
@@ -94,6 +150,10 @@ export interface Cell {
   /** What is measured in this cell, among what the job's process reports. */
   readonly quantity: string;
   readonly job: Job;
+  /** What it asks of the machine at least, for each token of a `tokens/s`. */
+  readonly work?: Work;
+  /** How long one process of one side takes, seconds, roughly; only told. */
+  readonly expectedSeconds?: number;
 }
 
 /** What a measuring process prints as its last line. The Python side prints the same. */

@@ -26,6 +26,8 @@ export interface Circumstances {
   readonly platform: string;
   /** Processes that wanted a core in the minute before the first measurement. Near 0 on a machine that is at rest. */
   readonly loadBefore: number;
+  /** `normal`, or the real-time policy that all measuring processes inherit, as under `chrt -r 1`: others then wait. */
+  readonly scheduling?: string;
 }
 
 /** Reads the circumstances now. */
@@ -41,6 +43,7 @@ export function circumstances(): Circumstances {
     memoryGib: Math.round(totalmem() / 2 ** 30),
     platform: `${process.platform} ${process.arch}`,
     loadBefore: Math.round((loadavg()[0] ?? 0) * 100) / 100,
+    scheduling: scheduling(),
   };
 }
 
@@ -57,6 +60,14 @@ export function busySeconds(): number | undefined {
     .slice(1)
     .map(Number);
   return (user + nice + system + irq + softirq + steal) / 100;
+}
+
+/** Field 41 of /proc/self/stat; the name in field 2 may hold spaces, but no parenthesis follows it. */
+function scheduling(): string {
+  if (process.platform !== 'linux') return 'normal';
+  const stat = readFileSync('/proc/self/stat', 'utf8');
+  const policy = stat.slice(stat.lastIndexOf(')') + 2).split(' ')[38];
+  return { '1': 'SCHED_FIFO', '2': 'SCHED_RR' }[policy ?? ''] ?? 'normal';
 }
 
 /** Virtual machines often hide the model; family and model numbers then say at least which generation it is. */

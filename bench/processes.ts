@@ -11,7 +11,10 @@ import type { Measurement } from './statistics.js';
 
 /** The command that installs the Python side, below the checkout. */
 export const INSTALL_PYTHON =
-  'python3 -m venv build/bench-python && build/bench-python/bin/pip install torch==2.13.0 tokenizers==0.23.3';
+  'python3 -m venv build/bench-python && build/bench-python/bin/pip install torch==2.13.0 tokenizers==0.23.3 transformers==5.18.0 trl==1.13.0 peft==0.21.2';
+
+/** The command that installs llama.cpp, below the checkout. */
+export const INSTALL_LLAMA = 'npm install --prefix build/bench-llama node-llama-cpp@3.19.0';
 
 /**
  * The interpreter of the Python side.
@@ -79,9 +82,28 @@ export function measureOurs(job: Job, options: { profile?: boolean } = {}): Prom
   return lastLine(process.execPath, options.profile === true ? [...args, '--profile'] : args);
 }
 
-/** Measures PyTorch from Python in a fresh process. */
-export function measurePython(python: string, job: Job): Promise<WorkerReport> {
-  return runPython(python, `${job.kind}.py`, job);
+/** What ours is compared with. */
+export interface OtherSide {
+  readonly name: string;
+  readonly python: string;
+}
+
+/** @param python from `--python` */
+export function otherSide(name: string, python: string | undefined): OtherSide {
+  return { name, python: pythonPath(python) };
+}
+
+/** Scripts of bench/python by the other side and the kind of the job, where it is not the kind's own name. */
+const SCRIPTS: Readonly<Record<string, string>> = {
+  'trl train': 'trl_train.py',
+  'torch train': 'ppo.py',
+  'transformers generate': 'transformers_generate.py',
+};
+
+/** Measures the other side in a fresh process. */
+export function measureOther(other: OtherSide, job: Job): Promise<WorkerReport> {
+  const script = SCRIPTS[`${other.name} ${job.kind}`] ?? `${job.kind}.py`;
+  return runPython(other.python, script, job);
 }
 
 /** Runs a script of bench/python with one argument, and reads what it prints as its last line. */

@@ -10,6 +10,19 @@ export interface Row extends Pick<Cell, 'name' | 'quantity' | 'job'> {
   readonly ours: Side;
   readonly against?: Side;
   readonly ratio?: Ratio;
+  /** Tokens that both sides had in each step, prompts included; of cells that train. */
+  readonly tokensPerStep?: number;
+  /** What the machine can do at best, measured right after the cell, and the shares of it that the two sides reach. */
+  readonly ceiling?: {
+    readonly unit: 'GFLOP/s' | 'GB/s';
+    readonly rate: number;
+    readonly ours: number;
+    readonly against?: number;
+  };
+  /** The commit that was measured, where rows of one file are of several. */
+  readonly commit?: string;
+  /** How long the cell took, all processes of both sides. */
+  readonly seconds?: number;
 }
 
 /** What a results file holds. */
@@ -49,25 +62,50 @@ function shown(value: number, quantity: string): string {
   return value.toFixed(1);
 }
 
-/** A Markdown table in prettier's form, which is also what the terminal shows. */
-export function markdownTable(results: Results): string {
-  const unit = unitOf(results.rows[0]?.quantity ?? '');
-  const other = results.against;
-  const header = ['', `posttrain, ${unit}`];
-  if (other !== null) header.push(`${other}, ${unit}`, 'times as fast', 'lowest–highest');
-  header.push('peak MiB');
-  if (other !== null) header.push(`${other}, peak MiB`);
+/** A column: its title, and what it shows of a row. */
+type Column = readonly [title: string, cell: (row: Row) => string | undefined];
 
-  const lines = results.rows.map(({ name, quantity, ours, against, ratio }) => {
-    const line = [name, shown(ours.median, quantity)];
-    if (against && ratio) {
-      line.push(shown(against.median, quantity), ratio.median.toFixed(2));
-      line.push(`${ratio.lowest.toFixed(2)}–${ratio.highest.toFixed(2)}`);
-    }
-    line.push(ours.peakRssMib.toLocaleString('en-US'));
-    if (against) line.push(against.peakRssMib.toLocaleString('en-US'));
-    return line;
-  });
+const percent = (share: number | undefined): string | undefined =>
+  share === undefined ? undefined : `${(100 * share).toFixed(0)} %`;
+
+/** Seconds of one step. */
+const perStep = ({ tokensPerStep }: Row, side: Side | undefined): string | undefined =>
+  tokensPerStep === undefined || side === undefined
+    ? undefined
+    : (tokensPerStep / side.median).toPrecision(3);
+
+function columnsOf({ rows, against: other }: Results): Column[] {
+  const unit = unitOf(rows[0]?.quantity ?? '');
+  const count = (value: number | undefined) => value?.toLocaleString('en-US');
+  return [
+    ['', ({ name }) => name],
+    [`posttrain, ${unit}`, ({ ours, quantity }) => shown(ours.median, quantity)],
+    [`${other}, ${unit}`, ({ against, quantity }) => against && shown(against.median, quantity)],
+    ['posttrain, s per step', (row) => perStep(row, row.ours)],
+    [`${other}, s per step`, (row) => perStep(row, row.against)],
+    ['times as fast', ({ ratio }) => ratio?.median.toFixed(2)],
+    [
+      'lowest–highest',
+      ({ ratio }) => ratio && `${ratio.lowest.toFixed(2)}–${ratio.highest.toFixed(2)}`,
+    ],
+    ['share of the machine', ({ ceiling }) => percent(ceiling?.ours)],
+    [`${other}, share`, ({ ceiling }) => percent(ceiling?.against)],
+    ['peak MiB', ({ ours }) => count(ours.peakRssMib)],
+    [`${other}, peak MiB`, ({ against }) => count(against?.peakRssMib)],
+    [
+      'memory',
+      ({ ours, against }) => against && `${(ours.peakRssMib / against.peakRssMib).toFixed(2)}×`,
+    ],
+  ];
+}
+
+/** A Markdown table in prettier's form, which is also what the terminal shows. Columns that no row fills are left out. */
+export function markdownTable(results: Results): string {
+  const columns = columnsOf(results).filter(([, cell]) =>
+    results.rows.some((row) => cell(row) !== undefined),
+  );
+  const header = columns.map(([title]) => title);
+  const lines = results.rows.map((row) => columns.map(([, cell]) => cell(row) ?? ''));
   const widths = header.map((title, column) =>
     Math.max(3, title.length, ...lines.map((line) => line[column]?.length ?? 0)),
   );
@@ -88,13 +126,35 @@ function disturbance(rows: readonly Row[]): string {
   return ` Other programs took at most ${(100 * Math.max(...known)).toFixed(1)} % of the cores’ time.`;
 }
 
+function ceilings(rows: readonly Row[]): string {
+  const found = rows.flatMap(({ ceiling }) => ceiling ?? []);
+  return (['GFLOP/s', 'GB/s'] as const)
+    .map((unit) => {
+      const rates = found.filter((each) => each.unit === unit).map(({ rate }) => rate);
+      if (rates.length === 0) return '';
+      const what = unit === 'GB/s' ? 'Memory read at' : 'Matrix products ran at';
+      const [low, high] = [Math.min(...rates), Math.max(...rates)].map((rate) =>
+        rate.toPrecision(3),
+      );
+      return ` ${what} ${low === high ? low : `${low} to ${high}`} ${unit}.`;
+    })
+    .join('');
+}
+
+function priority(scheduling: string | undefined): string {
+  if (scheduling === undefined || scheduling === 'normal') return '';
+  return ` All processes of both sides had real-time priority (${scheduling}).`;
+}
+
 /** One sentence that says where the numbers come from. */
 export function provenance({ circumstances, versions, rows }: Results): string {
   const { cpu, cores, cpuCapability, date, commit } = circumstances;
   const named = Object.entries(versions).map(([name, version]) => `${name} ${version}`);
   const threads = rows[0]?.ours.threads ?? 0;
+  const all = [...new Set(rows.map((row) => row.commit ?? commit))];
+  const commits = `commit${all.length > 1 ? 's' : ''} ${all.join(', ')}`;
   return (
-    `${cpu}, ${cores} cores, ${cpuCapability}, ${threads} threads; ${named.join(', ')}; commit ${commit}, ` +
-    `${date.slice(0, 10)}.${disturbance(rows)}`
+    `${cpu}, ${cores} cores, ${cpuCapability}, ${threads} threads; ${named.join(', ')}; ${commits}, ` +
+    `${date.slice(0, 10)}.${disturbance(rows)}${ceilings(rows)}${priority(circumstances.scheduling)}`
   );
 }

@@ -10,6 +10,16 @@ async function measure(): Promise<Record<string, number[]>> {
   if (job.kind === 'dispatch') return (await import('./dispatch.js')).measureDispatch(job);
   if (job.kind === 'packing') return (await import('./packing.js')).measurePacking(job);
   if (job.kind === 'encode') return (await import('./encode.js')).measureEncode(job);
+  if (job.kind === 'ceiling') return (await import('./ceiling.js')).measureCeiling(job);
+  if (job.kind === 'train') {
+    const { measureTrain } = await import('./train.js');
+    return measureTrain(job, () => profile?.resetProfile());
+  }
+  if (job.kind === 'modelFolder') {
+    const { makeModelFolder } = await import('./modelFolder.js');
+    await makeModelFolder(job.folder, job.shape);
+    return {};
+  }
   const { measureGenerate } = await import('./generate.js');
   return measureGenerate(job, () => profile?.resetProfile());
 }

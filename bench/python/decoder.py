@@ -13,7 +13,13 @@ import torch.nn.functional as F
 
 
 class Decoder:
-    def __init__(self, shape: dict, weights: dict[str, torch.Tensor] | None = None):
+    def __init__(
+        self,
+        shape: dict,
+        weights: dict[str, torch.Tensor] | None = None,
+        dtype: torch.dtype = torch.float32,
+    ):
+        self.dtype = dtype
         self.heads = shape["numHeads"]
         self.kv_heads = shape["numKeyValueHeads"]
         self.head_dim = shape["hiddenSize"] // self.heads
@@ -23,10 +29,10 @@ class Decoder:
         kv_width = self.kv_heads * self.head_dim
 
         def normal(name: str, *size: int) -> torch.Tensor:
-            return torch.randn(size) * 0.02 if weights is None else weights[name]
+            return (torch.randn(size) * 0.02 if weights is None else weights[name]).to(dtype)
 
         def norm(name: str) -> torch.Tensor:
-            return torch.ones(width) if weights is None else weights[name]
+            return (torch.ones(width) if weights is None else weights[name]).to(dtype)
 
         self.embedding = normal("model.embed_tokens.weight", shape["vocabSize"], width)
         self.layers = []
@@ -53,13 +59,15 @@ class Decoder:
     def start(self, rows: int, capacity: int) -> None:
         """Room for `capacity` positions of `rows` rows."""
         size = (rows, self.kv_heads, capacity, self.head_dim)
-        self.cache = [(torch.empty(size), torch.empty(size)) for _ in self.layers]
+        self.cache = [
+            (torch.empty(size, dtype=self.dtype), torch.empty(size, dtype=self.dtype)) for _ in self.layers
+        ]
         powers = torch.arange(0, self.head_dim, 2, dtype=torch.float32) / self.head_dim
         angles = torch.outer(torch.arange(capacity).float(), 1.0 / self.theta**powers)
         sin = angles.sin()
         # [capacity, 1, head_dim]: x·cos + roll(x)·sin, the sign of the half turn already in sin.
-        self.cos = torch.cat([angles.cos()] * 2, -1).unsqueeze(1)
-        self.sin = torch.cat([-sin, sin], -1).unsqueeze(1)
+        self.cos = torch.cat([angles.cos()] * 2, -1).unsqueeze(1).to(self.dtype)
+        self.sin = torch.cat([-sin, sin], -1).unsqueeze(1).to(self.dtype)
         self.length = 0
 
     def forward(self, ids: torch.Tensor) -> torch.Tensor:
@@ -107,7 +115,7 @@ def draw(logits: torch.Tensor, temperature: float) -> torch.Tensor:
         return logits.argmax(-1, keepdim=True)
     if temperature != 1:
         logits = logits / temperature
-    cumulative = logits.softmax(-1).cumsum(-1)
+    cumulative = logits.float().softmax(-1).cumsum(-1)
     points = torch.rand(logits.size(0), 1) * cumulative[:, -1:]
     return torch.searchsorted(cumulative, points, right=True).clamp_max_(logits.size(-1) - 1)
 

@@ -14,7 +14,7 @@ def main():
     job = read_job()
     torch.manual_seed(0)
     shape = job["shape"]
-    model = Decoder(shape)
+    model = Decoder(shape, dtype=getattr(torch, job["dtype"]))
     prompts = torch.randint(shape["vocabSize"], (job["batch"], job["promptTokens"]))
     warm_up_end = time.perf_counter() + job["warmUpSeconds"]
     generate(model, prompts, WARM_UP_TOKENS, 1.0)
