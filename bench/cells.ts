@@ -1,7 +1,7 @@
 /** The cells of each case: what is measured, at which sizes, and against what it can be. */
 import { existsSync } from 'node:fs';
 import type { Cell, ModelShape, TrainJob, TrainMethod } from './jobs.js';
-import { makeDataFile, modelFolderOf } from './modelFolder.js';
+import { endlessFolderOf, makeDataFile, modelFolderOf } from './modelFolder.js';
 import { count, listOf, shapesOf, type Options } from './options.js';
 import { measureOurs } from './processes.js';
 import { decodingWork, trainingWork } from './work.js';
@@ -20,6 +20,7 @@ export const CASES: Readonly<Record<string, BenchCase>> = {
   dpo: { against: ['trl'], cells: (options) => trainCells('dpo', options) },
   reward: { against: ['trl'], cells: (options) => trainCells('reward', options) },
   grpo: { against: ['trl'], cells: (options) => trainCells('grpo', options) },
+  ppo: { against: ['torch'], cells: (options) => trainCells('ppo', options) },
   generate: { against: ['transformers', 'torch'], cells: generateCells },
   'generate-spread': { against: ['transformers'], cells: spreadCells },
   packing: { against: [], cells: packingCells },
@@ -119,7 +120,11 @@ function trainCells(method: TrainMethod, options: Options): Cell[] {
       (dtype) => {
         const job = {
           ...({ kind: 'train', method, shape, dtype, rows, rounds, warmUpSteps: 1 } as const),
-          ...{ model: modelFolderOf(name), promptTokens: PROMPT_TOKENS, newTokens: NEW_TOKENS },
+          ...{
+            model: online ? endlessFolderOf(modelFolderOf(name)) : modelFolderOf(name),
+            promptTokens: PROMPT_TOKENS,
+            newTokens: NEW_TOKENS,
+          },
           ...{ tokens: online ? PROMPT_TOKENS + NEW_TOKENS : 256 },
           ...{ groupSize: method === 'grpo' ? 8 : 1, klCoef: method === 'ppo' ? 0.05 : 0 },
         };
@@ -146,7 +151,10 @@ function trainCell(name: string, job: Omit<TrainJob, 'data'>): Cell {
 export async function makeModelFolders(cells: readonly Cell[]): Promise<void> {
   const folders = new Map<string, ModelShape>();
   for (const { job } of cells) {
-    if (job.kind === 'train' && !existsSync(job.model)) folders.set(job.model, job.shape);
+    if (job.kind !== 'train') continue;
+    // The last of the folders that are made together.
+    const folder = job.model.replace(/-endless$/, '');
+    if (!existsSync(folder)) folders.set(folder, job.shape);
   }
   for (const [folder, shape] of folders) {
     process.stderr.write(`making ${folder}\n`);

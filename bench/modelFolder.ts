@@ -2,7 +2,15 @@
  * What both sides of a training cell read: a folder with a model of random weights and its tokenizer in the layout of
  * Hugging Face, and rows of random text. Kept below build/bench, so that each is made once.
  */
-import { existsSync, mkdirSync, renameSync, writeFileSync } from 'node:fs';
+import {
+  existsSync,
+  linkSync,
+  mkdirSync,
+  readFileSync,
+  renameSync,
+  rmSync,
+  writeFileSync,
+} from 'node:fs';
 import { dirname, join } from 'node:path';
 import { SeededRandom } from '../src/data/index.js';
 import type { ModelShape, TrainJob } from './jobs.js';
@@ -17,6 +25,11 @@ export function modelFolderOf(name: string): string {
   return join(ROOT, 'build', 'bench', 'models', name);
 }
 
+/** The reward model that stands beside a model folder: the same trunk with a scalar head. */
+export function rewardFolderOf(model: string): string {
+  return model.replace(/-endless$/, '') + '-reward';
+}
+
 /** A character for every token id but the special ones, so that whatever is drawn is text of as many characters. */
 export function alphabetOf(vocabSize: number): string[] {
   const others = vocabSize - SPECIAL_TOKENS - LETTERS.length;
@@ -26,22 +39,61 @@ export function alphabetOf(vocabSize: number): string[] {
   ];
 }
 
+/** The same model for methods that sample: its tokenizer names no end token. */
+export function endlessFolderOf(model: string): string {
+  return `${model}-endless`;
+}
+
 /**
- * Writes the folder; for a process of its own, whose memory nobody measures.
+ * Writes the folder and those beside it; for a process of its own, whose memory nobody measures.
  *
- * The configuration names no end token: samplers that read it draw every completion to its full length. The tokenizer has
- * one, which ends the texts of training data.
+ * No configuration names an end token, and the tokenizers of the endless folders do not either, so that every completion
+ * is drawn to its full length. The tokenizer of the first folder has one, which ends the texts of training data.
  */
 export async function makeModelFolder(folder: string, shape: ModelShape): Promise<void> {
-  const { createModel, makeDecoderConfig } = await import('../src/models/index.js');
+  const { createModel, createScalarModel, makeDecoderConfig } =
+    await import('../src/models/index.js');
   const { createCharacterTokenizer } = await import('../src/tokenizers/index.js');
   const tokenizer = createCharacterTokenizer({ characters: alphabetOf(shape.vocabSize).join('') });
+  const { padTokenId } = tokenizer;
   const config = makeDecoderConfig({ ...shape, maxPositionEmbeddings: 4096 });
+  const model = () => createModel(config, { seed: 0 });
+  await writeWhole(endlessFolderOf(folder), async (path) => {
+    await model().save(path);
+    await tokenizer.save(path);
+    forgetEndToken(path);
+  });
+  await writeWhole(rewardFolderOf(folder), async (path) => {
+    await createScalarModel(model(), { padTokenId }).save(path);
+    await tokenizer.save(path);
+    forgetEndToken(path);
+  });
+  await writeWhole(folder, async (path) => {
+    for (const name of ['config.json', 'generation_config.json', 'model.safetensors']) {
+      const from = join(endlessFolderOf(folder), name);
+      if (existsSync(from)) linkSync(from, join(path, name));
+    }
+    await tokenizer.save(path);
+  });
+}
+
+/** A folder that is there is whole. */
+async function writeWhole(folder: string, write: (path: string) => Promise<void>): Promise<void> {
   const unfinished = `${folder}.unfinished`;
+  for (const path of [folder, unfinished]) rmSync(path, { recursive: true, force: true });
   mkdirSync(unfinished, { recursive: true });
-  await createModel(config, { seed: 0 }).save(unfinished);
-  await tokenizer.save(unfinished);
+  await write(unfinished);
   renameSync(unfinished, folder);
+}
+
+function forgetEndToken(folder: string): void {
+  for (const name of ['tokenizer_config.json', 'special_tokens_map.json']) {
+    const path = join(folder, name);
+    const { eos_token: _, ...rest } = JSON.parse(readFileSync(path, 'utf8')) as {
+      eos_token?: unknown;
+    };
+    writeFileSync(path, `${JSON.stringify(rest, undefined, 2)}\n`);
+  }
 }
 
 /** What decides a data file. */

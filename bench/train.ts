@@ -10,6 +10,7 @@ import {
   createSftRun,
 } from '../src/runs/index.js';
 import type { TrainJob } from './jobs.js';
+import { rewardFolderOf } from './modelFolder.js';
 
 /** The Python side computes the same number from the same character. */
 function rewardOf({ completion }: { completion: string }): number {
@@ -43,7 +44,7 @@ export async function measureTrain(
     dpo: () => createDpoRun({ ...base, config: offline }),
     reward: () => createRewardRun({ ...base, config: offline }),
     grpo: () => createGrpoRun({ ...base, rewards: [rewardOf], config: online }),
-    ppo: () => createPpoRun({ ...base, rewards: [rewardOf], config: online }),
+    ppo: () => createPpoRun({ ...base, rewards: [`model:${rewardFolderOf(job.model)}`], config: online }),
   };
   try {
     const run = await create[method]();
