@@ -12,6 +12,7 @@ import { stripVTControlCharacters } from 'node:util';
 import { checkQuickstart } from './checks/quickstart.mjs';
 import { checkDocs } from './docsCheck.mjs';
 import { ROOT, setup } from './setup.mjs';
+import { buildDashboardUi } from './setup/dashboardUi.mjs';
 import { interruptible, runProgram } from './setup/process.mjs';
 import { SetupError, describeFailure, logToStderr } from './setup/report.mjs';
 import { buildTypescript } from './setup/typescript.mjs';
@@ -33,12 +34,19 @@ const program = (script, args) => async () => {
 /** @type {Check} */
 async function types() {
   try {
-    await buildTypescript({ root: ROOT, env: process.env, log: logToStderr });
+    const context = { root: ROOT, env: process.env, log: logToStderr };
+    await buildTypescript(context);
+    await buildDashboardUi(context);
   } catch (error) {
     if (!(error instanceof SetupError)) throw error;
     return describeFailure(error);
   }
-  return program('typescript/bin/tsc', ['-p', 'scripts', '--pretty', 'false'])();
+  for (const project of ['scripts', 'ui']) {
+    const check = program('typescript/bin/tsc', ['-p', project, '--pretty', 'false']);
+    const fault = await check();
+    if (fault !== undefined) return fault;
+  }
+  return undefined;
 }
 
 /** @type {Record<string, Check>} In the order in which they run; `types` compiles what the later ones use. */

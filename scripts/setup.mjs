@@ -1,7 +1,8 @@
 #!/usr/bin/env node
 /**
- * Makes a checkout ready to run: npm packages, libtorch, the addon, the compiled TypeScript. Uses Node's built-ins only,
- * since it runs before anything is installed. Does only what is needed; a second run starts no program at all.
+ * Makes a checkout ready to run: npm packages, libtorch, the addon, the compiled TypeScript, the dashboard's page. Uses
+ * Node's built-ins only, since it runs before anything is installed. Does only what is needed; a second run starts no
+ * program at all.
  *
  *     node scripts/setup.mjs
  */
@@ -9,6 +10,7 @@ import { dirname, join } from 'node:path';
 import { fileURLToPath, pathToFileURL } from 'node:url';
 import { addonPath, buildAddon, currentAddon, planAddon } from './setup/addon.mjs';
 import { readJson, writeAtomic } from './setup/files.mjs';
+import { buildDashboardUi, dashboardUiIsCurrent } from './setup/dashboardUi.mjs';
 import { findLibtorch, inspectLibtorch } from './setup/libtorch.mjs';
 import { withLock } from './setup/lock.mjs';
 import { installPackages, packagesAreCurrent } from './setup/npmPackages.mjs';
@@ -24,7 +26,7 @@ import { buildTypescript, typescriptIsCurrent } from './setup/typescript.mjs';
  * @property {NodeJS.ProcessEnv} [env]
  * @property {import('./setup/report.mjs').Log} [log]
  * @property {boolean} [native] False leaves libtorch and the addon alone, for a caller that runs nothing.
- * @property {boolean} [typescript] False leaves the TypeScript alone, for a caller that compiles it as a check.
+ * @property {boolean} [typescript] False leaves the TypeScript and the page alone, for a caller that builds both itself.
  */
 
 /** Lowest version of Node that the package supports; package.json says the same. */
@@ -77,7 +79,8 @@ function searchKey(env) {
  */
 function isReady({ root, env, native, typescript }) {
   if (!packagesAreCurrent(root)) return false;
-  return (!native || nativeIsReady(root, env)) && (!typescript || typescriptIsCurrent(root));
+  if (native && !nativeIsReady(root, env)) return false;
+  return !typescript || (typescriptIsCurrent(root) && dashboardUiIsCurrent(root));
 }
 
 /** @param {string} root @param {NodeJS.ProcessEnv} env @returns {boolean} */
@@ -109,7 +112,9 @@ export async function setup(options = {}) {
       const startedAt = performance.now();
       await installPackages(all);
       if (all.native) await prepareNative(all, startedAt);
-      if (all.typescript) await buildTypescript(all);
+      if (!all.typescript) return;
+      await buildTypescript(all);
+      await buildDashboardUi(all);
     }),
   );
 }

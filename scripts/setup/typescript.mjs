@@ -64,7 +64,9 @@ export function typescriptIsCurrent(root) {
 export function removeStaleOutputs(root) {
   const expected = new Set(sourceFiles(root).map((path) => path.slice(0, -'.ts'.length)));
   const dist = join(root, 'dist');
-  const outputs = filesBelow(dist, (name) => /\.(d\.ts|js|js\.map)$/.test(name));
+  const outputs = filesBelow(dist, (name) => /\.(d\.ts|js|js\.map)$/.test(name)).filter(
+    (path) => !path.startsWith('ui/'), // the dashboard's page, which has a build of its own
+  );
   const stale = outputs.filter((path) => !expected.has(path.replace(/\.(d\.ts|js\.map|js)$/, '')));
   for (const path of stale) rmSync(join(dist, path));
   return stale;

@@ -105,6 +105,12 @@ export interface TypescriptScript {
   }) => Promise<boolean>;
 }
 
+/** scripts/setup/dashboardUi.mjs */
+export interface DashboardUiScript {
+  readonly dashboardUiIsCurrent: (root: string) => boolean;
+  readonly buildDashboardUi: TypescriptScript['buildTypescript'];
+}
+
 /** scripts/setup/npmPackages.mjs */
 export interface NpmScript {
   readonly onlyForeignPlatformsMissing: (output: string) => boolean;

@@ -4,13 +4,21 @@ import { hostname } from 'node:os';
 import { join } from 'node:path';
 import { describe, test } from 'node:test';
 import { put } from './fakes.js';
-import type { LockScript, NpmScript, SetupScript, TypescriptScript } from './scripts.js';
+import type {
+  DashboardUiScript,
+  LockScript,
+  NpmScript,
+  SetupScript,
+  TypescriptScript,
+} from './scripts.js';
 import { loadScript, silent, temporaryFolder } from './scripts.js';
 
 const { withLock } = await loadScript<LockScript>('setup/lock.mjs');
 const { onlyForeignPlatformsMissing } = await loadScript<NpmScript>('setup/npmPackages.mjs');
 const { removeStaleOutputs, typescriptIsCurrent, buildTypescript } =
   await loadScript<TypescriptScript>('setup/typescript.mjs');
+const { dashboardUiIsCurrent, buildDashboardUi } =
+  await loadScript<DashboardUiScript>('setup/dashboardUi.mjs');
 const { checkNodeVersion } = await loadScript<SetupScript>('setup.mjs');
 
 const folder = temporaryFolder();
@@ -178,6 +186,7 @@ describe('the compiled TypeScript', () => {
     for (const name of ['gone.test.js', 'gone.test.d.ts', 'gone.test.js.map'])
       put(join(c.root, 'dist/test', name), '');
     put(join(c.root, 'dist/.tsbuildinfo'), '');
+    put(join(c.root, 'dist/ui/assets/page.js'), 'of another build');
     assert.deepEqual(removeStaleOutputs(c.root), [
       'test/gone.test.d.ts',
       'test/gone.test.js',
@@ -185,5 +194,33 @@ describe('the compiled TypeScript', () => {
     ]);
     assert.deepEqual(readdirSync(join(c.root, 'dist/test')), ['a.test.js']);
     assert.equal(existsSync(join(c.root, 'dist/.tsbuildinfo')), true);
+    assert.equal(existsSync(join(c.root, 'dist/ui/assets/page.js')), true);
+  });
+});
+
+describe('the page of the dashboard', () => {
+  test('is built again when one of its sources changed, and not otherwise', async () => {
+    const root = newFolder();
+    const shared = ['src/dashboard/protocol.ts', 'src/dashboard/view/a.ts', 'package-lock.json'];
+    for (const path of ['ui/app/main.tsx', ...shared]) put(join(root, path), 'a');
+    put(
+      join(root, 'node_modules/vite/bin/vite.js'),
+      `const { mkdirSync, writeFileSync, existsSync } = require('node:fs');
+      if (existsSync('fail')) { console.log('main.tsx: error'); process.exit(1); }
+      mkdirSync('dist/ui', { recursive: true });
+      writeFileSync('dist/ui/index.html', '');`,
+    );
+    const build = () => buildDashboardUi({ root, env: {}, log: silent });
+    assert.equal(dashboardUiIsCurrent(root), false);
+    assert.equal(await build(), true);
+    assert.equal(await build(), false);
+    for (const path of ['ui/app/main.tsx', ...shared]) {
+      put(join(root, path), `changed: ${path}`);
+      assert.equal(await build(), true, path);
+    }
+    put(join(root, 'ui/app/new.ts'), 'a');
+    put(join(root, 'fail'), '');
+    await assert.rejects(build(), { detail: 'main.tsx: error\n' });
+    assert.equal(dashboardUiIsCurrent(root), false);
   });
 });

@@ -1,0 +1,138 @@
+/** Asking the server, and hearing from it. Nothing else in the page opens a connection. */
+import { signal } from '@preact/signals';
+import type { DashboardEvent, Failure, RunSummary, RunList } from '../../src/dashboard/protocol.js';
+
+/** What the server answered instead of what was asked for. */
+export class ServerError extends Error {
+  readonly status: number;
+  readonly code: string;
+  readonly hint: string | undefined;
+
+  constructor(status: number, failure: Failure['error']) {
+    super(failure.message);
+    this.name = 'ServerError';
+    this.status = status;
+    this.code = failure.code;
+    this.hint = failure.hint;
+  }
+}
+
+/** `live`: events arrive; `lost`: the server does not answer, the page tries again. */
+export type Connection = 'connecting' | 'live' | 'lost';
+
+/** How the page stands with its server. */
+export const connection = signal<Connection>('connecting');
+/** Every run by id, as the latest event has it. */
+export const runs = signal<ReadonlyMap<string, RunSummary>>(new Map());
+/** Folders that cannot be read, with the reason. */
+export const unreadable = signal<RunList['unreadable']>([]);
+/** Whether the list of runs has arrived at all. */
+export const runsLoaded = signal(false);
+/** Counts up by run when its metrics or samples grew, so that what shows them asks again. */
+export const grown = signal<ReadonlyMap<string, { metrics: number; samples: number }>>(new Map());
+
+/** The address of an answer, with a query of whatever is defined. */
+export function address(
+  path: string,
+  query: Readonly<Record<string, string | number | undefined>> = {},
+): string {
+  const search = new URLSearchParams();
+  for (const [name, value] of Object.entries(query))
+    if (value !== undefined && value !== '') search.set(name, String(value));
+  const text = search.toString();
+  return `api/${path}${text === '' ? '' : `?${text}`}`;
+}
+
+/**
+ * Asks for an answer of the protocol. The server is the only one that this page can reach, so its word is taken for the
+ * shape of it.
+ *
+ * @throws ServerError when it says no, or cannot be reached
+ */
+export async function ask<Answer>(path: string, abort?: AbortSignal): Promise<Answer> {
+  let response: Response;
+  try {
+    response = await fetch(path, {
+      credentials: 'same-origin',
+      ...(abort && { signal: abort }),
+    });
+  } catch (error) {
+    if (abort?.aborted) throw error;
+    throw new ServerError(0, {
+      code: 'E_CONNECTION',
+      message: 'The dashboard’s server does not answer.',
+      hint: 'Is `posttrain dashboard` still running?',
+    });
+  }
+  if (response.ok) return (await response.json()) as Answer;
+  throw new ServerError(response.status, await failureOf(response));
+}
+
+async function failureOf(response: Response): Promise<Failure['error']> {
+  try {
+    const body = (await response.json()) as Partial<Failure>;
+    if (body.error !== undefined) return body.error;
+  } catch {
+    // No JSON: something between the page and the server answered.
+  }
+  return { code: 'E_HTTP', message: `The server answered with status ${response.status}.` };
+}
+
+/** Keeps `runs` and `grown` up to date until the page is closed. */
+export function listen(): void {
+  const events = new EventSource('api/events');
+  events.addEventListener('open', () => {
+    connection.value = 'live';
+  });
+  events.addEventListener('error', () => {
+    connection.value = 'lost';
+    // A browser gives up for good when the answer was no stream; otherwise it tries again by itself.
+    if (events.readyState === EventSource.CLOSED) setTimeout(listen, 3000);
+  });
+  events.addEventListener('message', (message: MessageEvent<string>) => {
+    receive(JSON.parse(message.data) as DashboardEvent);
+  });
+}
+
+/** Fetches the whole list; events change it from then on. */
+export async function loadRuns(): Promise<void> {
+  try {
+    const list = await ask<RunList>(address('runs'));
+    runs.value = new Map(list.runs.map((run) => [run.id, run]));
+    unreadable.value = list.unreadable;
+    runsLoaded.value = true;
+  } catch {
+    connection.value = 'lost'; // the next hello asks again
+  }
+}
+
+function receive(event: DashboardEvent): void {
+  switch (event.type) {
+    case 'hello':
+      connection.value = 'live';
+      void loadRuns();
+      grown.value = new Map(
+        [...grown.value].map(([id, { metrics, samples }]) => [
+          id,
+          { metrics: metrics + 1, samples: samples + 1 },
+        ]),
+      );
+      return;
+    case 'run':
+      runs.value = new Map(runs.value).set(event.run.id, event.run);
+      return;
+    case 'removed': {
+      const left = new Map(runs.value);
+      left.delete(event.id);
+      runs.value = left;
+      return;
+    }
+    case 'metrics':
+    case 'samples': {
+      const before = grown.value.get(event.id) ?? { metrics: 0, samples: 0 };
+      const after = { ...before, [event.type]: before[event.type] + 1 };
+      grown.value = new Map(grown.value).set(event.id, after);
+      return;
+    }
+  }
+}

@@ -1,0 +1,2 @@
+/** A style sheet, which Vite takes out of the script. */
+declare module '*.css';
