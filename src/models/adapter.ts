@@ -19,6 +19,8 @@ export interface Adapter {
   readonly config: AdapterConfig;
   /** Names of the parameters that are trained as a whole. */
   readonly savedParameters: ReadonlySet<string>;
+  /** Fingerprint of the base model's weights, see `weightsSha256`; null where nobody has told it. */
+  readonly baseSha256: string | null;
 }
 
 /** What `addLora` needs beside the settings. */
@@ -29,6 +31,11 @@ export interface AddLoraOptions extends LoraOptions {
   readonly baseModel: string | null;
   /** Of a model of the Hub: its branch, tag or commit. */
   readonly revision?: string | null | undefined;
+  /**
+   * SHA-256 of the base's model.safetensors; of shards, that of what `sha256sum model-*.safetensors` prints. The saved
+   * adapter is then refused on other weights.
+   */
+  readonly baseSha256?: string | null | undefined;
 }
 
 /**
@@ -40,7 +47,7 @@ export interface AddLoraOptions extends LoraOptions {
  */
 export function addLora(
   model: Decoder,
-  { seed, baseModel, revision = null, ...options }: AddLoraOptions,
+  { seed, baseModel, revision = null, baseSha256 = null, ...options }: AddLoraOptions,
 ): void {
   const modules = model.namedModules();
   requireKnownTargets('addLora', modules, options.targetModules);
@@ -51,6 +58,7 @@ export function addLora(
     options.targetModules === ALL_LINEAR ? shortNames(targets.keys()) : options.targetModules;
   putAdapter('addLora', model, {
     config: { ...chosen, targetModules },
+    baseSha256,
     makeLora: (name, { layer, rank, scaling }) =>
       createLora(layer.weight, {
         ...{ rank, scaling },
@@ -70,8 +78,11 @@ export function putAdapter(
   model: Decoder,
   {
     config,
+    baseSha256,
     makeLora,
-  }: { config: AdapterConfig; makeLora: (name: string, target: AdapterTarget) => LoraAdapter },
+  }: Pick<Adapter, 'config' | 'baseSha256'> & {
+    makeLora: (name: string, target: AdapterTarget) => LoraAdapter;
+  },
 ): void {
   if (model.adapter !== null)
     throw new ValueRangeError(`${where}: expected a model without an adapter, received one.`, {
@@ -87,7 +98,7 @@ export function putAdapter(
     const parameter = parameters.get(name);
     if (parameter) parameter.requiresGrad = true;
   }
-  model.adapter = { config, savedParameters: saved };
+  model.adapter = { config, savedParameters: saved, baseSha256 };
 }
 
 /** Name of the embedding that is the output layer too; null where it is not. */

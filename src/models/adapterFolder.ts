@@ -6,6 +6,7 @@ import {
   atRevision,
   giveBase,
   givenBase,
+  isCommit,
   lastingName,
   modelOnBase,
   openedFolder,
@@ -20,7 +21,7 @@ import {
   type SafetensorsFile,
   type Tensor,
 } from '../torch/index.js';
-import { putAdapter, tiedEmbedding } from './adapter.js';
+import { putAdapter, tiedEmbedding, type Adapter } from './adapter.js';
 import { adapterConfigJson, parseAdapterConfig, type AdapterConfig } from './adapterConfig.js';
 import { adapterTargets, requireTask, savedParameters } from './adapterTargets.js';
 import { SCORE, takeTensors } from './checkpointTensors.js';
@@ -33,6 +34,8 @@ import { writeShard } from './saveModel.js';
 const CONFIG_FILE = 'adapter_config.json';
 /** The file of an adapter's tensors. */
 export const ADAPTER_WEIGHTS_FILE = 'adapter_model.safetensors';
+/** The key of the tensors' metadata that holds the fingerprint of the base's weights. PEFT passes over it. */
+const BASE_SHA256 = 'base_sha256';
 /** What PEFT's wrappers put before every name. */
 const PREFIX = 'base_model.model.';
 
@@ -47,6 +50,8 @@ export interface AdapterFolder {
   readonly config: AdapterConfig;
   /** Folder of the base model. */
   readonly base: string;
+  /** Whether the base is what a commit of the Hub has: it cannot have become another since. */
+  readonly isPinned: boolean;
 }
 
 /** How an adapter names its base model. */
@@ -129,6 +134,7 @@ export function readAdapterFolder(where: string, folder: string, base?: string):
     folder,
     config: isNamed ? config : { ...config, ...baseReference(found) },
     base: found,
+    isPinned: isNamed && config.revision !== null && isCommit(config.revision),
   };
 }
 
@@ -186,6 +192,8 @@ export function openAdapterWeights(where: string, folder: string): SafetensorsFi
 /** What an adapter's file tells before its tensors are read. */
 export interface AdapterDescription {
   readonly metadata: Readonly<Record<string, string>>;
+  /** Fingerprint of the weights that the adapter was trained on; undefined where the file does not tell. */
+  readonly baseSha256: string | undefined;
   /** Rows of the head's weight; undefined where there is no head. */
   readonly headOutputs: number | undefined;
 }
@@ -196,7 +204,7 @@ export function describeAdapter(where: string, folder: string): AdapterDescripti
   try {
     const name = `${PREFIX}${SCORE}`;
     const headOutputs = file.has(name) ? file.shapeOf(name)[0] : undefined;
-    return { metadata: file.metadata, headOutputs };
+    return { metadata: file.metadata, baseSha256: file.metadata[BASE_SHA256], headOutputs };
   } finally {
     file.dispose();
   }
@@ -258,6 +266,7 @@ export function applyAdapter(
     };
     putAdapter(path, trunk, {
       config,
+      baseSha256: file.metadata[BASE_SHA256] ?? null,
       makeLora: (name, { scaling }) =>
         new LoraAdapter({
           a: take(`${name}.lora_A.weight`),
@@ -322,13 +331,13 @@ function withPrefix(prefix: string, tensors: ReadonlyMap<string, Tensor>): [stri
 export async function saveAdapter(
   {
     base,
-    config,
+    adapter: { config, baseSha256 },
     parameters,
     metadata = {},
   }: {
     /** The configuration of the base model. */
     readonly base: DecoderConfig;
-    readonly config: AdapterConfig;
+    readonly adapter: Pick<Adapter, 'config' | 'baseSha256'>;
     /** By the names of the checkpoint. */
     readonly parameters: ReadonlyMap<string, Tensor>;
     readonly metadata?: Readonly<Record<string, string>> | undefined;
@@ -342,7 +351,10 @@ export async function saveAdapter(
     throw new IoError(`save: ${folder} cannot be created: ${reason}`, { cause });
   }
   const tensors = new Map(withPrefix(PREFIX, parameters));
-  await writeShard(join(folder, ADAPTER_WEIGHTS_FILE), tensors, base, metadata);
+  await writeShard(join(folder, ADAPTER_WEIGHTS_FILE), tensors, base, {
+    ...metadata,
+    ...(baseSha256 !== null && { [BASE_SHA256]: baseSha256 }),
+  });
   const json = adapterConfigJson(config, base.modelType === 'gpt2');
   const text = `${JSON.stringify(json, undefined, 2)}\n`;
   await replaceFile(join(folder, CONFIG_FILE), (write) => write(Buffer.from(text)));

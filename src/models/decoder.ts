@@ -232,7 +232,10 @@ export class Decoder extends Module implements CausalLm {
     if (adapter === null) return saveModel(this, this.generationConfig, folder, options);
     const parameters = this.trainedParameters();
     return saveAdapter(
-      { base: this.config, config: { ...adapter.config, task: 'CAUSAL_LM' }, parameters },
+      {
+        ...{ base: this.config, parameters },
+        adapter: { ...adapter, config: { ...adapter.config, task: 'CAUSAL_LM' } },
+      },
       folder,
     );
   }

@@ -72,7 +72,10 @@ export abstract class HeadedModel extends Module {
     const config = { ...adapter.config, task: this.task, modulesToSave };
     const metadata = this.savedMetadata();
     return saveAdapter(
-      { base: this.config, config, parameters: this.trainedParameters(), metadata },
+      {
+        ...{ base: this.config, adapter: { ...adapter, config } },
+        ...{ parameters: this.trainedParameters(), metadata },
+      },
       folder,
     );
   }

@@ -72,4 +72,4 @@ export { parameterShapes, type ParameterKind, type ParameterShape } from './para
 export { ropeInverseFrequencies, type RopeScaling } from '../nn/index.js';
 export { saveMerged } from './saveMerged.js';
 export { shareWeights } from './shareWeights.js';
-export { weightsSha256 } from './weightsSha256.js';
+export { requireSameBase, weightsSha256 } from './weightsSha256.js';

@@ -19,6 +19,7 @@ import { Fields, readJsonObject, type JsonObject } from './jsonFields.js';
 import { PAD_TOKEN, type HeadedModel } from './headedModel.js';
 import { disposedOnFailure, type LoadModelOptions } from './loadModel.js';
 import { parameterShapes } from './parameterShapes.js';
+import { requireSameBase } from './weightsSha256.js';
 
 /** What kind of head a folder is expected to have. */
 export interface HeadKind {
@@ -105,6 +106,7 @@ export async function loadHeadedAdapter<Model extends HeadedModel>(
       `${where}: expected ${what} in the adapter ${folder}, ${found === undefined ? `there is no tensor ${SCORE}` : `received one of ${found} outputs`}.`,
       { hint },
     );
+  await requireSameBase(where, adapter);
   const pad = metadata[PAD_TOKEN];
   const model = isWhole(base)
     ? await loadWhole(base, placed)

@@ -10,6 +10,7 @@ import { Decoder } from './decoder.js';
 import { parseDecoderConfig } from './decoderConfig.js';
 import { readJsonObject } from './jsonFields.js';
 import { parameterShapes } from './parameterShapes.js';
+import { requireSameBase } from './weightsSha256.js';
 
 /** Options of `loadModel`. */
 export interface LoadModelOptions {
@@ -30,8 +31,8 @@ export interface LoadModelOptions {
  * The folder of an adapter in PEFT's layout is opened with its base model, whose parameters then require no gradient.
  *
  * @throws CheckpointError when the folder is no model folder, its model is of a family that posttrain does not have, a
- *   tensor is missing, left over, of another shape than the configuration says or not of floating point, or a file is
- *   damaged; IoError when a file cannot be read; HubError as `modelFolder`
+ *   tensor is missing, left over, of another shape than the configuration says or not of floating point, a file is
+ *   damaged, or an adapter was trained on other weights; IoError when a file cannot be read; HubError as `modelFolder`
  */
 export async function loadModel(
   folderOrHubId: string,
@@ -41,6 +42,7 @@ export async function loadModel(
   const { folder, base } = await modelOnBase(folderOrHubId, options.base);
   if (isAdapterFolder(folder)) {
     const adapter = readAdapterFolder(where, folder, base);
+    await requireSameBase(where, adapter);
     const model = await loadModel(adapter.base, { ...options, base: undefined });
     return disposedOnFailure(model, () => applyAdapter(where, model, adapter));
   }

@@ -1,9 +1,10 @@
 import assert from 'node:assert/strict';
 import { createHash } from 'node:crypto';
-import { mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import { mkdtempSync, readFileSync, rmSync, utimesSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { after, describe, test } from 'node:test';
+import { setTimeout as sleep } from 'node:timers/promises';
 import { weightsSha256 } from './weightsSha256.js';
 
 const root = mkdtempSync(join(tmpdir(), 'posttrain-sha-'));
@@ -47,6 +48,19 @@ describe('weightsSha256', () => {
       'model-00001-of-00001.safetensors': 'one',
     });
     assert.equal(await weightsSha256(path), sha256('abc'));
+  });
+  test('is that of the present content, also where it is asked for again', async () => {
+    const path = folder({ 'config.json': '{}', 'model.safetensors': 'abc' });
+    const file = join(path, 'model.safetensors');
+    assert.equal(await weightsSha256(path), sha256('abc'));
+    writeFileSync(file, 'xyz');
+    assert.equal(await weightsSha256(path), sha256('xyz'));
+    await sleep(2100); // from now on what is read is remembered
+    for (const text of ['xyz', 'uvw', 'abc']) {
+      if (text !== 'xyz') writeFileSync(file, text);
+      utimesSync(file, 1, 1);
+      for (const _ of [1, 2]) assert.equal(await weightsSha256(path), sha256(text));
+    }
   });
   test('rejects a folder that is none', async () => {
     await assert.rejects(weightsSha256(join(root, 'none')), {

@@ -1,10 +1,17 @@
 /** By what the weights of a model folder are recognised: for provenance, and to see that a job goes on with its model. */
 import { createHash } from 'node:crypto';
-import { createReadStream, existsSync, readdirSync } from 'node:fs';
+import { createReadStream, existsSync, readdirSync, type BigIntStats } from 'node:fs';
+import { stat } from 'node:fs/promises';
 import { join } from 'node:path';
 import { CheckpointError, IoError } from '../errors/index.js';
 import { modelFolder } from '../hub/index.js';
-import { ADAPTER_WEIGHTS_FILE, isAdapterFolder, readAdapterFolder } from './adapterFolder.js';
+import {
+  ADAPTER_WEIGHTS_FILE,
+  describeAdapter,
+  isAdapterFolder,
+  readAdapterFolder,
+  type AdapterFolder,
+} from './adapterFolder.js';
 import { assertModelFolder, SHARD_NAME, WEIGHTS_FILE } from './checkpoint.js';
 
 /**
@@ -41,17 +48,55 @@ export async function weightsSha256(
   return listing.digest('hex');
 }
 
+/**
+ * Refuses a base model whose weights are others than those that the adapter was trained on, where the adapter tells: those
+ * that posttrain has saved do. A matrix of the same shape would be taken in silence.
+ *
+ * @throws CheckpointError
+ */
+export async function requireSameBase(
+  where: string,
+  { folder, base, isPinned }: AdapterFolder,
+): Promise<void> {
+  const { baseSha256: expected } = describeAdapter(where, folder);
+  if (expected === undefined || isPinned) return;
+  const received = await weightsSha256(base, where);
+  if (received === expected) return;
+  throw new CheckpointError(
+    `${where}: expected the base model that the adapter ${folder} was trained on, whose weights have the SHA-256 ${expected}, received ${base}, whose weights have ${received}.`,
+    { hint: 'Name the folder of that model with --base; in code, with the option base.' },
+  );
+}
+
+/** What is known of files that have not changed since: a run asks for its model several times. */
+const digests = new Map<string, string>();
+/** A file that was changed within this time before it was read may change again without another time of change. */
+const CLOCK_SECONDS = 2;
+
 async function sha256OfFile(path: string): Promise<string> {
   const hash = createHash('sha256');
   try {
+    const startedAt = Date.now();
+    const key = stateOf(await stat(path, { bigint: true }));
+    const known = digests.get(key);
+    if (known !== undefined) return known;
     // In pieces: weights may be larger than what one buffer holds.
     for await (const piece of createReadStream(path, { highWaterMark: 1 << 20 }))
       hash.update(piece as Uint8Array);
+    const digest = hash.digest('hex');
+    const after = await stat(path, { bigint: true });
+    const isSettled = startedAt - Number(after.ctimeMs) > CLOCK_SECONDS * 1000;
+    if (isSettled && stateOf(after) === key) digests.set(key, digest);
+    return digest;
   } catch (error) {
     throw new IoError(
       `weightsSha256: expected to read ${path}, but ${error instanceof Error ? error.message : String(error)}.`,
       { cause: error },
     );
   }
-  return hash.digest('hex');
+}
+
+/** Changes with every write: the time of change cannot be set. */
+function stateOf({ dev, ino, size, mtimeNs, ctimeNs }: BigIntStats): string {
+  return [dev, ino, size, mtimeNs, ctimeNs].join(' ');
 }

@@ -133,6 +133,21 @@ describe('LoraAdapter', () => {
       }
     });
 
+    test('on weights of bfloat16 the output stays in it, and A, B and m are kept in float32', () => {
+      // √(1 + 0.0625²) = 1.00195…, which bfloat16 rounds to 1.
+      const weight = tensor([[1, 0.0625]]).to('bfloat16');
+      const layer = new Linear(weight);
+      layer.attachLora(createLora(weight, { rank: 1, scaling: 1, dora: true, seed: 1 }));
+      expectClose(layer.lora?.magnitude as Tensor, [Math.hypot(1, 0.0625)], { rtol: 1e-6 });
+      const x = tensor([[1, 1]]).to('bfloat16');
+      assert.equal(layer.forward(x).dtype, 'bfloat16');
+      const plain = new Linear(weight);
+      plain.attachLora(createLora(weight, { rank: 1, scaling: 1, dora: false, seed: 1 }));
+      assert.equal(plain.forward(x).dtype, 'bfloat16');
+      assert.equal(plain.lora?.merged(weight).dtype, 'float32');
+      assert.equal(plain.lora?.a.dtype, 'float32');
+    });
+
     test('no gradient is recorded for the folded weight', () => {
       const { layer } = adapted([1, 2, 3]);
       assert.equal(enableGrad(() => layer.effectiveWeight()).requiresGrad, false);
@@ -262,7 +277,7 @@ describe('withLoraDropout', () => {
     const sum = summed(layer, 1);
     // 4,000/0.75 · Binomial(4000, 0.75)/4000: standard deviation 36.5; six of them are missed once in 5e8.
     assert.ok(sum !== 4000 && Math.abs(sum - 4000) < 220, `${sum} is not about 4000`);
-    expectClose((sum * 0.75) % 1, 0, { atol: 1e-9 });
+    expectClose(sum * 0.75, Math.round(sum * 0.75), { atol: 1e-9, rtol: 0 });
     assert.equal(summed(layer, 1), sum);
     assert.notEqual(summed(layer, 2), sum);
     const renamed = withLoraDropout(new Map([['other', layer]]), { p: 0.25, seed: 1 }, () =>

@@ -165,6 +165,49 @@ describe('an adapter that a run trains', () => {
   });
 });
 
+describe('an adapter whose base has other weights than it was trained on', () => {
+  test('is refused by whatever opens it, and PEFT’s own, which do not tell, are not', async () => {
+    const base = newPath();
+    cpSync(join(root, 'base'), base, { recursive: true });
+    const { model: adapter } = await trained(sft({ model: base }));
+    const { model: judge } = await trained(
+      createRewardRun({ model: base, config, progress: null, out: newPath(), data: pairs }),
+    );
+    const right = await weightsSha256(base);
+    rmSync(base, { recursive: true });
+    await saveSmallModel(base, { seed: 5 });
+    const wrong = await weightsSha256(base);
+    const told = (where: string, folder: string) => ({
+      code: 'E_CHECKPOINT',
+      message: `${where}: expected the base model that the adapter ${folder} was trained on, whose weights have the SHA-256 ${right}, received ${base}, whose weights have ${wrong}.`,
+      hint: 'Name the folder of that model with --base; in code, with the option base.',
+    });
+    await assert.rejects(loadModel(adapter), told('loadModel', adapter));
+    await assert.rejects(loadScalarModel(judge), told('loadScalarModel', judge));
+    await assert.rejects(dpo({ model: adapter }), told('loadModel', adapter));
+    await assert.rejects(
+      mergeAdapter({ model: adapter, out: newPath() }),
+      told('loadModel', adapter),
+    );
+    const given = { base: join(root, 'base') };
+    const model = await loadModel(adapter, given);
+    assert.equal(model.adapter?.baseSha256, right);
+    const again = newPath();
+    await model.save(again);
+    model.dispose();
+    await assert.rejects(loadModel(again, { base }), told('loadModel', again));
+    const untold = await loadModel(again, given);
+    untold.adapter = {
+      config: untold.adapter?.config ?? assert.fail(),
+      baseSha256: null,
+      savedParameters: new Set(),
+    };
+    await untold.save(again);
+    untold.dispose();
+    (await loadModel(again, { base })).dispose();
+  });
+});
+
 describe('a base that is given for an adapter', () => {
   test('is what a run trains on and is compared with; the record holds it, and --resume finds it', async () => {
     const { adapter, was, moved } = await adapterOfMoved();

@@ -7,7 +7,7 @@ import { collectGarbage } from '../../test/collectGarbage.js';
 import { saveSmallModel, smallModel } from '../../test/runs/smallModel.js';
 import { configFromObject, type ConfigSource } from '../config/index.js';
 import { ConfigError } from '../errors/index.js';
-import { createScalarModel } from '../models/index.js';
+import { addLora, createScalarModel, loadScalarModel } from '../models/index.js';
 import { memory } from '../torch/index.js';
 import { createGrpoRun, createOnlineDpoRun, createPpoRun, createSftRun } from './index.js';
 
@@ -106,6 +106,26 @@ describe('a run that cannot be built after all leaves nothing loaded', () => {
     writeFileSync(join(broken, 'model.safetensors'), 'x');
     const both = [`model:${judge}`, `model:${broken}`];
     await assert.rejects(createGrpoRun({ ...given, rewards: both }), /model\.safetensors/);
+    assert.equal(memory().liveTensors, liveTensors);
+  });
+
+  test('of a value model that begins as a reward model with an adapter, where LoRA is off', async () => {
+    const adapted = join(root, 'adapted');
+    const scalar = await loadScalarModel(judge);
+    addLora(scalar.trunk, {
+      ...{ rank: 2, alpha: 4, dropout: 0, rsLora: false, dora: false, seed: 1 },
+      ...{ targetModules: 'all-linear', modulesToSave: [], baseModel: judge },
+    });
+    await scalar.save(adapted);
+    scalar.dispose();
+    await collectGarbage();
+    const { liveTensors } = memory();
+    const valueModel = { kind: 'separate', initFrom: 'reward' };
+    const given = { ...options('ppo', { steps: 1, valueModel }), out: join(root, 'never') };
+    await assert.rejects(createPpoRun({ ...given, rewards: [`model:${adapted}`] }), {
+      code: 'E_CONFIG',
+      message: `lora: expected settings for ${adapted}, which holds an adapter, received null.`,
+    });
     assert.equal(memory().liveTensors, liveTensors);
   });
 });

@@ -1,6 +1,6 @@
 import assert from 'node:assert/strict';
 import { createHash } from 'node:crypto';
-import { existsSync, mkdtempSync, readFileSync, readdirSync, rmSync } from 'node:fs';
+import { existsSync, mkdtempSync, readFileSync, readdirSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { after, before, describe, test } from 'node:test';
@@ -453,6 +453,13 @@ describe('an adapter as a model folder', () => {
       for (const loaded of [adapted, merged]) loaded.dispose();
       assert.ok(existsSync(join(out, 'tokenizer.json')), 'with its tokenizer');
       assert.deepEqual(readdirSync(join(out, '..')), ['merged'], 'nothing else is left');
+    });
+
+    test('refuses a folder that cannot be made, at once', { timeout: 20_000 }, async () => {
+      const { model: folder } = await trained(METHODS['sft'] ?? assert.fail());
+      writeFileSync(join(root, 'file'), '');
+      for (const out of ['/proc/posttrain-merged', join(root, 'file', 'merged')])
+        await refused(mergeAdapter({ model: folder, out }), IoError, /^Writing .*merged: E/);
     });
 
     test('refuses a folder that exists, and a model that is no adapter', async () => {

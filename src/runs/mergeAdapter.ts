@@ -1,7 +1,7 @@
 /** Folding an adapter into its base model: a folder with a whole model, as if all of it had been trained. */
 import { randomBytes } from 'node:crypto';
-import { existsSync } from 'node:fs';
-import { mkdir, rename, rm } from 'node:fs/promises';
+import { existsSync, mkdirSync } from 'node:fs';
+import { rename, rm } from 'node:fs/promises';
 import { basename, dirname, join, resolve } from 'node:path';
 import { CheckpointError, IoError } from '../errors/index.js';
 import { modelOnBase } from '../hub/index.js';
@@ -69,24 +69,27 @@ export async function mergeAdapter({
   const base = baseFolderOf(folder, 'merge', given);
   const dtype = storedDtype(base, 'merge');
   const tokenizer = await loadTokenizer(tokenizerFolderOf(folder, given));
-  const precise = dtype === 'float64' ? 'float64' : 'float32';
-  const model = await openAdapted(folder, { dtype: precise, base: given });
   const temporary = join(
     dirname(resolve(out)),
     `.${basename(out)}.tmp-${randomBytes(4).toString('hex')}`,
   );
   try {
-    await mkdir(temporary, { recursive: true });
-    await saveMerged(model, temporary, dtype);
-    await tokenizer.save(temporary);
-    await syncTree(temporary);
-    await rename(temporary, out);
-    return { model: out, base, layers: loraLayers(model).size, dtype };
+    // Before the model is loaded, which takes time. The promise of node:fs never settles for a folder in /proc.
+    mkdirSync(temporary, { recursive: true });
+    const precise = dtype === 'float64' ? 'float64' : 'float32';
+    const model = await openAdapted(folder, { dtype: precise, base: given });
+    try {
+      await saveMerged(model, temporary, dtype);
+      await tokenizer.save(temporary);
+      await syncTree(temporary);
+      await rename(temporary, out);
+      return { model: out, base, layers: loraLayers(model).size, dtype };
+    } finally {
+      model.dispose();
+    }
   } catch (error) {
     await rm(temporary, { recursive: true, force: true });
     throw asIoError(error, `Writing ${out}`);
-  } finally {
-    model.dispose();
   }
 }
 

@@ -144,7 +144,8 @@ async function createPairRun<Method extends PairMethod>(
     const parts = { policy, reference, optimizer, pairs, evalPairs: held?.pairs };
     const trainer = new DpoTrainer(parts, objective);
     if (trainer.isPrecomputed) reference?.dispose();
-    const { warmupSteps, learningRate } = config;
+    const { learningRate } = config;
+    const { warmupSteps } = trainer;
     if (warmupSteps >= trainer.totalSteps && trainer.totalSteps > 0) {
       progress?.write(
         `The learning rate is still rising when the run ends: warmupSteps is ${warmupSteps}, and there are ${trainer.totalSteps} steps. It stays below ${learningRate}; lower warmupSteps.\n`,

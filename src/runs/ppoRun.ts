@@ -128,9 +128,12 @@ async function buildValueModel(
           { hint: 'Set valueModel.initFrom to policy or fresh.' },
         );
       }
-      const loaded = await loadScalarModel(folder, placed);
-      if (config.lora === null || loaded.adapter === null) prepareLora(loaded, config, folder);
-      return loaded;
+      return await buildOrFree(async (keep) => {
+        const loaded = keep(await loadScalarModel(folder, placed));
+        if (config.lora === null || loaded.adapter === null)
+          await prepareLora(loaded, config, folder);
+        return loaded;
+      });
     }
   }
 }

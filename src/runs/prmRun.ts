@@ -95,7 +95,7 @@ export async function createPrmRun(
   );
   return await buildOrFree(async (keep) => {
     const model = keep(await modelOf(start.modelFolder, config, tokenizer.padTokenId));
-    prepareLora(model, config, start.modelFolder);
+    await prepareLora(model, config, start.modelFolder);
     const optimizer = keep(buildOptimizer(model, config));
     const trainer = new PrmTrainer({ model, optimizer, examples: data.examples }, config);
     const opened = await openDirectory(out, start, { method: 'prm', config, inputs }, trainer);

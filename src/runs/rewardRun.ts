@@ -112,7 +112,7 @@ export async function createRewardRun(
   );
   return await buildOrFree(async (keep) => {
     const model = keep(await loadStart(start.modelFolder, { tokenizer, config }));
-    prepareLora(model, config, start.modelFolder);
+    await prepareLora(model, config, start.modelFolder);
     const padding = paddingRemark(model);
     if (padding !== undefined) progress?.write(`${padding}\n`);
     const optimizer = keep(buildOptimizer(model, config));

@@ -59,7 +59,7 @@ export async function createSftRun(options: SftRunOptions): Promise<Run<SftTrain
   );
   return await buildOrFree(async (keep) => {
     const model = keep(await loadModel(start.modelFolder, placementOf(config)));
-    prepareLora(model, config, start.modelFolder);
+    await prepareLora(model, config, start.modelFolder);
     const optimizer = keep(buildOptimizer(model, config));
     const trainer = new SftTrainer({ model, optimizer, examples, evalExamples: held }, config);
     const opened = await openDirectory(out, start, { method: 'sft', config, inputs }, trainer);

@@ -10,7 +10,9 @@ import {
   isAdapterFolder,
   loadModel,
   readAdapterFolder,
+  requireSameBase,
   shareWeights,
+  weightsSha256,
   type Decoder,
   type HeadedModel,
   type LoraOptions,
@@ -29,14 +31,15 @@ export interface TrainedConfig extends PlacementConfig {
  * Refuses to train a whole model where the folder holds an adapter, or with settings that are not those of the adapter:
  * what is trained then goes on to be what the settings say.
  *
- * @param model as it was loaded from the folder; it gets a new adapter where it has none and the settings ask for one
+ * @param model as it was loaded from the folder; it gets a new adapter where it has none and the settings ask for one,
+ *   which tells the weights that it was trained on
  * @throws ConfigError
  */
-export function prepareLora(
+export async function prepareLora(
   model: Decoder | HeadedModel,
   { lora, seed }: Pick<TrainedConfig, 'lora' | 'seed'>,
   folder: string,
-): void {
+): Promise<void> {
   const trunk = 'trunk' in model ? model.trunk : model;
   if (lora === null) {
     if (trunk.adapter === null) return;
@@ -48,12 +51,13 @@ export function prepareLora(
     );
   }
   if (trunk.adapter === null) {
-    addLora(trunk, { ...lora, seed, ...baseReference(folder) });
+    const baseSha256 = await weightsSha256(folder, 'lora');
+    addLora(trunk, { ...lora, seed, ...baseReference(folder), baseSha256 });
     return;
   }
   requireSameLora(trunk, lora, folder);
-  const { config, savedParameters } = trunk.adapter;
-  trunk.adapter = { config: { ...config, dropout: lora.dropout }, savedParameters };
+  const { config } = trunk.adapter;
+  trunk.adapter = { ...trunk.adapter, config: { ...config, dropout: lora.dropout } };
 }
 
 function requireSameLora(trunk: Decoder, lora: LoraOptions, folder: string): void {
@@ -99,7 +103,7 @@ export interface PolicyModels {
  * own to take over the policy's numbers.
  *
  * @param options.model the folder that the run was given, which a resumed run's policy has left behind
- * @throws CheckpointError as `loadModel`; ConfigError as `prepareLora`
+ * @throws CheckpointError as `loadModel`, also for an adapter of other weights; ConfigError as `prepareLora`
  */
 export async function loadPolicy(
   { start, model: given }: { readonly start: RunStart; readonly model: string },
@@ -112,19 +116,19 @@ export async function loadPolicy(
   return await buildOrFree(async (keep) => {
     if (lora === null) {
       const policy = keep(await loadModel(start.modelFolder, placed));
-      prepareLora(policy, config, start.modelFolder);
+      await prepareLora(policy, config, start.modelFolder);
       const reference = needsReference ? (await loadModel(folder, placed)).freeze() : null;
       return { policy, reference, placed };
     }
     const base = keep(await loadModel(baseFolderOf(folder, 'loadModel'), placed));
     const policy = keep(shareWeights(base, lora.modulesToSave));
-    putAdapterOf(policy, start.modelFolder);
-    prepareLora(policy, config, start.modelFolder);
+    await putAdapterOf(policy, start.modelFolder);
+    await prepareLora(policy, config, start.modelFolder);
     if (!needsReference) {
       base.dispose();
       return { policy, reference: null, placed };
     }
-    putAdapterOf(base, folder);
+    await putAdapterOf(base, folder);
     if (base.adapter === null && movesReference)
       addLora(base, { ...lora, seed, ...baseReference(folder) });
     return { policy, reference: base.freeze(), placed };
@@ -132,9 +136,11 @@ export async function loadPolicy(
 }
 
 /** Puts the adapter of a folder on its base model; of a folder without one, nothing. */
-function putAdapterOf(base: Decoder, folder: string): void {
-  if (isAdapterFolder(folder))
-    applyAdapter('loadModel', base, readAdapterFolder('loadModel', folder));
+async function putAdapterOf(base: Decoder, folder: string): Promise<void> {
+  if (!isAdapterFolder(folder)) return;
+  const adapter = readAdapterFolder('loadModel', folder);
+  await requireSameBase('loadModel', adapter);
+  applyAdapter('loadModel', base, adapter);
 }
 
 /**
@@ -151,8 +157,11 @@ export async function loadBeside(
   const folder = await modelFolder(given);
   const placed = { ...placementOf(config), device: policy.device };
   if (config.lora === null) return loadModel(folder, placed);
-  const model = shareWeights(policy, config.lora.modulesToSave);
-  putAdapterOf(model, folder);
-  prepareLora(model, config, folder);
-  return model;
+  const { modulesToSave } = config.lora;
+  return await buildOrFree(async (keep) => {
+    const model = keep(shareWeights(policy, modulesToSave));
+    await putAdapterOf(model, folder);
+    await prepareLora(model, config, folder);
+    return model;
+  });
 }
