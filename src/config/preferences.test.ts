@@ -168,7 +168,7 @@ describe('defaults', () => {
     const dpo = parseConfig(DpoConfig, {});
     assert.deepEqual(
       [dpo.beta, dpo.batchSize, dpo.learningRate, dpo.warmupSteps, dpo.schedule.kind],
-      [0.1, 64, 1e-6, 150, 'constant'],
+      [0.1, 64, 1e-6, null, 'constant'],
     );
     assert.deepEqual(dpo.losses, { sigmoid: 1 });
     assert.deepEqual([dpo.discopopTau, dpo.referenceMix, dpo.weightDecay], [0.05, 1, 0]);

@@ -157,12 +157,19 @@ const dpo = z
         1e-6,
         `${RAFAILOV}: "a learning rate of 1e-6 by default". Models made on the spot need about 1e-4.`,
       ],
-      warmupSteps: [
-        150,
-        `${RAFAILOV}: "We linearly warmup the learning rate from 0 to 1e-6 over 150 steps".`,
-      ],
+      warmupSteps: [0, ''],
       schedule: ['constant', `${RAFAILOV} names no decay.`],
     }),
+    warmupSteps: z
+      .int()
+      .min(0)
+      .nullable()
+      .default(null)
+      .meta({
+        description:
+          'Optimizer steps over which the learning rate rises linearly from 0 to its peak; null for 150, of a shorter run a tenth of its steps.',
+        origin: `${RAFAILOV}: "We linearly warmup the learning rate from 0 to 1e-6 over 150 steps". A run of 1,500 steps or less: Tunstall et al. 2023 (Zephyr), arXiv:2310.16944, §4.2, "10% warmup steps".`,
+      }),
   })
   .meta({ title: 'DPO' });
 

@@ -445,6 +445,14 @@ describe('a run', () => {
   test('has the learning rates of the schedule, and leaves no gradient to the next step', () =>
     requireFourSteps(make(dpo({ ...FOUR_STEPS, maxSteps: 4 })), RATE));
 
+  test('warms up over 150 steps, over a tenth of a shorter run, or as it is told', () => {
+    const warmupOf = (config: DpoConfigInput): number =>
+      make(dpo({ warmupSteps: null, ...config })).trainer.warmupSteps;
+    const found = [9, 10, 1499, 1500, 9000].map((maxSteps) => warmupOf({ maxSteps }));
+    assert.deepEqual(found, [0, 1, 149, 150, 150]);
+    assert.equal(warmupOf({ maxSteps: 20, warmupSteps: 7 }), 7);
+  });
+
   test('has its gradients clipped', () =>
     requireClippedStep((maxGradNorm) => make(dpo({ maxGradNorm })), RATE));
 

@@ -26,6 +26,9 @@ import {
 } from './savedState.js';
 import type { StepReport, Trainer } from './trainer.js';
 
+/** Warm-up of a run that names none and is long enough. */
+const MOST_WARMUP_STEPS = 150;
+
 /** What DPO acts on, built before. */
 export interface DpoParts {
   readonly policy: Decoder;
@@ -108,19 +111,28 @@ export class DpoTrainer implements Trainer {
 
   private update(batch: readonly Pair[]): Record<string, number> {
     const { optimizer } = this.parts;
-    const { learningRate: base, warmupSteps, schedule, maxGradNorm } = this.objective.config;
+    const { learningRate: base, schedule, maxGradNorm } = this.objective.config;
     try {
       const sums = backwardPairs(this.models, batch, this.lossOf, this.passing);
       const taken = takeOptimizerStep(`DpoTrainer: step ${this.step}`, optimizer, this.parameters, {
         loss: sums.get('loss'),
         update: this.step,
         maxGradNorm,
-        schedule: { ...schedule, base, warmupSteps, totalSteps: this.totalSteps },
+        schedule: {
+          ...{ ...schedule, base },
+          ...{ warmupSteps: this.warmupSteps, totalSteps: this.totalSteps },
+        },
       });
       return { ...sums.means(1), ...taken };
     } finally {
       optimizer.zeroGrad();
     }
+  }
+
+  /** Steps over which the learning rate rises. */
+  get warmupSteps(): number {
+    const { warmupSteps } = this.objective.config;
+    return warmupSteps ?? Math.min(MOST_WARMUP_STEPS, Math.floor(this.totalSteps / 10));
   }
 
   private get models() {
