@@ -8,6 +8,7 @@ export {
 } from './evaluate.js';
 export type { ScoringModel } from './drawCompletions.js';
 export {
+  finishedTokens,
   winRate,
   type ComparedPair,
   type Opponent,

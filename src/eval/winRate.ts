@@ -47,6 +47,8 @@ export interface WinRateOptions extends Opponent {
   readonly seed?: number | undefined;
   readonly rewardTimeoutSeconds?: number | undefined;
   readonly rewardConcurrency?: number | undefined;
+  /** Called now and then with the number of finished completions, of both sides. */
+  readonly onProgress?: ((finished: number) => void) | undefined;
 }
 
 /** Two completions of one prompt. */
@@ -115,7 +117,7 @@ export async function winRate(options: WinRateOptions): Promise<WinRate> {
   const ours = await drawnBy(options, options, 'ours');
   const theirs =
     'model' in against
-      ? await drawnBy(against, options, 'theirs')
+      ? await drawnBy(against, options, 'theirs', ours.length)
       : writtenBefore(options, against);
   const compared = judge
     ? await byJudge(judge, { ours, theirs, options })
@@ -222,10 +224,14 @@ async function drawnBy(
   { model, tokenizer, prompts }: Opponent,
   options: WinRateOptions,
   side: 'ours' | 'theirs',
+  before = 0,
 ): Promise<DrawnCompletion[]> {
   const { samples = 0, temperature = 1, topP = 1, seed = 0, maxNewTokens } = options;
   const { drawn } = await drawCompletions(
-    { model, tokenizer, prompts, maxNewTokens },
+    {
+      ...{ model, tokenizer, prompts, maxNewTokens },
+      onProgress: (finished) => options.onProgress?.(before + finished),
+    },
     samples === 0
       ? { temperature: 0, numCompletions: 1 }
       : { temperature, topP, numCompletions: samples, seed: deriveSeed(seed, side) },
@@ -233,18 +239,21 @@ async function drawnBy(
   return drawn;
 }
 
+/** Tokens of a text as those of a completion that ended by itself. */
+export function finishedTokens(text: string, tokenizer: Tokenizer): number[] {
+  const eos = tokenizer.eosTokenId;
+  const ids = tokenizer.encode(text, { addSpecialTokens: false });
+  return [...ids, ...(eos === undefined ? [] : [eos])];
+}
+
 /** Texts in the place of draws, each as often as its prompt is sampled. They end with EOS, as a finished completion does. */
 function writtenBefore(
   { prompts, tokenizer, samples = 0 }: WinRateOptions,
   texts: readonly string[],
 ): DrawnCompletion[] {
-  const eos = tokenizer.eosTokenId;
   return prompts.flatMap(({ text: prompt, inputIds, row }, promptIndex) => {
     const completion = texts[promptIndex] ?? '';
-    const ids = [
-      ...tokenizer.encode(completion, { addSpecialTokens: false }),
-      ...(eos === undefined ? [] : [eos]),
-    ];
+    const ids = finishedTokens(completion, tokenizer);
     const input: RewardInput = {
       ...{ prompt, completion, row: row.values, finishReason: 'eos' },
       completionTokens: ids.length,

@@ -16,6 +16,7 @@ import {
   withPlacement,
 } from '../options.js';
 import type { CommandContext } from '../program.js';
+import { givenOptions, refuseIdle } from './evalRefusals.js';
 
 /** Options of `eval`. */
 export interface EvalOptions {
@@ -125,6 +126,7 @@ export function registerEval(program: Command, context: CommandContext): void {
   command.action(async (given: EvalOptions) => {
     const { isScalarModelFolder, isStepModelFolder, openModelFolder } =
       await import('../../models/index.js');
+    const onLine = givenOptions(command);
     const options = { ...given, model: await openModelFolder('--base', given.model, given.base) };
     const { readRows } = await import('../../data/index.js');
     const { openModel } = await import('../placement.js');
@@ -133,12 +135,12 @@ export function registerEval(program: Command, context: CommandContext): void {
     const rows = (await readRows(options.data, selection)).slice(0, limit);
     if (isScalarModelFolder(options.model)) {
       const { measureRewardModel } = await import('./evalRewardModel.js');
-      await measureRewardModel(context, options, rows);
+      await measureRewardModel(context, { ...options, given: onLine }, rows);
       return;
     }
     if (isStepModelFolder(options.model)) {
       const { measureStepModel } = await import('./evalRewardModel.js');
-      await measureStepModel(context, options, rows);
+      await measureStepModel(context, { ...options, given: onLine }, rows);
       return;
     }
     if (options.against === undefined && options.judge !== undefined)
@@ -147,6 +149,11 @@ export function registerEval(program: Command, context: CommandContext): void {
       const { refuseOthers } = await import('./evalAgainst.js');
       refuseOthers({ ...options, against: options.against });
     }
+    refuseIdle(onLine, {
+      reward: options.reward !== undefined,
+      against: options.against !== undefined,
+      samples: options.samples,
+    });
     if (options.reward && options.against === undefined) {
       const { validateRows } = await import('../../data/index.js');
       const { requiredColumns } = await import('../../runs/index.js');
@@ -226,11 +233,12 @@ async function measureAccuracy(
     onProgress: (finished) => progress.update(finished),
   });
   progress.end();
-  for (const { reward, file, line, reason } of evaluation.failures.slice(0, 5))
-    io.stderr.write(`reward ${reward} for ${file ?? '?'}:${line ?? '?'} ${reason}\n`);
-
-  for (const sentence of evaluation.environmentFailures.slice(0, 5))
-    io.stderr.write(`${sentence}\n`);
+  const unscoredBy = evaluation.failures.map(
+    ({ reward, file, line, reason }) =>
+      `reward ${reward} for ${file ?? '?'}:${line ?? '?'} ${reason}`,
+  );
+  tellFailures(io, unscoredBy);
+  tellFailures(io, evaluation.environmentFailures);
 
   const { completions, failures, environmentFailures, ...measured } = evaluation;
   const { accuracy: _, ...others } = measured;
@@ -261,6 +269,15 @@ function answerReader(source: string): (completion: string) => string {
     const last = [...completion.matchAll(pattern)].at(-1);
     return (last?.[1] ?? last?.[0] ?? completion).trim();
   };
+}
+
+const MOST_FAILURES_TOLD = 5;
+
+/** Writes the first sentences about what failed, and how many more there are. */
+export function tellFailures({ stderr }: CommandContext['io'], failures: readonly string[]): void {
+  for (const sentence of failures.slice(0, MOST_FAILURES_TOLD)) stderr.write(`${sentence}\n`);
+  const more = failures.length - MOST_FAILURES_TOLD;
+  if (more > 0) stderr.write(`… and ${more} more that failed.\n`);
 }
 
 /** Before anything is sampled that could not be kept. @throws IoError where the file cannot be written */

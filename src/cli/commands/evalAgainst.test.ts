@@ -82,6 +82,34 @@ describe('eval --against', () => {
     assert.match(out, /^ {2}won, tied, lost +\d+\.\d, \d+\.\d, \d+\.\d %$/m);
   });
 
+  test('shows how far it is, and counts the failures that it does not tell', async () => {
+    writeFileSync(
+      at('picky.ts'),
+      'export default ({ completion, row }) => (row.prompt === "0+0=" ? -completion.length : null);\n',
+    );
+    const { code, err } = await evaluated('--against', at('other'), '--reward', at('picky.ts'));
+    assert.equal(code, 0, err);
+    assert.match(err, /^eval completion 12\/12 \(100 %\)/m);
+    // Five prompts of two sides each.
+    assert.equal(err.match(/^reward picky for .* returned null$/gm)?.length, 5, err);
+    assert.match(err, /^… and 5 more that failed\.$/m);
+  });
+
+  test('a text that the reward model has no room for is told with its row before anything is sampled', async () => {
+    const long = { prompt: '1+1=', best: '2'.repeat(90) };
+    writeFileSync(at('endless.jsonl'), `{"prompt":"1+1=","best":"2"}\n${JSON.stringify(long)}\n`);
+    const { code, err } = await capture().run([
+      ...['eval', '--model', at('model'), '--data', at('endless.jsonl'), '--against', 'best'],
+      ...['--reward', `model:${at('rm')}`],
+    ]);
+    assert.equal(code, 2, err);
+    assert.match(
+      err,
+      /^--against: expected prompts and texts that the reward model rm has room for, 64 tokens, received 95 at .*endless\.jsonl:2\.$/m,
+    );
+    assert.doesNotMatch(err, /eval completion/);
+  });
+
   test('prompts without room are left out on both sides, and told', async () => {
     const { code, err, out } = await capture().run([
       ...['eval', '--model', at('model'), '--data', at('long.jsonl'), '--against', 'best'],

@@ -5,7 +5,7 @@ import { hubIdOf } from '../../hub/index.js';
 import { UsageError } from '../../errors/index.js';
 import type { Opponent, WinRate, WinRateOptions } from '../../eval/index.js';
 import type { CommandContext } from '../program.js';
-import { writeResult, type EvalOptions, type Subject } from './eval.js';
+import { tellFailures, writeResult, type EvalOptions, type Subject } from './eval.js';
 
 type AgainstOptions = EvalOptions & { readonly against: string };
 
@@ -18,16 +18,23 @@ export async function measureWinRate(
   const { winRate } = await import('../../eval/index.js');
   const sides = await sidesOf(io, options, subject);
   const { model, tokenizer } = subject;
+  const judged = await comparison(options, subject, sides);
+  const { Progress } = await import('../../runs/index.js');
+  const drawnSides = 'model' in sides.against ? 2 : 1;
+  const total = sides.prompts.length * Math.max(1, options.samples) * drawnSides;
+  const progress = new Progress(io.stderr, { label: 'eval', total, unit: 'completion' });
   const found = await winRate({
     ...{ model, tokenizer },
     ...sides,
-    ...(await comparison(options, subject, sides)),
+    ...judged,
     samples: options.samples,
     temperature: options.temperature,
     topP: options.topP,
     seed: options.seed,
+    onProgress: (finished) => progress.update(finished),
   });
-  for (const sentence of found.failures.slice(0, 5)) io.stderr.write(`${sentence}\n`);
+  progress.end();
+  tellFailures(io, found.failures);
   const { pairs, failures: _, ...measured } = found;
   if (options.completions !== undefined) {
     writeResult(options.completions, pairs.map((pair) => `${JSON.stringify(pair)}\n`).join(''));
@@ -135,7 +142,7 @@ const READS_TOKENS =
 async function comparison(
   options: AgainstOptions,
   { rows, model, tokenizer }: Subject,
-  { against }: Sides,
+  { prompts, against }: Sides,
 ): Promise<Pick<WinRateOptions, 'rewards' | 'rewardModels' | 'judge'>> {
   if (options.judge !== undefined) {
     const { loadJudge } = await import('../../rewards/index.js');
@@ -145,6 +152,14 @@ async function comparison(
   const weights = options.rewardWeight ?? [];
   const opened = await openRewards(options.reward ?? [], weights, { model, tokenizer });
   for (const reward of opened.rewards) reward.prepare?.(rows.map(({ values }) => values));
+  const { finishedTokens } = await import('../../eval/index.js');
+  const lengths = prompts.map(({ inputIds, row }, index) => {
+    // Of a model's completion only the first token is sure.
+    const text = 'model' in against ? 1 : finishedTokens(against[index] ?? '', tokenizer).length;
+    return { row, tokens: inputIds.length + text };
+  });
+  for (const { name, model: judge } of opened.rewardModels)
+    requireRoom({ name, positions: judge.trunk.config.maxPositionEmbeddings }, lengths);
   if ('model' in against && opened.rewardModels.length > 0) {
     const [own, other] = [model, against.model].map(({ config }) => config.vocabSize);
     if (own !== other) {
@@ -163,6 +178,24 @@ async function comparison(
     }
   }
   return opened;
+}
+
+/**
+ * Refuses texts that a reward model cannot read, before anything is sampled.
+ *
+ * @throws UsageError that names the row
+ */
+function requireRoom(
+  { name, positions }: { readonly name: string; readonly positions: number },
+  rows: readonly { readonly row: Row; readonly tokens: number }[],
+): void {
+  const long = rows.find(({ tokens }) => tokens > positions);
+  if (long === undefined) return;
+  const { row, tokens } = long;
+  throw new UsageError(
+    `--against: expected prompts and texts that the reward model ${name} has room for, ${positions} tokens, received ${tokens} at ${row.file}:${row.line}.`,
+    { hint: 'Leave the row out, or compare by a function or a judge.' },
+  );
 }
 
 function describe(found: WinRate, { against, samples, temperature }: AgainstOptions): string {

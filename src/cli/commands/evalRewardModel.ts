@@ -1,6 +1,5 @@
 /** What `eval` does with reward models and process reward models: measures one, or measures a policy by them. */
 import type { Row } from '../../data/index.js';
-import { UsageError } from '../../errors/index.js';
 import type {
   Estimate,
   PreferenceEvaluation,
@@ -11,22 +10,17 @@ import type { Decoder } from '../../models/index.js';
 import type { NamedReward } from '../../rewards/index.js';
 import type { Tokenizer } from '../../tokenizers/index.js';
 import type { CommandContext } from '../program.js';
+import { refuseSampling } from './evalRefusals.js';
 
 interface RewardModelOptions {
   readonly model: string;
   readonly device: string;
   readonly dtype: string;
   readonly base?: string;
-  readonly reward?: readonly string[];
-  readonly samples: number;
-  readonly threshold?: number;
-  readonly answer?: string;
-  readonly environment?: string;
-  readonly completions?: string;
-  readonly against?: string;
-  readonly judge?: string;
   readonly seed: number;
   readonly json?: boolean;
+  /** Names of the options that were given. */
+  readonly given: ReadonlySet<string>;
 }
 
 /** Tells how a reward model agrees with preferences. Rows with faults are left out and counted. */
@@ -38,7 +32,7 @@ export async function measureRewardModel(
   const { tokenizePreferences, validateFormat } = await import('../../data/index.js');
   const { evaluatePreferences } = await import('../../eval/index.js');
   const { openScalarModel } = await import('../placement.js');
-  refuseSampling(options, 'a reward model', 'model:<reward model>');
+  refuseSampling(options.given, 'a reward model', 'model:<reward model>');
   validateFormat(rows, ['preference'], 'skip');
   const { model, tokenizer } = await openScalarModel(options);
   const { pairs, report } = tokenizePreferences(rows, tokenizer, {
@@ -61,7 +55,7 @@ export async function measureStepModel(
   const { tokenizeSteps, validateFormat } = await import('../../data/index.js');
   const { evaluateSteps } = await import('../../eval/index.js');
   const { openStepModel } = await import('../placement.js');
-  refuseSampling(options, 'a process reward model', 'prm:<process reward model>');
+  refuseSampling(options.given, 'a process reward model', 'prm:<process reward model>');
   validateFormat(rows, ['stepwise'], 'skip');
   const { model, tokenizer } = await openStepModel(options);
   const { examples, report } = tokenizeSteps(rows, tokenizer, {
@@ -84,25 +78,6 @@ function tellLeftOut(
   if (found.length === 0) return;
   const reasons = found.map(([fault, count]) => `${fault} ${count}`).join(', ');
   io.stderr.write(`${leftOut} rows are left out: ${reasons}.\n`);
-}
-
-/** Such a model reads completions and writes none: what is about samples would be passed over in silence. */
-function refuseSampling(options: RewardModelOptions, what: string, spec: string): void {
-  const hint = `To score completions by it: --model <policy> --reward ${spec}.`;
-  if (options.reward) {
-    throw new UsageError(`eval: expected no --reward with ${what}, received one.`, { hint });
-  }
-  const given = [
-    ...(options.samples > 0 ? ['--samples'] : []),
-    ...(['threshold', 'answer', 'environment', 'completions', 'against', 'judge'] as const)
-      .filter((name) => options[name] !== undefined)
-      .map((name) => `--${name}`),
-  ];
-  if (given.length === 0) return;
-  throw new UsageError(
-    `eval: expected no ${given.join(', ')} with ${what}, which samples nothing, received ${given.length === 1 ? 'it' : 'them'}.`,
-    { hint },
-  );
 }
 
 function describe(found: PreferenceEvaluation): string {

@@ -98,6 +98,44 @@ describe('eval', () => {
     );
   });
 
+  for (const [claim, options, flags] of [
+    ['of a reward model', ['--k', '1', '--temperature', '1'], '--k, --temperature'],
+    ['of a reward model', ['--max-turns', '2', '--top-p', '0.5'], '--top-p, --max-turns'],
+    [
+      'of a reward model',
+      ['--reward-weight', 'a=2', '--max-new-tokens', '3'],
+      '--max-new-tokens, --reward-weight',
+    ],
+  ] as const) {
+    test(`${claim} refuses ${options.join(' ')}, which it would pass over`, async () => {
+      const argv = ['eval', '--model', judge, '--data', at('pairs.jsonl'), ...options];
+      const { code, err } = await capture().run(argv);
+      assert.equal(code, 2, err);
+      assert.ok(err.startsWith(`eval: expected no ${flags} with a reward model, which`), err);
+    });
+  }
+
+  for (const [options, message] of [
+    [
+      ['--samples', '2', '--seed', '3'],
+      'expected --reward or --against with --samples, --seed, received none: perplexity is measured without sampling anything.',
+    ],
+    [
+      ['--reward', 'length:1', '--k', '1', '--temperature', '1'],
+      'expected --samples with --k, --temperature, received none: the greedy completion has no use for it.',
+    ],
+    [
+      ['--reward', 'length:1', '--max-turns', '2'],
+      'expected --environment with --max-turns, received none: without one a completion is one turn.',
+    ],
+  ] as const) {
+    test(`of a language model refuses ${options.join(' ')}, which it would pass over`, async () => {
+      const { code, err } = await capture().run(measure('--data', at('prompts.jsonl'), ...options));
+      assert.equal(code, 2, err);
+      assert.ok(err.startsWith(`eval: ${message}\n`), err);
+    });
+  }
+
   test('of a reward model leaves out rows that cannot be read, and counts them', async () => {
     write('torn.jsonl', [
       { prompt: '1+1=', chosen: '2', rejected: '3' },
