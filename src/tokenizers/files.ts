@@ -1,5 +1,6 @@
 /** Reads the files of a tokenizer folder and checks their form. Knows what they hold, not how it is used. */
-import { mkdir, readFile, stat, writeFile } from 'node:fs/promises';
+import { mkdirSync } from 'node:fs';
+import { readFile, stat, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { CheckpointError, IoError } from '../errors/index.js';
 
@@ -123,7 +124,7 @@ export async function writeTokenizerFiles(
   contents: ReadonlyMap<string, Uint8Array>,
 ): Promise<void> {
   try {
-    await mkdir(folder, { recursive: true });
+    mkdirSync(folder, { recursive: true }); // Its promise never settles for a folder in /proc.
     for (const [name, content] of contents) await writeFile(join(folder, name), content);
   } catch (error) {
     throw new IoError(`Tokenizer.save: expected to write into ${folder}, but ${reason(error)}.`, {
