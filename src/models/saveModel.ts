@@ -1,6 +1,5 @@
 /** Writing a model folder that transformers opens again, bit for bit. */
-import { mkdirSync } from 'node:fs';
-import { readdir, unlink } from 'node:fs/promises';
+import { mkdir, readdir, unlink } from 'node:fs/promises';
 import { join } from 'node:path';
 import { IoError, ValueRangeError } from '../errors/index.js';
 import {
@@ -45,13 +44,9 @@ export async function saveModel(
     throw new ValueRangeError(
       `save: expected maxShardBytes to be positive, received ${maxShardBytes}.`,
     );
-  try {
-    // Not the promise of node:fs, which never settles for a folder in /proc.
-    mkdirSync(folder, { recursive: true });
-  } catch (cause) {
-    const reason = cause instanceof Error ? cause.message : String(cause);
-    throw new IoError(`save: ${folder} cannot be created: ${reason}`, { cause });
-  }
+  await mkdir(folder, { recursive: true }).catch((cause: NodeJS.ErrnoException) => {
+    throw new IoError(`save: ${folder} cannot be created: ${cause.message}`, { cause });
+  });
   const { config, dtype } = model;
   const shards = splitIntoShards(model, maxShardBytes);
   for (const [name, tensors] of shards) await writeShard(join(folder, name), tensors, config);

@@ -1,6 +1,5 @@
 /** What an experiment on a made task starts from: its data as a user would bring it, and a model with random weights. */
-import { mkdirSync } from 'node:fs';
-import { writeFile } from 'node:fs/promises';
+import { mkdir, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { createModel, makeDecoderConfig, type DecoderOptions } from '../models/index.js';
 import { createCharacterTokenizer } from '../tokenizers/index.js';
@@ -39,7 +38,7 @@ export async function writeStartingPoint(
     problems: join(out, 'problems.jsonl'),
     heldOut: join(out, 'held-out.jsonl'),
   };
-  mkdirSync(paths.model, { recursive: true });
+  await mkdir(paths.model, { recursive: true });
   const write = (path: string, rows: readonly object[]): Promise<void> =>
     writeFile(path, rows.map((row) => `${JSON.stringify(row)}\n`).join(''));
   await write(paths.demonstrations, task.demonstrations);

@@ -1,6 +1,6 @@
 /** What every experiment shares: its folder, its seeds, a model made on the spot, runs, and an end by a signal. */
-import { existsSync, mkdirSync } from 'node:fs';
-import { readFile } from 'node:fs/promises';
+import { existsSync } from 'node:fs';
+import { mkdir, readFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { rowsFromObjects, tokenizePrompts, type PromptExample } from '../data/index.js';
 import { IoError } from '../errors/index.js';
@@ -87,7 +87,7 @@ export async function runExperiment<Sizes>(
       hint: 'Name another folder with --out.',
     });
   }
-  mkdirSync(out, { recursive: true });
+  await mkdir(out, { recursive: true });
   const started = performance.now();
   try {
     const found = await experiment.run({ out, seeds, sizes, progress });

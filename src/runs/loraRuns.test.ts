@@ -455,10 +455,10 @@ describe('an adapter as a model folder', () => {
       assert.deepEqual(readdirSync(join(out, '..')), ['merged'], 'nothing else is left');
     });
 
-    test('refuses a folder that cannot be made, at once', { timeout: 20_000 }, async () => {
+    test('refuses a folder that cannot be made, at once', { timeout: 120_000 }, async () => {
       const { model: folder } = await trained(METHODS['sft'] ?? assert.fail());
       writeFileSync(join(root, 'file'), '');
-      for (const out of ['/proc/posttrain-merged', join(root, 'file', 'merged')])
+      for (const out of ['/proc/posttrain/merged', join(root, 'file', 'merged')])
         await refused(mergeAdapter({ model: folder, out }), IoError, /^Writing .*merged: E/);
     });
 

@@ -1,6 +1,6 @@
 /** Folding an adapter into its base model: a folder with a whole model, as if all of it had been trained. */
 import { randomBytes } from 'node:crypto';
-import { existsSync, mkdirSync } from 'node:fs';
+import { existsSync } from 'node:fs';
 import { rename, rm } from 'node:fs/promises';
 import { basename, dirname, join, resolve } from 'node:path';
 import { CheckpointError, IoError } from '../errors/index.js';
@@ -21,7 +21,7 @@ import {
 } from '../models/index.js';
 import { loadTokenizer } from '../tokenizers/index.js';
 import type { Dtype } from '../torch/index.js';
-import { asIoError, syncTree } from './files.js';
+import { asIoError, makeFolder, syncTree } from './files.js';
 
 /** What `mergeAdapter` needs. */
 export interface MergeAdapterOptions {
@@ -74,8 +74,11 @@ export async function mergeAdapter({
     `.${basename(out)}.tmp-${randomBytes(4).toString('hex')}`,
   );
   try {
-    // Before the model is loaded, which takes time. The promise of node:fs never settles for a folder in /proc.
-    mkdirSync(temporary, { recursive: true });
+    makeFolder(temporary); // before the model is loaded, which takes time
+  } catch (error) {
+    throw asIoError(error, `Writing ${out}`);
+  }
+  try {
     const precise = dtype === 'float64' ? 'float64' : 'float32';
     const model = await openAdapted(folder, { dtype: precise, base: given });
     try {

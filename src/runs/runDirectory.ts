@@ -12,7 +12,7 @@
  *
  * Knows files, not trainers.
  */
-import { existsSync, mkdirSync, readdirSync, readFileSync } from 'node:fs';
+import { existsSync, readdirSync, readFileSync } from 'node:fs';
 import { link, copyFile, mkdir, readdir, rename, rm, stat } from 'node:fs/promises';
 import { hostname } from 'node:os';
 import { join } from 'node:path';
@@ -24,7 +24,7 @@ import {
   type Checkpoint,
 } from './checkpoints.js';
 import { gitCommit, versions, type Versions } from './environment.js';
-import { asIoError, cutLines, LineFile, replaceFile, systemCode } from './files.js';
+import { asIoError, cutLines, LineFile, makeFolder, replaceFile, systemCode } from './files.js';
 import { EventWriter } from './tensorboard.js';
 
 /** What a run is: the method, its settings and what it works on. */
@@ -95,7 +95,7 @@ export class RunDirectory {
   static async create(path: string, description: RunDescription): Promise<RunDirectory> {
     RunDirectory.assertFree(path);
     try {
-      mkdirSync(join(path, 'checkpoints'), { recursive: true });
+      makeFolder(join(path, 'checkpoints'));
     } catch (error) {
       throw asIoError(error, `Making the run directory ${path}`);
     }

@@ -1,6 +1,5 @@
 /** Reads the files of a tokenizer folder and checks their form. Knows what they hold, not how it is used. */
-import { mkdirSync } from 'node:fs';
-import { readFile, stat, writeFile } from 'node:fs/promises';
+import { mkdir, readFile, stat, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { CheckpointError, IoError } from '../errors/index.js';
 
@@ -124,7 +123,7 @@ export async function writeTokenizerFiles(
   contents: ReadonlyMap<string, Uint8Array>,
 ): Promise<void> {
   try {
-    mkdirSync(folder, { recursive: true }); // Its promise never settles for a folder in /proc.
+    await mkdir(folder, { recursive: true });
     for (const [name, content] of contents) await writeFile(join(folder, name), content);
   } catch (error) {
     throw new IoError(`Tokenizer.save: expected to write into ${folder}, but ${reason(error)}.`, {
