@@ -94,7 +94,8 @@ function View({ view }: { view: string }): JSX.Element {
 
 /** A fault in one view leaves the others usable. */
 function Guard({ children }: { children: ComponentChildren }): JSX.Element {
-  const [error, reset]: [unknown, () => void] = useErrorBoundary();
+  const boundary: [unknown, () => void] = useErrorBoundary();
+  const [error, reset] = boundary;
   if (error === undefined || error === null) return <>{children}</>;
   return (
     <div class="empty" role="alert">

@@ -60,6 +60,16 @@ export function MetricsView(): JSX.Element {
       <div class="toolbar">
         <h1>Metrics</h1>
         <RunPicker />
+        <label class="search">
+          <Icon name="search" />
+          <input
+            type="search"
+            placeholder="Name of a metric"
+            aria-label="Search metrics"
+            value={search}
+            onInput={(event) => set({ search: event.currentTarget.value })}
+          />
+        </label>
         <span class="grow" />
         {zoom !== null && (
           <button type="button" class="button" onClick={() => setZoom(null)}>
@@ -101,16 +111,6 @@ export function MetricsView(): JSX.Element {
             onChange={(event) => set({ log: event.currentTarget.checked ? '1' : undefined })}
           />
           Logarithmic
-        </label>
-        <label class="search">
-          <Icon name="search" />
-          <input
-            type="search"
-            placeholder="Name of a metric"
-            aria-label="Search metrics"
-            value={search}
-            onInput={(event) => set({ search: event.currentTarget.value })}
-          />
         </label>
       </div>
       {errors.map((error) => (

@@ -2,10 +2,12 @@
 import type { JSX } from 'preact';
 import type { RunDetail, RunLog } from '../../../src/dashboard/protocol.js';
 import { formatDuration, formatNumber, visibleText } from '../../../src/dashboard/view/format.js';
+import { flattenSettings } from '../../../src/dashboard/view/settings.js';
 import { address, grown, runs } from '../api.js';
 import { useAnswer, useThrottled } from '../hooks.js';
 import { Empty, Fact, Fault, MarkList, Progress, StateBadge, Waiting } from '../parts.js';
 import { href, place } from '../route.js';
+import { ReportButton } from './report.js';
 
 /** The view. */
 export function RunView(): JSX.Element {
@@ -37,6 +39,7 @@ export function RunView(): JSX.Element {
         <a class="button" href={href(['metrics'], { runs: id })}>
           Curves
         </a>
+        <ReportButton run={detail.data} />
       </div>
       {run.message !== null && <p class="card">{visibleText(run.message)}</p>}
       <MarkList marks={run.marks} />
@@ -131,7 +134,7 @@ function Settings({ value }: { value: Readonly<Record<string, unknown>> }): JSX.
     <div class="settings" tabIndex={0}>
       <table>
         <tbody>
-          {flatten(value).map(([path, text]) => (
+          {flattenSettings(value).map(([path, text]) => (
             <tr key={path}>
               <th scope="row">{path}</th>
               <td class="mono">{visibleText(text)}</td>
@@ -141,15 +144,4 @@ function Settings({ value }: { value: Readonly<Record<string, unknown>> }): JSX.
       </table>
     </div>
   );
-}
-
-function flatten(value: unknown, path = ''): [string, string][] {
-  if (typeof value === 'object' && value !== null && !Array.isArray(value)) {
-    const entries = Object.entries(value);
-    if (entries.length > 0)
-      return entries.flatMap(([name, inner]) =>
-        flatten(inner, path === '' ? name : `${path}.${name}`),
-      );
-  }
-  return [[path, typeof value === 'string' ? value : JSON.stringify(value)]];
 }
