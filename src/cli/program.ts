@@ -7,6 +7,7 @@
 import { Command, CommanderError } from 'commander';
 import { PosttrainError, UsageError } from '../errors/index.js';
 import { registerConfig } from './commands/config.js';
+import { registerDashboard } from './commands/dashboard.js';
 import { registerData } from './commands/data.js';
 import { registerDoctor } from './commands/doctor.js';
 import { registerEval } from './commands/eval.js';
@@ -54,6 +55,7 @@ export function buildProgram(context: CommandContext): Command {
     registerTrain,
     registerGenerate,
     registerEval,
+    registerDashboard,
     registerLabel,
     registerData,
     registerPush,

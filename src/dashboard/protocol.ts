@@ -385,7 +385,7 @@ export interface SampleStreams {
   readonly klPolicyReference?: Stream;
   /** derived: the estimate that the loss has, nats. */
   readonly klEstimate?: Stream;
-  /** derived: r + γV′ − V. */
+  /** derived: r + γV′ − V, over the tokens that the model drew. */
   readonly tdErrors?: Stream;
   /** derived: what GAE gives before whitening. */
   readonly gae?: Stream;
@@ -409,6 +409,7 @@ export interface LossSettings {
   readonly method: string;
   /** ppoClip, gspo, cispo, reinforce, groupPreference; sigmoid, ipo, … */
   readonly objective: string;
+  /** Distances from 1; with cispo the bounds of the ratio itself. */
   readonly clipLow?: number;
   readonly clipHigh?: number;
   /** c of dual clip. */
@@ -516,7 +517,8 @@ export interface PromptHistory {
 
 /**
  * What `/api/events` sends, as `data:` of one JSON object, at most some per second. Nothing is sent twice: a page that
- * was not connected fetches again after `hello`.
+ * was not connected fetches again after `hello`. A browser has at most six connections to one server, all tabs together,
+ * and a stream keeps one: a page that is hidden closes its stream, or the seventh tab hangs.
  */
 export type DashboardEvent =
   | { readonly type: 'hello'; readonly protocol: number }

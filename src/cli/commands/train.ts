@@ -1,5 +1,6 @@
 import type { Command } from 'commander';
 import { GRPO_PRESETS, grpoPreset } from '../../config/presets.js';
+import { startDashboardBeside } from '../dashboardBeside.js';
 import { withExample } from '../options.js';
 import type { CommandContext } from '../program.js';
 import { readInputs, type OnPolicyOptions, type TrainOptions } from '../trainInputs.js';
@@ -80,6 +81,19 @@ export function registerTrain(program: Command, context: CommandContext): void {
 
   registerTrainRejection(train, context);
   registerTrainRlhf(train, context);
+  for (const command of train.commands) withDashboard(command, context);
+}
+
+/** Adds `--dashboard`. */
+function withDashboard(command: Command, { io }: CommandContext): void {
+  command
+    .option('--dashboard', 'also show the run in the browser, as long as it goes on')
+    .hook('preAction', (called) => {
+      const { dashboard, out } = called.opts<{ dashboard?: boolean; out?: string }>();
+      // Without --out the command says what is missing.
+      if (dashboard === true && out !== undefined)
+        startDashboardBeside(out, (text) => void io.stderr.write(text));
+    });
 }
 
 async function trainGrpo(
