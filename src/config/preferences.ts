@@ -8,6 +8,7 @@ import {
   optimizerSettings,
   runSettings,
   scheduleSetting,
+  streamingSetting,
   warmupStepsSetting,
   weightDecaySetting,
   type JobWide,
@@ -44,6 +45,7 @@ export const preferenceDataSettings = {
       'Rows that cannot be used (a column is missing, equal or empty completions, too long): stop says where the first one is, skip leaves them out and counts them.',
     origin: 'Ours: a fault is seen before anything is trained.',
   }),
+  streaming: streamingSetting,
 };
 
 /** Optimizer, schedule and run, with the defaults of a method. */
@@ -262,6 +264,12 @@ const DPO_RULES: readonly Rule<Omit<z.output<typeof dpo>, JobWide>>[] = [
     reads: ['reference', 'referenceFree'],
     holds: ({ reference, referenceFree }) => !referenceFree || reference === 'live',
     expected: 'live with referenceFree: there is no reference to compute before training',
+  },
+  {
+    path: ['reference'],
+    reads: ['reference', 'streaming'],
+    holds: ({ reference, streaming }) => !streaming || reference === 'live',
+    expected: 'live with streaming: precomputed reads all pairs before training and keeps them',
   },
   {
     path: ['referenceEvery'],

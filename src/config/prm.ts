@@ -5,6 +5,7 @@ import {
   optimizerSettings,
   runSettings,
   scheduleSetting,
+  streamingSetting,
   warmupStepsSetting,
   weightDecaySetting,
 } from './sharedSettings.js';
@@ -53,6 +54,7 @@ export const PrmConfig = z
         'What happens to rows that cannot be used (a column is missing, labels of another length, too long, a step without text): stop names the first one, skip leaves them out and counts them.',
       origin: 'Ours.',
     }),
+    streaming: streamingSetting,
     learningRate: learningRateSetting(
       1e-5,
       `${TRL}.learning_rate. Models made on the spot need about 1e-3.`,

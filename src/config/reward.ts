@@ -5,6 +5,7 @@ import {
   optimizerSettings,
   runSettings,
   scheduleSetting,
+  streamingSetting,
   warmupStepsSetting,
   weightDecaySetting,
 } from './sharedSettings.js';
@@ -49,6 +50,7 @@ export const RewardConfig = z
         'What happens to rows that cannot be used (a column is missing, equal or empty completions, too long, margin not finite): stop names the first one, skip leaves them out and counts them.',
       origin: 'Ours.',
     }),
+    streaming: streamingSetting,
     useMargins: z.boolean().default(true).meta({
       description:
         'Whether the chosen score must lead by the column margin, where a row has one: −log σ(r_c − r_r − m).',

@@ -5,6 +5,7 @@ import {
   optimizerSettings,
   runSettings,
   scheduleSetting,
+  streamingSetting,
   warmupStepsSetting,
   weightDecaySetting,
 } from './sharedSettings.js';
@@ -52,11 +53,7 @@ export const SftConfig = z
         'Trains only what the assistant wrote in conversations, in every turn: what the chat template marks by {% generation %}, or, without marks, what each answer adds to the text before it.',
       origin: 'TRL 1.13, SFTConfig.assistant_only_loss.',
     }),
-    streaming: z.boolean().default(false).meta({
-      description:
-        'Leaves rows in their files and reads each when it is trained (.jsonl, .csv, .parquet): for data larger than memory. Changes memory and time, never the order or the result.',
-      origin: 'Ours: off, because what fits into memory is faster there.',
-    }),
+    streaming: streamingSetting,
     packing: z.boolean().default(false).meta({
       description:
         'Puts several rows of a step into one line of a pass (best-fit decreasing), each seeing only itself. Changes time and memory, never the result.',

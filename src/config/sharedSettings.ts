@@ -35,6 +35,13 @@ const data = z
   })
   .prefault({});
 
+/** Whether rows stay in their files. */
+export const streamingSetting = z.boolean().default(false).meta({
+  description:
+    'Leaves rows in their files and reads each when it is trained (.jsonl, .csv, .parquet): for data larger than memory. Changes memory and time, never the order or the result.',
+  origin: 'Ours: off, because what fits into memory is faster there.',
+});
+
 /** What a run is: its seed, where it computes, what it writes and how often. */
 export const runSettings = {
   data,

@@ -26,6 +26,23 @@ export interface ComparisonFault<Pair extends RankedPair> {
 export function comparisonFaults<Pair extends RankedPair>(
   pairs: readonly Pair[],
 ): ComparisonFault<Pair>[] {
+  const found = new Map<Pair, ComparisonFault<Pair>>();
+  for (const ranking of rankingsOf(pairs)) {
+    for (const fault of [...strangers(ranking), ...contradictions(ranking)])
+      found.set(fault.pair, fault);
+  }
+  return pairs.flatMap((pair) => found.get(pair) ?? []);
+}
+
+/**
+ * The first pairs of the comparisons whose preferences go in a circle: a preferred to b, b to c, and c to a. Several
+ * judges may differ so, and pairs of a circle are trained like others, but no ranking agrees with all of them.
+ */
+export function preferenceCircles<Pair extends RankedPair>(pairs: readonly Pair[]): Pair[] {
+  return rankingsOf(pairs).flatMap((ranking) => (isCircular(ranking) ? ranking.slice(0, 1) : []));
+}
+
+function rankingsOf<Pair extends RankedPair>(pairs: readonly Pair[]): Pair[][] {
   const rankings = new Map<string, Pair[]>();
   for (const pair of pairs) {
     if (pair.comparison === undefined) continue;
@@ -33,12 +50,18 @@ export function comparisonFaults<Pair extends RankedPair>(
     if (others) others.push(pair);
     else rankings.set(pair.comparison, [pair]);
   }
-  const found = new Map<Pair, ComparisonFault<Pair>>();
-  for (const ranking of rankings.values()) {
-    for (const fault of [...strangers(ranking), ...contradictions(ranking)])
-      found.set(fault.pair, fault);
+  return [...rankings.values()];
+}
+
+/** Whether preferences are left when again and again those of completions are taken away that none is preferred to. */
+function isCircular(ranking: readonly RankedPair[]): boolean {
+  let left = ranking.map(sidesOf);
+  for (let before = Infinity; left.length < before;) {
+    before = left.length;
+    const beaten = new Set(left.map(([, rejected]) => rejected));
+    left = left.filter(([chosen]) => beaten.has(chosen));
   }
-  return pairs.flatMap((pair) => found.get(pair) ?? []);
+  return left.length > 0;
 }
 
 function contradictions<Pair extends RankedPair>(

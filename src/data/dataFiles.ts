@@ -1,11 +1,11 @@
 /** Which files a person means by a path: a file, a pattern, or a folder laid out as on the Hugging Face Hub. */
 import { readdir, readFile, realpath, stat } from 'node:fs/promises';
-import { extname, join, relative, sep } from 'node:path';
+import { join, relative, sep } from 'node:path';
 import { parseDocument } from 'yaml';
 import { ConfigError, DataError, IoError } from '../errors/index.js';
 import { openHubDataSet, parseHubId, type HubId } from '../hub/index.js';
 import { hasPattern, matchesPattern, patternDepth, patternRoot } from './filePattern.js';
-import { DATA_EXTENSIONS } from './rowFile.js';
+import { DATA_ENDINGS, dataExtension } from './rowFile.js';
 
 /** Which part of a data-set folder is read. */
 export interface DataSelection {
@@ -72,7 +72,7 @@ async function kindOf(path: string): Promise<'file' | 'folder' | 'nothing'> {
 }
 
 function hasDataExtension(path: string): boolean {
-  return DATA_EXTENSIONS.some((known) => known === extname(path).toLowerCase());
+  return dataExtension(path) !== undefined;
 }
 
 /** How a search came to a folder, and how far it goes on from there. */
@@ -137,7 +137,7 @@ async function filesOfSelection(
 ): Promise<string[]> {
   if (all.length === 0) {
     throw new DataError(
-      `${folder}: expected data files (${DATA_EXTENSIONS.join(', ')}), but the folder has none.`,
+      `${folder}: expected data files (${DATA_ENDINGS}), but the folder has none.`,
       { hint: 'Give the folder that holds the files of the data set.' },
     );
   }

@@ -125,12 +125,14 @@ export function formatAmong(
   expected: readonly DataFormatName[],
   faulty: 'stop' | 'skip',
 ): DataFormat {
-  const isExpected = (row: Row): boolean => {
-    const name = shapeOf(row)?.name;
-    return name !== undefined && expected.includes(name);
-  };
-  const usable = faulty === 'skip' ? rows.find(isExpected) : undefined;
+  const usable = faulty === 'skip' ? rows.find((row) => isOfFormat(row, expected)) : undefined;
   return detectFormat(usable === undefined ? rows : [usable]);
+}
+
+/** Whether a row has the columns of one of the formats, whatever is in them. */
+export function isOfFormat(row: Row, expected: readonly DataFormatName[]): boolean {
+  const name = shapeOf(row)?.name;
+  return name !== undefined && expected.includes(name);
 }
 
 /**
@@ -237,7 +239,7 @@ function columnFault(
     case 'messages':
       return Array.isArray(value) ? messagesFault(value) : mismatch;
     case 'boolean':
-      return typeof value === 'boolean' ? undefined : mismatch;
+      return booleanOf(value) === undefined ? mismatch : undefined;
     case 'number':
       return typeof value === 'number' ? undefined : mismatch;
     case 'strings':
@@ -276,6 +278,17 @@ function messagesFault(
       };
     }
   }
+  return undefined;
+}
+
+/**
+ * What a column of true and false says, also where a table has it as a number (1, 0) or a text (`true`, `False`, `1`), as
+ * every value of CSV is; undefined for anything else.
+ */
+export function booleanOf(value: unknown): boolean | undefined {
+  const said = typeof value === 'string' ? value.trim().toLowerCase() : value;
+  if (said === true || said === 1 || said === 'true' || said === '1') return true;
+  if (said === false || said === 0 || said === 'false' || said === '0') return false;
   return undefined;
 }
 

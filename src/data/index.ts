@@ -1,9 +1,17 @@
 /** Rows of the user's data: reading, checking, tokenizing, ordering and batching them. Plain values, no tensors. */
-export { readRows, storeRows, type StoredRows } from './readRows.js';
+export {
+  readRows,
+  storeRows,
+  type ReadingListener,
+  type ReadingState,
+  type StoredRows,
+} from './readRows.js';
 export type { DataSelection } from './dataFiles.js';
 export { describeValue, placeOf, rowsFromObjects, type Row } from './row.js';
 export {
+  booleanOf,
   detectFormat,
+  isOfFormat,
   validateFormat,
   validateRow,
   validateRows,
@@ -23,10 +31,13 @@ export {
   type SftReport,
   type SftTokenizeOptions,
 } from './tokenizeRows.js';
+export type { ExampleReader } from './exampleReader.js';
 export {
+  PairReader,
   tokenizeCompletions,
   tokenizePreferences,
   tokenizeUnpaired,
+  UnpairedReader,
   type CompletionExample,
   type JudgedReport,
   type PreferenceExample,
@@ -45,6 +56,7 @@ export {
 export {
   splitSteps,
   StepEncoder,
+  StepReader,
   tokenizeSteps,
   type StepExample,
   type StepFault,

@@ -4,6 +4,7 @@ import {
   parquetMetadataAsync,
   parquetReadObjects,
   type AsyncBuffer,
+  type ColumnMetaData,
   type FileMetaData,
   type SchemaElement,
 } from 'hyparquet';
@@ -19,6 +20,8 @@ export interface RowGroup {
   /** Index of its first row in the file. */
   readonly start: number;
   readonly rowCount: number;
+  /** Offset behind its last byte in the file. */
+  readonly end: number;
 }
 
 /** A file whose footer was read and found to agree with the file. */
@@ -53,8 +56,9 @@ export async function openParquet(path: string): Promise<ParquetFile> {
   });
   checkFooter(path, size, metadata);
   let start = 0;
-  const groups = metadata.row_groups.map(({ num_rows: rows }) => {
-    const group = { start, rowCount: Number(rows) };
+  const groups = metadata.row_groups.map(({ num_rows: rows, columns }) => {
+    const end = Math.max(0, ...columns.map(({ meta_data: chunk }) => chunkRange(chunk).end));
+    const group = { start, rowCount: Number(rows), end };
     start += group.rowCount;
     return group;
   });
@@ -134,8 +138,7 @@ function checkFooter(path: string, size: number, metadata: FileMetaData): void {
     sum += count;
     for (const { meta_data: chunk } of columns) {
       if (chunk === undefined) continue;
-      const start = Number(chunk.dictionary_page_offset ?? chunk.data_page_offset);
-      const end = start + Number(chunk.total_compressed_size);
+      const { start, end } = chunkRange(chunk);
       if (!(start >= 0 && end <= size)) {
         throw differs(path, `a column up to byte ${end}`, `a file of ${size} bytes`);
       }
@@ -151,6 +154,13 @@ function checkFooter(path: string, size: number, metadata: FileMetaData): void {
   if (Number(metadata.num_rows) !== sum) {
     throw differs(path, `${String(metadata.num_rows)} rows`, `row groups of ${sum}`);
   }
+}
+
+/** Where the values of a column of a row group are. */
+function chunkRange(chunk: ColumnMetaData | undefined): { start: number; end: number } {
+  if (chunk === undefined) return { start: 0, end: 0 };
+  const start = Number(chunk.dictionary_page_offset ?? chunk.data_page_offset);
+  return { start, end: start + Number(chunk.total_compressed_size) };
 }
 
 /** Columns that hold decimals of more digits than a number has, with the most digits after their point. */

@@ -1,12 +1,13 @@
 import assert from 'node:assert/strict';
-import { mkdirSync, mkdtempSync, writeFileSync } from 'node:fs';
+import { mkdirSync, mkdtempSync, readFileSync, statSync, utimesSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { describe, test } from 'node:test';
+import { gzipSync } from 'node:zlib';
 import { ROOT } from '../../test/root.js';
 import { byteRecords } from './byteRecords.js';
 import { SeededRandom } from './random.js';
-import { readRows, storeRows } from './readRows.js';
+import { readRows, storeRows, type ReadingState } from './readRows.js';
 import type { Row } from './row.js';
 
 const folder = mkdtempSync(join(tmpdir(), 'posttrain-rows-'));
@@ -84,7 +85,7 @@ describe('readRows', () => {
     const secondsOf = async (kind: 'lines' | 'csv'): Promise<number> => {
       const start = process.cpuUsage().user;
       let count = 0;
-      for await (const records of byteRecords(path, kind)) count += records.length;
+      for await (const { records } of byteRecords(path, kind)) count += records.length;
       assert.equal(count, 600_001);
       return (process.cpuUsage().user - start) / 1e6;
     };
@@ -181,7 +182,8 @@ describe('readRows', () => {
         name: 'an unknown extension',
         extension: 'xlsx',
         content: 'PK',
-        message: ': expected a file that ends in .jsonl, .json, .csv or .parquet, received .xlsx.',
+        message:
+          ': expected a file that ends in .jsonl, .json, .csv (each perhaps with .gz) or .parquet, received .xlsx.',
       },
       {
         name: 'a CSV record with too few fields',
@@ -237,7 +239,7 @@ describe('readRows', () => {
       mkdirSync(named);
       await assert.rejects(readRows(named), {
         code: 'E_DATA',
-        message: `${named}: expected data files (.jsonl, .ndjson, .json, .csv, .parquet), but the folder has none.`,
+        message: `${named}: expected data files (.jsonl, .json, .csv (each perhaps with .gz) or .parquet), but the folder has none.`,
       });
     });
 
@@ -305,7 +307,7 @@ describe('storeRows', () => {
     const list = file('json', '[{"a": 1}]');
     await assert.rejects(storeRows(list), {
       code: 'E_DATA',
-      message: `${list}: expected .jsonl, .csv or .parquet, because data.streaming is on, received a JSON list.`,
+      message: `${list}: expected .jsonl, .csv or .parquet, because streaming is on, received a JSON list.`,
     });
     const path = file('jsonl', '{"a": 1}\n{"a": 2}');
     const stored = await storeRows(path);
@@ -314,5 +316,142 @@ describe('storeRows', () => {
       code: 'E_DATA',
       message: `${path}: expected the file that was read before, but it was changed.`,
     });
+  });
+  test('a Parquet file that was changed is refused, whether its rows are kept or not', async () => {
+    const path = file('parquet', readFileSync(join(ROOT, 'test/golden/data/snappy.parquet')));
+    const stored = await storeRows(path);
+    await stored.read([3]);
+    utimesSync(path, new Date(), new Date(Date.now() + 5000));
+    const refusal = {
+      code: 'E_DATA',
+      message: `${path}: expected the file that was read before, but it was changed.`,
+    };
+    await assert.rejects(stored.read([3]), refusal);
+    await assert.rejects(stored.read([30]), refusal);
+    await assert.rejects(stored.scan().next(), refusal);
+  });
+  test('a text that was changed between two scans is refused', async () => {
+    const path = file('jsonl', '{"a": 1}\n');
+    const stored = await storeRows(path);
+    writeFileSync(path, '{"a": 1, "b": 2}\n');
+    await assert.rejects(stored.scan().next(), { code: 'E_DATA', message: /it was changed\.$/ });
+  });
+  test('it is told how far the reading is, in rows and bytes of all files', async () => {
+    const paths = [
+      file('jsonl', `{"a": "${'y'.repeat(2_500_000)}"}\n{"a": 1}\n`),
+      join(ROOT, 'test/golden/data/snappy.parquet'),
+    ];
+    const totalBytes = paths.reduce((sum, path) => sum + statSync(path).size, 0);
+    const told: ReadingState[] = [];
+    const stored = await storeRows(paths, {}, (state) => told.push(state));
+    assert.deepEqual(told.at(-1), { rows: stored.rowCount, bytes: totalBytes, totalBytes });
+    assert.ok(told.length > 4, 'once per megabyte and row group');
+    told.forEach(({ bytes, rows }, index) => {
+      const before = told[index - 1] ?? { bytes: 0, rows: 0 };
+      assert.ok(bytes >= before.bytes && rows >= before.rows, 'it never goes back');
+      assert.ok(bytes <= totalBytes, 'never more than there is');
+    });
+    assert.equal(told[0]?.bytes, 2 ** 20);
+  });
+});
+
+describe('compressed files', () => {
+  const packed = (extension: string, content: string): string =>
+    file(`${extension}.gz`, gzipSync(content));
+
+  test('lines, lists and CSV are read as without gzip', async () => {
+    const text = `{"a": "${'y'.repeat(1_200_000)}"}\n{"a": "é"}\n`;
+    for (const [extension, content] of [
+      ['jsonl', text],
+      ['ndjson', text],
+      ['json', text],
+      ['json', '[{"a": 1},\n {"a": "é"}]'],
+      ['csv', 'a,b\n1,"x\ny"\n'],
+    ] as const) {
+      const valuesOf = async (path: string) =>
+        (await readRows(path)).map(({ values, line }) => ({ values, line }));
+      assert.deepEqual(
+        await valuesOf(packed(extension, content)),
+        await valuesOf(file(extension, content)),
+      );
+    }
+  });
+  test('they are found in folders by their split', async () => {
+    const at = join(folder, 'packed');
+    mkdirSync(at);
+    writeFileSync(join(at, 'train.jsonl.gz'), gzipSync('{"a": 1}\n{"a": 2}'));
+    writeFileSync(join(at, 'test.jsonl.gz'), gzipSync('{"a": 3}'));
+    assert.equal((await readRows(at)).length, 2);
+    assert.deepEqual((await readRows(at, { split: 'test' }))[0]?.values, { a: 3 });
+  });
+  test('what is damaged, incomplete or no gzip is named, and so is another kind of file', async () => {
+    const whole = gzipSync(JSON.stringify({ a: 'some text' }));
+    for (const [bytes, reason] of [
+      [whole.subarray(0, -9), 'unexpected end of file'],
+      [Buffer.from('{"a": 1}\n'), 'incorrect header check'],
+    ] as const) {
+      const path = file('jsonl.gz', bytes);
+      await assert.rejects(readRows(path), {
+        code: 'E_DATA',
+        message: `${path}: expected a gzip file, but ${reason}.`,
+      });
+    }
+    const other = file('parquet.gz', whole);
+    await assert.rejects(readRows(other), { code: 'E_DATA', message: /received \.gz\.$/ });
+  });
+  test('they are not streamed: a row is not found without all before it', async () => {
+    const path = packed('jsonl', '{"a": 1}');
+    await assert.rejects(storeRows(path), {
+      code: 'E_DATA',
+      message: `${path}: expected .jsonl, .csv or .parquet, because streaming is on, received a compressed file.`,
+    });
+  });
+});
+
+describe('slices of a split', () => {
+  const names = async (paths: string | string[], split: string): Promise<unknown[]> => {
+    const rows = await readRows(paths, { split });
+    const stored = await storeRows(paths, { split });
+    assert.deepEqual(await stored.read(rows.map((_, index) => index)), rows);
+    assert.equal(stored.rowCount, rows.length);
+    return rows.map(({ values }) => values['n']);
+  };
+  const made = (): string => {
+    const at = mkdtempSync(join(folder, 'slices-'));
+    const lines = (from: number, to: number): string =>
+      Array.from({ length: to - from }, (_, n) => `{"n": ${from + n}}\n`).join('');
+    writeFileSync(join(at, 'train-0.jsonl'), lines(0, 6));
+    writeFileSync(join(at, 'train-1.jsonl'), lines(6, 10));
+    return at;
+  };
+
+  test('rows and percent of all files of the split together, of each path', async () => {
+    const at = made();
+    assert.deepEqual(await names(at, 'train[:2]'), [0, 1]);
+    assert.deepEqual(await names(at, 'train[5:8]'), [5, 6, 7]);
+    assert.deepEqual(await names(at, 'train[-3:]'), [7, 8, 9]);
+    assert.deepEqual(await names(at, 'train[10%:30%]'), [1, 2]);
+    assert.deepEqual(await names([at, made()], 'train[:1]'), [0, 0]);
+    assert.equal((await names(at, 'train[:]')).length, 10);
+    assert.equal((await names(at, 'train[:5000]')).length, 10);
+  });
+  test('what is behind the slice is not read', async () => {
+    const at = made();
+    writeFileSync(join(at, 'train-1.jsonl'), 'no JSON');
+    assert.deepEqual(await names(at, 'train[4:6]'), [4, 5]);
+    await assert.rejects(readRows(at, { split: 'train[4:7]' }), { code: 'E_DATA' });
+  });
+  test('an empty slice is refused', async () => {
+    const at = made();
+    for (const [split, reason] of [
+      ['train[3:3]', 'it is an empty slice'],
+      ['train[10:]', 'there are 10 in all'],
+      ['train[:0%]', 'it is an empty slice'],
+    ] as const) {
+      await assert.rejects(readRows(at, { split }), {
+        code: 'E_DATA',
+        message: `${at}: expected rows in ${split}, but ${reason}.`,
+      });
+    }
   });
 });

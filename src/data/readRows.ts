@@ -1,13 +1,16 @@
 /** Reads rows of files, folders and patterns. Knows which files belong together, not what the columns mean. */
 import { DataError } from '../errors/index.js';
+import { isCompressed } from './byteRecords.js';
 import { findDataFiles, type DataSelection } from './dataFiles.js';
 import type { Row } from './row.js';
 import { openRowFile, type RowFile, type RowPlace } from './rowFile.js';
+import { isFromBeginning, parseSplit, sliceRange, type SplitSlice } from './splitSlice.js';
 
 /**
- * Rows of one or several paths, in order: files (`.jsonl`, `.ndjson`, `.json`, `.csv`, `.parquet`), patterns of files
- * (`data/*.jsonl`), or folders in the layout of the Hugging Face Hub. A byte-order mark, CRLF line ends and blank lines
- * are accepted. `source` of a row is the place of its path in `paths`.
+ * Rows of one or several paths, in order: files (`.jsonl`, `.ndjson`, `.json`, `.csv`, each perhaps with `.gz`, and
+ * `.parquet`), patterns of files (`data/*.jsonl`), or folders in the layout of the Hugging Face Hub. A byte-order mark,
+ * CRLF line ends and blank lines are accepted. `source` of a row is the place of its path in `paths`. The split may be a
+ * slice (`train[:1000]`) of the rows of each path, see `parseSplit`.
  *
  * @throws DataError with file, line and column where a file's content is not what its kind demands, or it has no rows
  * @throws IoError if nothing is there, or a file cannot be read
@@ -18,15 +21,26 @@ export async function readRows(
   selection: DataSelection = {},
 ): Promise<Row[]> {
   const rows: Row[] = [];
-  for await (const { row } of scanRows(await openFiles(paths, selection))) rows.push(row);
+  for await (const { row } of scanRows(await openSources(paths, selection))) rows.push(row);
   return rows;
 }
+
+/** How far the reading of files is. */
+export interface ReadingState {
+  readonly rows: number;
+  readonly bytes: number;
+  /** Of all files together. */
+  readonly totalBytes: number;
+}
+
+/** Hears how far the reading is, about once per megabyte. */
+export type ReadingListener = (state: ReadingState) => void;
 
 /** Rows that stay in their files and are read when they are asked for. */
 export interface StoredRows {
   readonly rowCount: number;
   /** All rows in order. May be gone through several times. */
-  readonly scan: () => AsyncGenerator<Row>;
+  readonly scan: (listener?: ReadingListener) => AsyncGenerator<Row>;
   /** Rows by their indices, in the order of those. */
   readonly read: (indices: readonly number[]) => Promise<Row[]>;
 }
@@ -34,57 +48,135 @@ export interface StoredRows {
 /**
  * As `readRows`, but what stays in memory is where each row begins: 24 bytes. Every row is read and checked once.
  *
- * @throws as `readRows`; DataError for a `.json` list, whose elements cannot be found again
+ * @throws as `readRows`; DataError for a `.json` list and for a compressed file, whose rows cannot be found again
  */
 export async function storeRows(
   paths: string | readonly string[],
   selection: DataSelection = {},
+  listener?: ReadingListener,
 ): Promise<StoredRows> {
-  const files = await openFiles(paths, selection);
-  for (const { file } of files) {
+  const sources = await openSources(paths, selection);
+  const files = sources.flatMap((source) => source.files);
+  for (const file of files) {
     if (file.read !== undefined) continue;
+    const [received, hint] = isCompressed(file.path)
+      ? ['a compressed file', 'Unpack it: its rows cannot be read one by one.']
+      : ['a JSON list', 'Write one object per line into a .jsonl file.'];
     throw new DataError(
-      `${file.path}: expected .jsonl, .csv or .parquet, because data.streaming is on, received a JSON list.`,
-      { hint: 'Write one object per line into a .jsonl file.' },
+      `${file.path}: expected .jsonl, .csv or .parquet, because streaming is on, received ${received}.`,
+      { hint },
     );
   }
   const places = new Places();
-  for await (const { place, fileIndex } of scanRows(files)) places.push(fileIndex, place);
+  const indices = new Map(files.map((file, index) => [file, index]));
+  const sourceOf = sources.flatMap(({ files: own }, source) => own.map(() => source));
+  for await (const { place, file } of scanRows(sources, listener))
+    places.push(indices.get(file) ?? 0, place);
   return {
     rowCount: places.count,
-    async *scan() {
-      for await (const { row } of scanRows(files)) yield row;
+    async *scan(heard) {
+      for await (const { row } of scanRows(sources, heard)) yield row;
     },
-    read: (indices) => readStored(files, places, indices),
+    read: (wanted) => readStored({ files, sourceOf, places }, wanted),
   };
 }
 
-interface SourceFile {
-  readonly file: RowFile;
-  readonly source: number;
+/** The files of one path, and which of their rows are read. */
+interface Source {
+  readonly path: string;
+  readonly files: readonly RowFile[];
+  readonly split: string;
+  readonly slice: SplitSlice | undefined;
 }
 
-async function openFiles(
+async function openSources(
   paths: string | readonly string[],
   selection: DataSelection,
-): Promise<SourceFile[]> {
-  const files: SourceFile[] = [];
-  for (const [source, path] of (typeof paths === 'string' ? [paths] : paths).entries()) {
-    for (const name of await findDataFiles(path, selection))
-      files.push({ file: await openRowFile(name), source });
+): Promise<Source[]> {
+  const { name, slice } = parseSplit(selection.split ?? '');
+  const named = { ...selection, split: selection.split === undefined ? undefined : name };
+  const sources: Source[] = [];
+  for (const path of typeof paths === 'string' ? [paths] : paths) {
+    const files: RowFile[] = [];
+    for (const file of await findDataFiles(path, named)) files.push(await openRowFile(file));
+    sources.push({ path, files, split: selection.split ?? '', slice });
   }
-  return files;
+  return sources;
+}
+
+interface ScannedRow {
+  readonly row: Row;
+  readonly place: RowPlace;
+  readonly file: RowFile;
 }
 
 async function* scanRows(
-  files: readonly SourceFile[],
-): AsyncGenerator<{ row: Row; place: RowPlace; fileIndex: number }> {
-  for (const [fileIndex, { file, source }] of files.entries()) {
-    let count = 0;
-    for await (const placed of file.scan()) {
-      count += placed.length;
-      for (const { row, place } of placed) yield { row: ofSource(row, source), place, fileIndex };
+  sources: readonly Source[],
+  listener?: ReadingListener,
+): AsyncGenerator<ScannedRow> {
+  const files = sources.flatMap((source) => source.files);
+  const totalBytes = files.reduce((sum, { bytes }) => sum + bytes, 0);
+  let rows = 0;
+  let bytesBefore = 0;
+  for (const [index, source] of sources.entries()) {
+    const heard = (bytesRead: number): void =>
+      listener?.({ rows, bytes: bytesBefore + bytesRead, totalBytes });
+    for await (const found of rowsOfSource(source, heard)) {
+      rows++;
+      yield { ...found, row: ofSource(found.row, index) };
     }
+    bytesBefore += source.files.reduce((sum, { bytes }) => sum + bytes, 0);
+  }
+  listener?.({ rows, bytes: totalBytes, totalBytes });
+}
+
+/** All rows of a source, or those of its slice. */
+async function* rowsOfSource(
+  source: Source,
+  heard: (bytesRead: number) => void,
+): AsyncGenerator<ScannedRow> {
+  const { slice } = source;
+  if (slice === undefined) {
+    yield* rowsOfFiles(source.files, heard);
+    return;
+  }
+  const all = isFromBeginning(slice) ? Infinity : await countRows(source.files);
+  const { from, to } = sliceRange(slice, all);
+  let at = 0;
+  // What is behind the slice is not read.
+  if (from < to) {
+    for await (const found of rowsOfFiles(source.files, heard)) {
+      if (at >= from) yield found;
+      at++;
+      if (at >= to) break;
+    }
+  }
+  if (from < to && at > from) return;
+  throw new DataError(
+    `${source.path}: expected rows in ${source.split}, but ${from < to ? `there are ${at} in all` : 'it is an empty slice'}.`,
+    { hint: 'A slice is [from:to], without the row at its end.' },
+  );
+}
+
+async function countRows(files: readonly RowFile[]): Promise<number> {
+  let count = 0;
+  for (const file of files) for await (const { rows } of file.scan()) count += rows.length;
+  return count;
+}
+
+async function* rowsOfFiles(
+  files: readonly RowFile[],
+  heard: (bytesRead: number) => void,
+): AsyncGenerator<ScannedRow> {
+  let bytesBefore = 0;
+  for (const file of files) {
+    let count = 0;
+    for await (const { rows, bytesRead } of file.scan()) {
+      count += rows.length;
+      for (const { row, place } of rows) yield { row, place, file };
+      heard(bytesBefore + bytesRead);
+    }
+    bytesBefore += file.bytes;
     if (count > 0) continue;
     throw new DataError(`${file.path}: expected at least one row, but the file has none.`, {
       hint: 'Check that the file was written completely.',
@@ -134,8 +226,11 @@ class Places {
 }
 
 async function readStored(
-  files: readonly SourceFile[],
-  places: Places,
+  {
+    files,
+    sourceOf,
+    places,
+  }: { files: readonly RowFile[]; sourceOf: readonly number[]; places: Places },
   indices: readonly number[],
 ): Promise<Row[]> {
   const rows: (Row | undefined)[] = indices.map(() => undefined);
@@ -146,14 +241,13 @@ async function readStored(
     if (group === undefined) byFile.set(file, [{ at, place }]);
     else group.push({ at, place });
   });
-  for (const [fileIndex, wanted] of byFile) {
-    const opened = files[fileIndex];
+  for (const [file, wanted] of byFile) {
     // In the order of the file: row groups are decoded once.
     wanted.sort((a, b) => a.place.start - b.place.start);
-    const found = (await opened?.file.read?.(wanted.map(({ place }) => place))) ?? [];
+    const found = (await files[file]?.read?.(wanted.map(({ place }) => place))) ?? [];
     wanted.forEach(({ at }, nth) => {
       const row = found[nth];
-      if (row !== undefined) rows[at] = ofSource(row, opened?.source ?? 0);
+      if (row !== undefined) rows[at] = ofSource(row, sourceOf[file] ?? 0);
     });
   }
   return rows.filter((row) => row !== undefined);

@@ -1,16 +1,27 @@
 /** Opens one data file of any kind: all rows in order, or single ones again. Knows bytes and lines, not what columns mean. */
-import { open, readFile, stat } from 'node:fs/promises';
+import { open, stat } from 'node:fs/promises';
 import { extname } from 'node:path';
 import { DataError, IoError } from '../errors/index.js';
-import { byteRecords, type ByteRecord } from './byteRecords.js';
+import {
+  byteRecords,
+  isCompressed,
+  MOST_TEXT_BYTES,
+  textBytes,
+  type ByteRecord,
+} from './byteRecords.js';
 import { parseCsv } from './csv.js';
 import { findElementOffsets, findJsonFault, type JsonFault } from './jsonScanner.js';
 import { openParquet, type ParquetFile } from './parquet.js';
 import { describeValue, type Row } from './row.js';
 
-/** Endings of the files that are read. */
-export const DATA_EXTENSIONS = ['.jsonl', '.ndjson', '.json', '.csv', '.parquet'] as const;
-const EXTENSIONS = '.jsonl, .json, .csv or .parquet';
+const TEXT_EXTENSIONS = ['.jsonl', '.ndjson', '.json', '.csv'] as const;
+const DATA_EXTENSIONS: readonly string[] = [
+  ...TEXT_EXTENSIONS,
+  '.parquet',
+  ...TEXT_EXTENSIONS.map((extension) => `${extension}.gz`),
+];
+/** Endings of the files that are read, in words. */
+export const DATA_ENDINGS = '.jsonl, .json, .csv (each perhaps with .gz) or .parquet';
 const ROW_HINT = 'Every row is a JSON object, such as {"prompt": "1+1=", "answer": "2"}.';
 
 /** Where a row is stored: bytes of a text file, or a row of a row group. */
@@ -28,46 +39,74 @@ export interface PlacedRow {
   readonly place: RowPlace;
 }
 
+/** Some rows in order, and how many bytes of the file they and those before them take. */
+export interface RowBatch {
+  readonly rows: readonly PlacedRow[];
+  readonly bytesRead: number;
+}
+
 /** An opened data file. */
 export interface RowFile {
   readonly path: string;
+  /** Of the file, packed as it is. */
+  readonly bytes: number;
   /** All rows in order, some at a time. @throws DataError with file, line and column of what is wrong */
-  readonly scan: () => AsyncGenerator<readonly PlacedRow[]>;
+  readonly scan: () => AsyncGenerator<RowBatch>;
   /** Reads rows again where `scan` found them; undefined for a kind whose rows have no place of their own. */
   readonly read: ((places: readonly RowPlace[]) => Promise<Row[]>) | undefined;
 }
 
 /**
  * Opens a data file. `.jsonl` (or `.ndjson`) holds one object per line, `.json` a list of objects (or, when it starts
- * with an object, lines like `.jsonl`), `.csv` a header and records, whose values are all strings, `.parquet` a table.
+ * with an object, lines like `.jsonl`), `.csv` a header and records, whose values are all strings, `.parquet` a table. All
+ * but the last may be compressed by gzip (`.jsonl.gz`).
  *
  * @throws DataError if the ending or the beginning of the file is of another kind
  * @throws IoError if the file is missing, is a folder, or cannot be read
  */
 export async function openRowFile(path: string): Promise<RowFile> {
-  const extension = extname(path).toLowerCase();
-  if (!DATA_EXTENSIONS.some((known) => known === extension)) {
+  const extension = dataExtension(path);
+  if (extension === undefined) {
+    const received = extname(path).toLowerCase();
     throw new DataError(
-      `${path}: expected a file that ends in ${EXTENSIONS}, received ${extension === '' ? 'no extension' : extension}.`,
+      `${path}: expected a file that ends in ${DATA_ENDINGS}, received ${received === '' ? 'no extension' : received}.`,
       { hint: 'Rename or convert the file.' },
     );
   }
-  await requireFile(path);
-  if (extension === '.parquet') return parquetRows(await openParquet(path));
-  if (extension === '.csv') return csvRows(path);
-  if (extension === '.json' && !(await beginsWithObject(path))) {
-    return { path, scan: () => listRows(path), read: undefined };
+  const bytes = await sizeOf(path);
+  if (extension === '.parquet')
+    return { ...parquetRows(await openParquet(path), await versionOf(path)), bytes };
+  if (extension.startsWith('.csv')) return { ...csvRows(path), bytes };
+  if (
+    extension.startsWith('.json') &&
+    !extension.startsWith('.jsonl') &&
+    !(await beginsWithObject(path))
+  ) {
+    return { path, bytes, scan: () => listRows(path, bytes), read: undefined };
   }
-  return textRows(path, 'lines', () => Promise.resolve((record) => rowOfLine(path, record)));
+  return {
+    ...textRows(path, 'lines', () => Promise.resolve((record) => rowOfLine(path, record))),
+    bytes,
+  };
 }
 
-async function requireFile(path: string): Promise<void> {
+/** The ending of a data file, `.gz` included; undefined for a file of another kind. */
+export function dataExtension(path: string): string | undefined {
+  const name = path.toLowerCase();
+  const last = extname(name);
+  const whole = last === '.gz' ? `${extname(name.slice(0, -last.length))}${last}` : last;
+  return DATA_EXTENSIONS.find((known) => known === whole);
+}
+
+async function sizeOf(path: string): Promise<number> {
+  let found;
   try {
-    if ((await stat(path)).isFile()) return;
+    found = await stat(path);
   } catch (error) {
     const isMissing = error instanceof Error && 'code' in error && error.code === 'ENOENT';
     throw notReadable(path, isMissing ? 'there is no such file' : messageOf(error), error);
   }
+  if (found.isFile()) return found.size;
   throw notReadable(path, 'it is a folder');
 }
 
@@ -83,7 +122,7 @@ function messageOf(error: unknown): string {
 }
 
 async function beginsWithObject(path: string): Promise<boolean> {
-  for await (const records of byteRecords(path, 'lines')) {
+  for await (const { records } of byteRecords(path, 'lines')) {
     for (const { bytes } of records) {
       const text = new TextDecoder().decode(bytes).trim();
       if (text !== '') return text.startsWith('{');
@@ -99,28 +138,25 @@ function textRows(
   path: string,
   kind: 'lines' | 'csv',
   prepare: () => Promise<ReadRecord>,
-): RowFile {
+): Omit<RowFile, 'bytes'> {
   let readRecord: ReadRecord | undefined;
   let version: string | undefined;
-  async function* scan(): AsyncGenerator<readonly PlacedRow[]> {
-    version = await versionOf(path);
+  async function* scan(): AsyncGenerator<RowBatch> {
+    if (version === undefined) version = await versionOf(path);
+    else await requireVersion(path, version); // Places of an earlier scan are of the file as it was.
     readRecord = await prepare();
-    for await (const records of byteRecords(path, kind)) {
+    for await (const { records, bytesRead } of byteRecords(path, kind)) {
       const rows: PlacedRow[] = [];
       for (const record of records) {
         const row = readRecord(record);
         const { start, line, bytes } = record;
         if (row !== undefined) rows.push({ row, place: { start, line, length: bytes.length } });
       }
-      yield rows;
+      yield { rows, bytesRead };
     }
   }
   const read = async (places: readonly RowPlace[]): Promise<Row[]> => {
-    if (version !== (await versionOf(path))) {
-      throw new DataError(`${path}: expected the file that was read before, but it was changed.`, {
-        hint: 'Leave the data as it is while a run reads it; start the run again.',
-      });
-    }
+    await requireVersion(path, version);
     const file = await open(path);
     try {
       const rows: Row[] = [];
@@ -135,7 +171,15 @@ function textRows(
       await file.close();
     }
   };
-  return { path, scan, read };
+  // Of a compressed file no row can be read without everything before it.
+  return { path, scan, read: isCompressed(path) ? undefined : read };
+}
+
+async function requireVersion(path: string, version: string | undefined): Promise<void> {
+  if (version === (await versionOf(path))) return;
+  throw new DataError(`${path}: expected the file that was read before, but it was changed.`, {
+    hint: 'Leave the data as it is while a run reads it; start the run again.',
+  });
 }
 
 async function versionOf(path: string): Promise<string> {
@@ -177,7 +221,7 @@ function rowOfLine(path: string, record: ByteRecord): Row | undefined {
   return toRow(parseJson(path, text, record.line), path, record.line);
 }
 
-async function* listRows(path: string): AsyncGenerator<readonly PlacedRow[]> {
+async function* listRows(path: string, size: number): AsyncGenerator<RowBatch> {
   const text = await readText(path);
   const value = parseJson(path, text, 1);
   if (!Array.isArray(value)) {
@@ -190,29 +234,33 @@ async function* listRows(path: string): AsyncGenerator<readonly PlacedRow[]> {
   if ('expected' in offsets) throw syntaxError({ path, text, firstLine: 1, fault: offsets });
   let line = 1;
   let counted = 0;
-  yield value.map((element: unknown, index) => {
+  const rows = value.map((element: unknown, index) => {
     const offset = offsets[index] ?? counted;
     for (; counted < offset; counted++) if (text[counted] === '\n') line++;
     const column = offset - text.lastIndexOf('\n', offset - 1);
     const row = toRow(element, path, line, offset === 0 ? 1 : column);
     return { row, place: { start: offset, length: 0, line } };
   });
+  yield { rows, bytesRead: size };
 }
 
 /** The text of a file that has to be read as a whole. */
 async function readText(path: string): Promise<string> {
-  const { size } = await stat(path);
-  if (size >= 2 ** 29) {
-    throw new DataError(
-      `${path}: expected a file below 512 MB, received ${Math.round(size / 1e6)} MB.`,
-      { hint: 'Write one object per line into a .jsonl file: those may be of any size.' },
-    );
+  const parts: Uint8Array[] = [];
+  let size = 0;
+  for await (const { chunk } of textBytes(path)) {
+    size += chunk.length;
+    parts.push(chunk);
+    if (size <= MOST_TEXT_BYTES) continue;
+    throw new DataError(`${path}: expected a list of at most 512 MB, received a longer one.`, {
+      hint: 'Write one object per line into a .jsonl file: those may be of any size.',
+    });
   }
-  const bytes = await readFile(path);
+  const bytes = Buffer.concat(parts);
   try {
     return DECODERS.start.decode(bytes);
   } catch {
-    for await (const records of byteRecords(path, 'lines'))
+    for await (const { records } of byteRecords(path, 'lines'))
       for (const record of records) decodeRecord(path, record);
     throw notReadable(path, 'it is not UTF-8 text');
   }
@@ -254,7 +302,7 @@ function toRow(value: unknown, path: string, line: number, column = 1): Row {
   return { values: Object.fromEntries(Object.entries(value)), file: path, line };
 }
 
-function csvRows(path: string): RowFile {
+function csvRows(path: string): Omit<RowFile, 'bytes'> {
   return textRows(path, 'csv', async () => {
     const header = await headerOf(path);
     return (record) => {
@@ -273,7 +321,7 @@ function csvRows(path: string): RowFile {
 }
 
 async function headerOf(path: string): Promise<{ fields: readonly string[]; line: number }> {
-  for await (const records of byteRecords(path, 'csv')) {
+  for await (const { records } of byteRecords(path, 'csv')) {
     for (const record of records) {
       const fields = fieldsOf(path, record);
       if (fields === undefined) continue;
@@ -316,23 +364,30 @@ function fieldsOf(path: string, record: ByteRecord): readonly string[] | undefin
 /** Decoded row groups that are kept for the next rows. */
 const KEPT_GROUPS = 4;
 
-function parquetRows({ path, groups, read }: ParquetFile): RowFile {
+function parquetRows({ path, groups, read }: ParquetFile, version: string): Omit<RowFile, 'bytes'> {
   const kept = new Map<number, Promise<readonly Row[]>>();
   const rowsOf = async (index: number): Promise<readonly Row[]> => {
-    const group = groups[index] ?? { start: 0, rowCount: 0 };
+    const group = groups[index] ?? { start: 0, rowCount: 0, end: 0 };
     const values = await read(group);
     return values.map((row, at) => ({ values: row, file: path, line: group.start + at + 1 }));
   };
-  async function* scan(): AsyncGenerator<readonly PlacedRow[]> {
-    for (const index of groups.keys()) {
+  async function* scan(): AsyncGenerator<RowBatch> {
+    await requireVersion(path, version);
+    for (const [index, { end }] of groups.entries()) {
       const rows = await rowsOf(index);
-      yield rows.map((row, at) => ({ row, place: { start: index, length: at, line: row.line } }));
+      const placed = rows.map((row, at) => ({
+        row,
+        place: { start: index, length: at, line: row.line },
+      }));
+      yield { rows: placed, bytesRead: end };
     }
   }
   return {
     path,
     scan,
     async read(places) {
+      // The groups that are kept are of the file as it was: a row of one beside one of a changed file would fit nothing.
+      await requireVersion(path, version);
       const rows: Row[] = [];
       for (const { start: index, length: at } of places) {
         const group = kept.get(index) ?? rowsOf(index);

@@ -22,6 +22,8 @@ export interface TextTokenizer {
     options?: { readonly tools?: readonly unknown[] | undefined },
   ): readonly { readonly start: number; readonly end: number }[] | undefined;
   readonly eosTokenId: number | undefined;
+  /** How many tokens the model has embeddings of, where it is known: ids from there on are refused. */
+  readonly vocabularySize?: number | undefined;
   /** Begins a text that has no prompt. */
   readonly bosTokenId?: number | undefined;
 }

@@ -1,6 +1,7 @@
 /** Turns rows into token ids with masks. Knows formats and chat templates, not tensors or losses. */
 import { ConfigError, DataError } from '../errors/index.js';
 import { assistantTokens, type MarkedTokens } from './assistantTokens.js';
+import type { ExampleReader } from './exampleReader.js';
 import { detectFormat, type DataFormat } from './format.js';
 import { atRow, placeOf, type Row } from './row.js';
 import type { TextTokenizer } from './textTokenizer.js';
@@ -11,6 +12,7 @@ import {
   messagesOf,
   promptOf,
   requireEos,
+  requireKnownIds,
   requireLength,
   textOf,
   textParts,
@@ -88,7 +90,7 @@ export function tokenizeForSft(
 }
 
 /** Makes examples row by row and keeps count. */
-export class SftReader {
+export class SftReader implements ExampleReader<SftExample, SftReport> {
   private readonly format: DataFormat;
   private readonly tokenizer: TextTokenizer;
   private readonly options: {
@@ -172,6 +174,7 @@ export class SftReader {
   } {
     const { maxLength, overlong } = this.options;
     const { ids, mask, boundaryMerge } = atRow(row, () => this.tokensOf(row));
+    requireKnownIds(row, [ids], this.tokenizer);
     const isTooLong = ids.length > maxLength;
     const starts =
       !isTooLong || overlong === 'truncate'
@@ -267,6 +270,7 @@ export function tokenizePrompts(
         },
       );
     }
+    requireKnownIds(row, [inputIds], tokenizer);
     if (inputIds.length > maxPromptLength) continue;
     prompts.push({ inputIds, text, row });
     tokens += inputIds.length;

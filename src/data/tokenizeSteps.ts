@@ -1,9 +1,10 @@
 /** Turns prompts and steps into token ids, for training on judged steps and for judging them: one way for both. */
 import { DataError, ValueRangeError } from '../errors/index.js';
-import { validateFormat, validateRow } from './format.js';
+import type { ExampleReader } from './exampleReader.js';
+import { validateFormat, validateRow, type DataFormat } from './format.js';
 import { atRow, placeOf, type Row } from './row.js';
 import type { TextTokenizer } from './textTokenizer.js';
-import { encodeRendered, promptOf, requireLength } from './tokenizeText.js';
+import { encodeRendered, promptOf, requireKnownIds, requireLength } from './tokenizeText.js';
 
 /** A prompt and the steps towards its answer as tokens. */
 export interface StepTokens {
@@ -119,48 +120,86 @@ export function tokenizeSteps(
   tokenizer: TextTokenizer,
   options: StepTokenizeOptions,
 ): { examples: StepExample[]; report: StepReport } {
-  const { maxLength, stepSeparator = '\n', faulty = 'stop' } = options;
-  requireLength('tokenizeSteps', 'maxLength', maxLength, 2);
-  const format = validateFormat(rows, ['stepwise'], faulty);
-  const encoder = new StepEncoder(tokenizer, stepSeparator);
-  const faults = { empty: 0, tooLong: 0, unreadable: 0 };
-  let firstFault: DataError | undefined;
-  let separatorsInside = 0;
-  const examples: StepExample[] = [];
-  for (const row of rows) {
+  requireLength('tokenizeSteps', 'maxLength', options.maxLength, 2);
+  const format = validateFormat(rows, ['stepwise'], options.faulty ?? 'stop');
+  const reader = new StepReader(format, tokenizer, options);
+  return { examples: rows.flatMap((row) => reader.add(row)), report: reader.report() };
+}
+
+/** Makes examples of judged steps row by row and keeps count. */
+export class StepReader implements ExampleReader<StepExample, StepReport> {
+  private readonly format: DataFormat;
+  private readonly tokenizer: TextTokenizer;
+  private readonly encoder: StepEncoder;
+  private readonly options: {
+    readonly [Key in keyof StepTokenizeOptions]-?: NonNullable<StepTokenizeOptions[Key]>;
+  };
+  private rows = 0;
+  private readonly counts = {
+    examples: 0,
+    tokens: 0,
+    steps: 0,
+    rightSteps: 0,
+    separatorsInside: 0,
+  };
+  private readonly faults = { empty: 0, tooLong: 0, unreadable: 0 };
+  private firstFault: DataError | undefined;
+
+  /** @throws as `tokenizeSteps` */
+  constructor(format: DataFormat, tokenizer: TextTokenizer, given: StepTokenizeOptions) {
+    const { maxLength, stepSeparator = '\n', faulty = 'stop' } = given;
+    requireLength('tokenizeSteps', 'maxLength', maxLength, 2);
+    this.format = format;
+    this.tokenizer = tokenizer;
+    this.encoder = new StepEncoder(tokenizer, stepSeparator);
+    this.options = { maxLength, stepSeparator, faulty };
+  }
+
+  add(row: Row): StepExample[] {
+    this.rows++;
     try {
-      const example = atRow(row, () => {
-        validateRow(row, format);
-        return exampleOf(row, { encoder, tokenizer, maxLength });
-      });
-      examples.push(example);
-      separatorsInside += columnsOf(row).completions.filter((step) =>
-        step.includes(stepSeparator),
-      ).length;
+      const examples = this.examplesOf(row);
+      for (const { inputIds, labels } of examples) this.count(row, inputIds.length, labels);
+      return examples;
     } catch (error) {
-      if (!(error instanceof DataError) || faulty === 'stop') throw error;
-      firstFault ??= error;
-      faults[error instanceof StepFaultError ? error.fault : 'unreadable']++;
+      if (!(error instanceof DataError) || this.options.faulty === 'stop') throw error;
+      this.firstFault ??= error;
+      this.faults[error instanceof StepFaultError ? error.fault : 'unreadable']++;
+      return [];
     }
   }
-  if (examples.length === 0) {
+
+  examplesOf(row: Row): StepExample[] {
+    const { format, encoder, tokenizer } = this;
+    const { maxLength } = this.options;
+    const example = atRow(row, () => {
+      validateRow(row, format);
+      return exampleOf(row, { encoder, tokenizer, maxLength });
+    });
+    requireKnownIds(row, [example.inputIds], tokenizer);
+    return [example];
+  }
+
+  report(): StepReport {
+    const { counts, faults, rows } = this;
+    if (counts.examples > 0) return { ...counts, faults: { ...faults } };
     throw new DataError(
-      `tokenizeSteps: expected at least one example of at most ${maxLength} tokens, but all ${rows.length} rows were left out (empty ${faults.empty}, tooLong ${faults.tooLong}, unreadable ${faults.unreadable}).`,
-      { hint: `The first: ${firstFault?.message ?? ''}` },
+      `tokenizeSteps: expected at least one example of at most ${this.options.maxLength} tokens, but all ${rows} rows were left out (empty ${faults.empty}, tooLong ${faults.tooLong}, unreadable ${faults.unreadable}).`,
+      { hint: `The first: ${this.firstFault?.message ?? ''}` },
     );
   }
-  const labels = examples.flatMap((example) => example.labels);
-  return {
-    examples,
-    report: {
-      examples: examples.length,
-      tokens: examples.reduce((sum, { inputIds }) => sum + inputIds.length, 0),
-      steps: labels.length,
-      rightSteps: labels.filter((label) => label).length,
-      separatorsInside,
-      faults,
-    },
-  };
+
+  private count(row: Row, tokens: number, labels: readonly boolean[]): void {
+    const { counts } = this;
+    counts.examples++;
+    counts.tokens += tokens;
+    counts.steps += labels.length;
+    counts.rightSteps += labels.filter((label) => label).length;
+    const { stepSeparator } = this.options;
+    counts.separatorsInside += columnsOf(row).completions.filter((step) =>
+      step.includes(stepSeparator),
+    ).length;
+  }
 }
 
 /** What `validateRow` has found to be strings and booleans. */

@@ -189,6 +189,31 @@ function isMessage(value: unknown): value is Message {
   );
 }
 
+/**
+ * Refuses the row of which an id is beyond the model's vocabulary: the model has no embedding of it. It is no fault of
+ * the row, so that it is refused where rows with faults are skipped, too.
+ *
+ * @throws ConfigError that names row, id and vocabulary
+ */
+export function requireKnownIds(
+  row: Row,
+  sequences: readonly (readonly number[])[],
+  tokenizer: TextTokenizer,
+): void {
+  const { vocabularySize: size = Infinity } = tokenizer;
+  for (const ids of sequences) {
+    const unknown = ids.find((id) => id >= size);
+    if (unknown === undefined) continue;
+    const name = unknown === tokenizer.eosTokenId ? ' (the EOS token)' : '';
+    throw new ConfigError(
+      `${placeOf(row)}: expected token ids below ${size}, the model's vocabulary, received ${unknown}${name}.`,
+      {
+        hint: "The tokenizer has tokens that the model does not know. Use the model's own tokenizer, or a model whose embeddings were enlarged for it.",
+      },
+    );
+  }
+}
+
 /** @throws ConfigError if EOS is to be appended and the tokenizer has none */
 export function requireEos(caller: string, tokenizer: TextTokenizer): void {
   if (tokenizer.eosTokenId !== undefined) return;

@@ -114,3 +114,4 @@ export class RewardError extends PosttrainError {
 export class UsageError extends PosttrainError {
   readonly code = 'E_USAGE';
 }
+export { counted } from './counted.js';

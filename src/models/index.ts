@@ -37,7 +37,7 @@ export { makeDecoderConfig, type DecoderOptions } from './makeDecoderConfig.js';
 export { storedDtype } from './checkpoint.js';
 export { readGenerationConfig, type GenerationConfig } from './generationConfig.js';
 export { loadModel, type LoadModelOptions } from './loadModel.js';
-export { modelPositions } from './modelPositions.js';
+export { modelPositions, modelVocabulary } from './modelPositions.js';
 export { readDecoderConfig } from './readDecoderConfig.js';
 export { isScalarModelFolder, loadScalarModel } from './loadScalarModel.js';
 export {

@@ -8,3 +8,12 @@ import { readDecoderConfig } from './readDecoderConfig.js';
 export function modelPositions(modelFolder: string): number {
   return readDecoderConfig(modelFolder).maxPositionEmbeddings;
 }
+
+/**
+ * How many tokens the model in a folder has embeddings of, by its config.json alone.
+ *
+ * @throws as `modelPositions`
+ */
+export function modelVocabulary(modelFolder: string): number {
+  return readDecoderConfig(modelFolder).vocabSize;
+}

@@ -1,5 +1,5 @@
 import { KtoConfig, parseConfig, type KtoConfigInput } from '../config/index.js';
-import { tokenizeUnpaired, validateFormat, type Row } from '../data/index.js';
+import { UnpairedReader } from '../data/index.js';
 import { tokenizerFolderOf, type Decoder } from '../models/index.js';
 import { loadTokenizer } from '../tokenizers/index.js';
 import { KtoTrainer } from '../trainers/index.js';
@@ -8,8 +8,9 @@ import { describePreferences } from './preferenceReport.js';
 import { tellExample } from './examplePreview.js';
 import { buildOptimizer, buildOrFree, findStart, openDirectory, Run } from './run.js';
 import { loadPolicy } from './trainedModels.js';
-import { longestOf, requireMemory } from './requireMemory.js';
-import { deviceOf, fittingLength, readTrainingData, settingsOf } from './runInputs.js';
+import { requireMemory } from './requireMemory.js';
+import { deviceOf, fittingLength, settingsOf, tokenizerFor } from './runInputs.js';
+import { readTrainingExamples } from './trainingData.js';
 
 /**
  * A KTO run, ready to `train`. Rows are `{prompt, completion, label}`; of a preference row the chosen completion is a
@@ -25,20 +26,17 @@ export async function createKtoRun(
   const config = parseConfig(KtoConfig, settingsOf(options.config, start.record, 'createKtoRun'));
   const tokenizer = await loadTokenizer(tokenizerFolderOf(start.modelFolder));
   const maxLength = fittingLength(start.modelFolder, config.maxLength, progress);
-  const read = (rows: Row[], word: string) => {
-    const format = validateFormat(rows, ['unpaired-preference', 'preference'], config.faulty);
-    const { examples, report } = tokenizeUnpaired(rows, tokenizer, { ...config, maxLength });
-    progress?.write(
-      `${word}: ${rows.length} ${format.name} rows; ${describePreferences(report)}\n`,
-    );
-    return { examples };
-  };
-  const { data, held, inputs } = await readTrainingData(
+  const texts = tokenizerFor(start.modelFolder, tokenizer);
+  const { examples, held, first, longest, inputs } = await readTrainingExamples(
     options,
-    { record: start.record, config },
-    read,
+    { record: start.record, config, progress },
+    {
+      ...{ formats: ['unpaired-preference', 'preference'], faulty: config.faulty },
+      open: (format) => new UnpairedReader(format, texts, { ...config, maxLength }),
+      describe: (format, report) => `${format.name} rows; ${describePreferences(report)}`,
+      lengthOf: ({ promptIds, completionIds }) => promptIds.length + completionIds.length,
+    },
   );
-  const [first] = data.examples;
   if (first !== undefined) {
     const { promptIds, completionIds, label, row } = first;
     const isTrained = (place: number): boolean => place >= promptIds.length;
@@ -48,10 +46,6 @@ export async function createKtoRun(
     ]);
   }
 
-  const longest = longestOf(
-    data.examples,
-    ({ promptIds, completionIds }) => promptIds.length + completionIds.length,
-  );
   await requireMemory(
     config,
     {
@@ -73,8 +67,8 @@ export async function createKtoRun(
     const trainer = new KtoTrainer(
       {
         ...{ policy, reference, optimizer },
-        examples: data.examples,
-        evalExamples: held?.examples,
+        examples,
+        evalExamples: held,
       },
       config,
     );

@@ -28,6 +28,7 @@ import {
   ALL_ROWS,
   readRunRows,
   requireSameData,
+  tokenizerFor,
   type DataSettings,
   rewardRecord,
   type RewardLike,
@@ -119,10 +120,11 @@ export async function readOnPolicyInputs<ConfigInput, Row>(
     options.evalRewards === undefined ? named : await heldRewardsOf(options.evalRewards);
   const { environment: given } = options;
   const environment = typeof given === 'string' ? await loadEnvironment(given) : given;
+  const texts = tokenizerFor(start.modelFolder, tokenizer);
   const read = (rows: DataRow[], word: string, specs: readonly unknown[]): PromptExample[] => {
     const formats = ['prompt-only', 'prompt-completion'] as const;
     validateRows(rows, formats, requiredColumns(specs));
-    const { prompts, report } = tokenizePrompts(rows, tokenizer, config);
+    const { prompts, report } = tokenizePrompts(rows, texts, config);
     const dropped =
       report.dropped > 0 ? `, ${report.dropped} longer than maxPromptLength left out` : '';
     progress?.write(`${word}: ${report.prompts} prompts, ${report.tokens} tokens${dropped}\n`);

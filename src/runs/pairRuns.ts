@@ -11,7 +11,7 @@ import {
   type OrpoConfigInput,
   type SimpoConfigInput,
 } from '../config/index.js';
-import { tokenizePreferences, validateFormat, type Row } from '../data/index.js';
+import { PairReader } from '../data/index.js';
 import { tokenizerFolderOf } from '../models/index.js';
 import { loadTokenizer } from '../tokenizers/index.js';
 import { DpoTrainer, needsReferenceModel, type PairMethod } from '../trainers/index.js';
@@ -20,14 +20,9 @@ import type { ProgressStream } from './progress.js';
 import { tellPair } from './examplePreview.js';
 import { buildOptimizer, buildOrFree, findStart, openDirectory, Run } from './run.js';
 import { loadPolicy } from './trainedModels.js';
-import { longestOf, longestOfPair, requireMemory } from './requireMemory.js';
-import {
-  deviceOf,
-  fittingLength,
-  readTrainingData,
-  settingsOf,
-  type RunData,
-} from './runInputs.js';
+import { longestOfPair, requireMemory } from './requireMemory.js';
+import { deviceOf, fittingLength, settingsOf, tokenizerFor, type RunData } from './runInputs.js';
+import { readTrainingExamples } from './trainingData.js';
 
 /** What a run on preferences is created from. */
 export interface PreferenceRunOptions<ConfigInput> {
@@ -103,21 +98,19 @@ async function createPairRun<Method extends PairMethod>(
   const config: Method['config'] = objective.config;
   const tokenizer = await loadTokenizer(tokenizerFolderOf(start.modelFolder));
   const maxLength = fittingLength(start.modelFolder, config.maxLength, progress);
-  const read = (rows: Row[], word: string) => {
-    validateFormat(rows, ['preference'], config.faulty);
-    const { pairs, report } = tokenizePreferences(rows, tokenizer, { ...config, maxLength });
-    progress?.write(`${word}: ${rows.length} preference rows; ${describePreferences(report)}\n`);
-    return { pairs };
-  };
-  const { data, held, inputs } = await readTrainingData(
+  const texts = tokenizerFor(start.modelFolder, tokenizer);
+  const data = await readTrainingExamples(
     options,
-    { record: start.record, config },
-    read,
+    { record: start.record, config, progress },
+    {
+      ...{ formats: ['preference'], faulty: config.faulty, lengthOf: longestOfPair },
+      open: (format) => new PairReader(format, texts, { ...config, maxLength }),
+      describe: (_, report) => `preference rows; ${describePreferences(report)}`,
+    },
   );
-  tellPair(progress, tokenizer, data.pairs[0]);
+  tellPair(progress, tokenizer, data.first);
 
   const frozen = { from: options.model, isTrained: false, hasLmHead: true, isBesidePolicy: true };
-  const longest = longestOf(data.pairs, longestOfPair);
   await requireMemory(
     config,
     {
@@ -126,7 +119,7 @@ async function createPairRun<Method extends PairMethod>(
         ...(needsReferenceModel(objective) ? [frozen] : []),
       ],
       device: deviceOf(config.device),
-      update: { rows: 2 * config.batchSize, longest, together: 2 },
+      update: { rows: 2 * config.batchSize, longest: data.longest, together: 2 },
       rollout: null,
     },
     progress,
@@ -140,8 +133,8 @@ async function createPairRun<Method extends PairMethod>(
     const policy = keep(loaded.policy);
     const reference = loaded.reference && keep(loaded.reference);
     const optimizer = keep(buildOptimizer(policy, config));
-    const { pairs } = data;
-    const parts = { policy, reference, optimizer, pairs, evalPairs: held?.pairs };
+    const { examples: pairs, held: evalPairs, inputs } = data;
+    const parts = { policy, reference, optimizer, pairs, evalPairs };
     const trainer = new DpoTrainer(parts, objective);
     if (trainer.isPrecomputed) reference?.dispose();
     const { learningRate } = config;
@@ -156,7 +149,7 @@ async function createPairRun<Method extends PairMethod>(
       ...opened,
       ...{ trainer, config, model: policy, optimizer, tokenizer },
       disposeOthers: () => reference?.dispose(),
-      evaluate: held && (() => Promise.resolve(trainer.evaluate())),
+      evaluate: evalPairs && (() => Promise.resolve(trainer.evaluate())),
     });
   });
 }

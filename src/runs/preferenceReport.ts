@@ -1,5 +1,6 @@
 /** What is told of rows of judged completions when a run begins. */
 import type { PreferenceFault, PreferenceReport, UnpairedReport } from '../data/index.js';
+import { counted } from '../errors/index.js';
 
 const FAULTS: Readonly<Record<PreferenceFault, string>> = {
   equal: 'with equal completions',
@@ -26,5 +27,14 @@ export function describePreferences(report: PreferenceReport | UnpairedReport): 
     ),
   ];
   const found = remarks.filter(([count]) => count > 0).map(([count, what]) => `${count} ${what}`);
-  return [kind, `${tokens} tokens`, ...found].join(', ');
+  const circles = 'circles' in report ? circleRemark(report) : [];
+  return [kind, `${tokens} tokens`, ...found, ...circles].join(', ');
+}
+
+/** What is told of comparisons that no ranking agrees with; nothing where there are none. */
+export function circleRemark({ circles }: PreferenceReport): string[] {
+  const [first] = circles;
+  return first === undefined
+    ? []
+    : [`${counted(circles.length, 'comparison')} of preferences in a circle (the first: ${first})`];
 }

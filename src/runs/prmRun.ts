@@ -1,5 +1,5 @@
 import { parseConfig, PrmConfig, type ConfigSource, type PrmConfigInput } from '../config/index.js';
-import { tokenizeSteps, validateFormat, type StepReport, type Row } from '../data/index.js';
+import { StepReader, type StepReport } from '../data/index.js';
 import { evaluateSteps, stepMetrics } from '../eval/index.js';
 import {
   createStepModel,
@@ -14,16 +14,17 @@ import { PrmTrainer } from '../trainers/index.js';
 import { type ProgressStream } from './progress.js';
 import { tellExample } from './examplePreview.js';
 import { buildOptimizer, buildOrFree, findStart, openDirectory, Run } from './run.js';
-import { longestOf, requireMemory } from './requireMemory.js';
+import { requireMemory } from './requireMemory.js';
 import { prepareLora } from './trainedModels.js';
 import {
   deviceOf,
   placementOf,
   fittingLength,
-  readTrainingData,
   settingsOf,
+  tokenizerFor,
   type RunData,
 } from './runInputs.js';
+import { readTrainingExamples } from './trainingData.js';
 
 /** What `createPrmRun` needs. */
 export interface PrmRunOptions {
@@ -61,18 +62,17 @@ export async function createPrmRun(
   const config = parseConfig(PrmConfig, settingsOf(options.config, start.record, 'createPrmRun'));
   const tokenizer = await loadTokenizer(tokenizerFolderOf(start.modelFolder));
   const maxLength = fittingLength(start.modelFolder, config.maxLength, progress);
-  const read = (rows: Row[], word: string) => {
-    validateFormat(rows, ['stepwise'], config.faulty);
-    const { examples, report } = tokenizeSteps(rows, tokenizer, { ...config, maxLength });
-    progress?.write(`${word}: ${rows.length} rows; ${describe(report)}\n`);
-    return { examples };
-  };
-  const { data, held, inputs } = await readTrainingData(
+  const texts = tokenizerFor(start.modelFolder, tokenizer);
+  const { examples, held, first, longest, inputs } = await readTrainingExamples(
     options,
-    { record: start.record, config },
-    read,
+    { record: start.record, config, progress },
+    {
+      ...{ formats: ['stepwise'], faulty: config.faulty },
+      open: (format) => new StepReader(format, texts, { ...config, maxLength }),
+      describe: (_, report) => `rows; ${describe(report)}`,
+      lengthOf: ({ inputIds }) => inputIds.length,
+    },
   );
-  const [first] = data.examples;
   if (first !== undefined) {
     const { inputIds: ids, stepEnds, labels, row } = first;
     const ends = new Set(stepEnds);
@@ -85,10 +85,7 @@ export async function createPrmRun(
     {
       models: [{ from: start.modelFolder, isTrained: true, hasLmHead: false }],
       device: deviceOf(config.device),
-      update: {
-        rows: config.batchSize,
-        longest: longestOf(data.examples, ({ inputIds }) => inputIds.length),
-      },
+      update: { rows: config.batchSize, longest },
       rollout: null,
     },
     progress,
@@ -97,7 +94,7 @@ export async function createPrmRun(
     const model = keep(await modelOf(start.modelFolder, config, tokenizer.padTokenId));
     await prepareLora(model, config, start.modelFolder);
     const optimizer = keep(buildOptimizer(model, config));
-    const trainer = new PrmTrainer({ model, optimizer, examples: data.examples }, config);
+    const trainer = new PrmTrainer({ model, optimizer, examples }, config);
     const opened = await openDirectory(out, start, { method: 'prm', config, inputs }, trainer);
     const { microBatchTokens, seed } = config;
     return new Run({
@@ -111,7 +108,7 @@ export async function createPrmRun(
         held &&
         (() =>
           Promise.resolve(
-            stepMetrics(evaluateSteps({ model, examples: held.examples, microBatchTokens, seed })),
+            stepMetrics(evaluateSteps({ model, examples: held, microBatchTokens, seed })),
           )),
     });
   });

@@ -6,15 +6,16 @@ import {
 } from '../config/index.js';
 import {
   groupComparisons,
+  PairReader,
   tokenizeCompletions,
-  tokenizePreferences,
   validateFormat,
+  type Comparison,
   type ComparedCompletion,
   type CompletionExample,
   type JudgedReport,
   type PreferenceExample,
   type PreferenceReport,
-  type Row,
+  type TextTokenizer,
 } from '../data/index.js';
 import { ConfigError } from '../errors/index.js';
 import { evaluatePreferences, preferenceMetrics, scoreSequences } from '../eval/index.js';
@@ -27,9 +28,10 @@ import {
   type ScalarModel,
 } from '../models/index.js';
 import { loadTokenizer, type Tokenizer } from '../tokenizers/index.js';
-import { RewardTrainer } from '../trainers/index.js';
+import { isSource, RewardTrainer, type ExampleSource } from '../trainers/index.js';
 import { formatNumber, type ProgressStream } from './progress.js';
 import { tellPair } from './examplePreview.js';
+import { circleRemark } from './preferenceReport.js';
 import {
   buildOptimizer,
   buildOrFree,
@@ -38,19 +40,20 @@ import {
   Run,
   type RunStart,
 } from './run.js';
-import { longestOf, longestOfPair, requireMemory } from './requireMemory.js';
+import { longestOfPair, requireMemory } from './requireMemory.js';
 import { prepareLora } from './trainedModels.js';
 import {
   deviceOf,
   placementOf,
   fittingLength,
   readRunData,
-  readTrainingData,
   requireSameData,
   settingsOf,
+  tokenizerFor,
   type DataRecord,
   type RunData,
 } from './runInputs.js';
+import { readTrainingExamples, type StoredExamples } from './trainingData.js';
 
 /** What `createRewardRun` needs. */
 export interface RewardRunOptions {
@@ -91,13 +94,20 @@ export async function createRewardRun(
   const config = parseConfig(RewardConfig, settings);
   const tokenizer = await loadTokenizer(tokenizerFolderOf(start.modelFolder));
   const maxLength = fittingLength(start.modelFolder, config.maxLength, progress);
-  const reading = { tokenizer, config: { ...config, maxLength }, progress };
-  const { data, held, inputs } = await readTrainingData(
+  const texts = tokenizerFor(start.modelFolder, tokenizer);
+  const reading = { tokenizer: texts, config: { ...config, maxLength }, progress };
+  const { examples, held, first, longest, inputs } = await readTrainingExamples(
     options,
-    { record: start.record, config },
-    (rows, word) => readPairs(rows, { ...reading, word }),
+    { record: start.record, config, progress },
+    {
+      ...{ formats: ['preference'], faulty: config.faulty, lengthOf: longestOfPair },
+      open: (format) => new PairReader(format, texts, reading.config),
+      describe: (_, report) => `preference rows; ${describePairs(report)}`,
+      groupOf: ({ comparison }) => comparison,
+    },
   );
-  tellPair(progress, tokenizer, data.pairs[0]);
+  const pairs = isSource(examples) ? storedComparisons(examples) : examples;
+  tellPair(progress, tokenizer, first);
   const reference = await readReference(options, { start, ...reading });
 
   await requireMemory(
@@ -105,7 +115,7 @@ export async function createRewardRun(
     {
       models: [{ from: start.modelFolder, isTrained: true, hasLmHead: false }],
       device: deviceOf(config.device),
-      update: { rows: 2 * config.batchSize, longest: longestOf(data.pairs, longestOfPair) },
+      update: { rows: 2 * config.batchSize, longest },
       rollout: null,
     },
     progress,
@@ -116,7 +126,7 @@ export async function createRewardRun(
     const padding = paddingRemark(model);
     if (padding !== undefined) progress?.write(`${padding}\n`);
     const optimizer = keep(buildOptimizer(model, config));
-    const trainer = new RewardTrainer({ model, optimizer, pairs: data.pairs }, config);
+    const trainer = new RewardTrainer({ model, optimizer, pairs }, config);
     const description = {
       method: 'reward',
       config,
@@ -135,33 +145,49 @@ export async function createRewardRun(
       evaluate:
         held &&
         (() =>
-          Promise.resolve(
-            preferenceMetrics(evaluatePreferences({ ...measured, pairs: held.pairs })),
-          )),
-      afterTraining: () => {
-        const sequences =
-          reference?.sequences.map(tokensOf) ??
-          (config.normalizeOn === 'chosen' ? chosenSequences(data.pairs) : undefined);
-        return Promise.resolve(sequences && centerOn(model, sequences, microBatchTokens));
+          Promise.resolve(preferenceMetrics(evaluatePreferences({ ...measured, pairs: held })))),
+      afterTraining: async () => {
+        if (reference)
+          return centerOn(model, [reference.sequences.map(tokensOf)], microBatchTokens);
+        if (config.normalizeOn !== 'chosen') return undefined;
+        return centerOn(model, chosenSequences(pairs), microBatchTokens);
       },
     });
   });
 }
 
 interface Reading {
-  readonly tokenizer: Tokenizer;
+  readonly tokenizer: TextTokenizer;
   readonly config: RewardConfig;
   readonly progress: ProgressStream | null;
 }
 
-function readPairs(
-  rows: Row[],
-  { word, tokenizer, config, progress }: Reading & { word: string },
-): { pairs: PreferenceExample[] } {
-  validateFormat(rows, ['preference'], config.faulty);
-  const { pairs, report } = tokenizePreferences(rows, tokenizer, config);
-  progress?.write(`${word}: ${rows.length} preference rows; ${describePairs(report)}\n`);
-  return { pairs };
+/** Comparisons of pairs that stay in their files, in the order in which they first occur. */
+function storedComparisons({
+  groups,
+  sources,
+  read,
+}: StoredExamples<PreferenceExample>): ExampleSource<Comparison> {
+  const places = new Map<number, number[]>();
+  groups.forEach((group, place) => {
+    const others = places.get(group);
+    if (others) others.push(place);
+    else places.set(group, [place]);
+  });
+  const comparisons = [...places.values()];
+  return {
+    length: comparisons.length,
+    sources: comparisons.map(([first = 0]) => sources[first] ?? 0),
+    read: async (wanted) => {
+      const chosen = wanted.map((at) => comparisons[at] ?? []);
+      const pairs = await read(chosen.flat());
+      let start = 0;
+      return chosen.flatMap(({ length }) => {
+        start += length;
+        return groupComparisons(pairs.slice(start - length, start));
+      });
+    },
+  };
 }
 
 /** Completions whose mean score is to be 0, where they are given; read before anything is written. */
@@ -190,7 +216,7 @@ async function readReference(
 /** The model that the run goes on with: a reward model as it is, a language model with a new head. */
 async function loadStart(
   folder: string,
-  { tokenizer, config }: Pick<Reading, 'tokenizer' | 'config'>,
+  { tokenizer, config }: { tokenizer: Tokenizer; config: RewardConfig },
 ): Promise<ScalarModel> {
   const placed = placementOf(config);
   if (isScalarModelFolder(folder)) return loadScalarModel(folder, placed);
@@ -213,12 +239,24 @@ function paddingRemark({ config }: ScalarModel): string | undefined {
   return 'The padding token is an end token: transformers will read scores one token before the end, where this model was not trained to give them.';
 }
 
-/** The completions that were preferred to another one, each once per comparison. */
-function chosenSequences(pairs: readonly PreferenceExample[]): number[][] {
-  return groupComparisons(pairs).flatMap(({ completions, pairs: judged }) => {
-    const chosen = new Set(judged.map((pair) => pair.chosen));
-    return completions.filter((_, index) => chosen.has(index)).map(tokensOf);
-  });
+/** Comparisons that are scored together: the sum is in the same order, and so the same, wherever pairs are. */
+const SCORED_TOGETHER = 1024;
+
+/** The completions that were preferred to another one, each once per comparison, some at a time. */
+async function* chosenSequences(
+  pairs: readonly PreferenceExample[] | ExampleSource<Comparison>,
+): AsyncGenerator<number[][]> {
+  const comparisons = isSource(pairs) ? pairs : groupComparisons(pairs);
+  for (let start = 0; start < comparisons.length; start += SCORED_TOGETHER) {
+    const end = Math.min(start + SCORED_TOGETHER, comparisons.length);
+    const part = isSource(comparisons)
+      ? await comparisons.read(Array.from({ length: end - start }, (_, at) => start + at))
+      : comparisons.slice(start, end);
+    yield part.flatMap(({ completions, pairs: judged }) => {
+      const chosen = new Set(judged.map((pair) => pair.chosen));
+      return completions.filter((_, index) => chosen.has(index)).map(tokensOf);
+    });
+  }
 }
 
 function tokensOf({ promptIds, completionIds }: ComparedCompletion): number[] {
@@ -226,15 +264,21 @@ function tokensOf({ promptIds, completionIds }: ComparedCompletion): number[] {
 }
 
 /** Moves all scores so that those of the sequences have a mean of 0. */
-function centerOn(
+async function centerOn(
   model: ScalarModel,
-  sequences: readonly (readonly number[])[],
+  parts: AsyncIterable<number[][]> | Iterable<number[][]>,
   microBatchTokens: number,
-): string {
-  const scores = scoreSequences(model, sequences, microBatchTokens);
-  const mean = scores.reduce((sum, score) => sum + score, 0) / scores.length;
+): Promise<string> {
+  let sum = 0;
+  let count = 0;
+  for await (const sequences of parts) {
+    const scores = scoreSequences(model, sequences, microBatchTokens);
+    sum = scores.reduce((before, score) => before + score, sum);
+    count += scores.length;
+  }
+  const mean = sum / count;
   model.shiftScores(-mean);
-  return `Scores are shifted by ${formatNumber(-mean)}, so that those of ${scores.length} reference completions have a mean of 0.`;
+  return `Scores are shifted by ${formatNumber(-mean)}, so that those of ${count} reference completions have a mean of 0.`;
 }
 
 function describePairs(report: PreferenceReport): string {
@@ -243,7 +287,7 @@ function describePairs(report: PreferenceReport): string {
     ...(comparisons < examples ? [`of ${comparisons} comparisons`] : []),
     ...(margins > 0 ? [`${margins} with a margin`] : []),
   ];
-  return [describe(report, 'pairs'), ...counts].join(', ');
+  return [describe(report, 'pairs'), ...counts, ...circleRemark(report)].join(', ');
 }
 
 function describe(report: JudgedReport, noun: string): string {

@@ -8,10 +8,11 @@ import {
   type DataSelection,
   type Row,
   type SplitSize,
+  type TextTokenizer,
 } from '../data/index.js';
 import { CheckpointError, ConfigError } from '../errors/index.js';
 import { hubIdOf, lastingName } from '../hub/index.js';
-import { modelPositions, type ComputeSettings } from '../models/index.js';
+import { modelPositions, modelVocabulary, type ComputeSettings } from '../models/index.js';
 import {
   loadReward,
   rewardColumn,
@@ -20,6 +21,7 @@ import {
   type RewardFunction,
   type RewardInput,
 } from '../rewards/index.js';
+import type { Tokenizer } from '../tokenizers/index.js';
 import { cudaIsAvailable, deriveSeed, type Dtype } from '../torch/index.js';
 import type { ProgressStream } from './progress.js';
 import type { RunRecord } from './runDirectory.js';
@@ -47,31 +49,28 @@ export async function readRunData(
 ): Promise<{ rows: Row[]; record: DataRecord }> {
   const files = filesOf(data);
   const rows = files === null ? rowsFromObjects(objectsOf(data)) : await readRows(files, selection);
-  const hash = new DataHash(files);
+  const hash = new DataHash();
   for (const row of rows) hash.add(row);
-  return { rows, record: hash.record() };
+  return { rows, record: hash.record(files) };
 }
 
 /** The fingerprint of rows, taken one by one. */
 export class DataHash {
   private readonly hash = createHash('sha256');
-  private readonly files: readonly string[] | null;
   private rows = 0;
-
-  /** @param files paths as they were given; null for rows in memory */
-  constructor(files: readonly string[] | null) {
-    this.files = files;
-  }
 
   add({ values }: Row): void {
     this.hash.update(`${JSON.stringify(values)}\n`);
     this.rows++;
   }
 
-  record(): DataRecord {
+  /**
+   * @param paths as they were given; null for rows in memory. Which commit a name of the Hub stands for is known when its
+   *   rows were read
+   */
+  record(paths: readonly string[] | null): DataRecord {
     const { rows } = this;
-    // Not before: which commit a name of the Hub stands for is known when its rows were read.
-    const files = this.files?.map((path) => lastingName(path, 'dataset')) ?? null;
+    const files = paths?.map((path) => lastingName(path, 'dataset')) ?? null;
     return { files, rows, sha256: this.hash.copy().digest('hex') };
   }
 }
@@ -178,27 +177,15 @@ export function checkDataSettings(
   return settings;
 }
 
-/**
- * The training and the held-out rows of a run, read in one way, and what config.json tells of them.
- *
- * @param read tokenizes rows; `word` begins what is told of them
- * @throws CheckpointError where a run is to be resumed on other training rows; as `readRunRows`; and as `read`
- */
-export async function readTrainingData<Rows extends object>(
-  options: DataInputs & { readonly model: string },
-  { record, config }: { readonly record: RunRecord | undefined; readonly config: DataSettings },
-  read: (rows: Row[], word: string) => Rows,
-): Promise<{ data: Rows; held: Rows | undefined; inputs: Record<string, unknown> }> {
-  const { data: train, held: heldOut } = await readRunRows(options, config);
-  const data = read(train.rows, 'Data');
-  if (record) requireSameData(record, train.record);
-  const held = heldOut && read(heldOut.rows, 'Evaluation data');
-  const inputs = {
-    model: lastingName(options.model),
-    data: train.record,
-    evalData: (options.evalData !== undefined && heldOut?.record) || null,
+/** A tokenizer for the rows of a model's training: what it makes of them must be tokens of the model. */
+export function tokenizerFor(modelFolder: string, tokenizer: Tokenizer): TextTokenizer {
+  const { eosTokenId, bosTokenId } = tokenizer;
+  return {
+    encode: (text, options) => tokenizer.encode(text, options),
+    applyChatTemplate: (messages, options) => tokenizer.applyChatTemplate(messages, options),
+    assistantSpans: (messages, options) => tokenizer.assistantSpans(messages, options),
+    ...{ eosTokenId, bosTokenId, vocabularySize: modelVocabulary(modelFolder) },
   };
-  return { data, held, inputs };
 }
 
 /**

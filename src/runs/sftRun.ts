@@ -1,14 +1,21 @@
 import { parseConfig, SftConfig, type ConfigSource, type SftConfigInput } from '../config/index.js';
-import type { SftExample } from '../data/index.js';
 import { loadModel, tokenizerFolderOf } from '../models/index.js';
 import { loadTokenizer } from '../tokenizers/index.js';
 import { SftTrainer } from '../trainers/index.js';
 import { type ProgressStream } from './progress.js';
 import { buildOptimizer, buildOrFree, findStart, openDirectory, Run } from './run.js';
-import { longestOf, requireMemory } from './requireMemory.js';
-import { deviceOf, fittingLength, placementOf, settingsOf, type RunData } from './runInputs.js';
+import { requireMemory } from './requireMemory.js';
+import {
+  deviceOf,
+  fittingLength,
+  placementOf,
+  settingsOf,
+  tokenizerFor,
+  type RunData,
+} from './runInputs.js';
 import { prepareLora } from './trainedModels.js';
-import { readSftData } from './sftData.js';
+import { sftKind, tellSftExample } from './sftData.js';
+import { readTrainingExamples } from './trainingData.js';
 
 /** What `createSftRun` needs. */
 export interface SftRunOptions {
@@ -40,15 +47,14 @@ export async function createSftRun(options: SftRunOptions): Promise<Run<SftTrain
   const config = parseConfig(SftConfig, settingsOf(options.config, start.record, 'createSftRun'));
   const tokenizer = await loadTokenizer(tokenizerFolderOf(start.modelFolder));
   const maxLength = fittingLength(start.modelFolder, config.maxLength, progress);
-  const reading = { record: start.record, tokenizer, config: { ...config, maxLength }, progress };
-  const { examples, held, inputs } = await readSftData(options, reading);
+  const { examples, held, first, longest, inputs } = await readTrainingExamples(
+    options,
+    { record: start.record, config, progress },
+    sftKind(tokenizerFor(start.modelFolder, tokenizer), { ...config, maxLength }),
+  );
+  tellSftExample(progress, tokenizer, first);
 
   const device = deviceOf(config.device);
-  // Of rows that stay in their files the lengths are not known: as long as they may be.
-  const longest =
-    'length' in examples && Array.isArray(examples)
-      ? longestOf(examples, ({ inputIds }: SftExample) => inputIds.length)
-      : maxLength;
   await requireMemory(
     config,
     {

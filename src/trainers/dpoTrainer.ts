@@ -4,7 +4,7 @@ import { ConfigError, ValueRangeError } from '../errors/index.js';
 import type { Decoder } from '../models/index.js';
 import type { AdamW } from '../optim/index.js';
 import { noGrad, type Tensor } from '../torch/index.js';
-import { DataEpochs, sourcesOf } from './dataEpochs.js';
+import { DataEpochs } from './dataEpochs.js';
 import { takeOptimizerStep } from './optimizerStep.js';
 import { couplesPairs, pairLosses, type PairMethod } from './pairObjective.js';
 import {
@@ -25,6 +25,12 @@ import {
   type SavedState,
 } from './savedState.js';
 import type { StepReport, Trainer } from './trainer.js';
+import {
+  isSource,
+  trainingRows,
+  type TrainingExamples,
+  type TrainingRows,
+} from './trainingRows.js';
 
 /** Warm-up of a run that names none and is long enough. */
 const MOST_WARMUP_STEPS = 150;
@@ -35,7 +41,7 @@ export interface DpoParts {
   /** Frozen, and another object than the policy; null for methods without a reference. */
   readonly reference: Decoder | null;
   readonly optimizer: AdamW;
-  readonly pairs: readonly PreferenceExample[];
+  readonly pairs: TrainingExamples<PreferenceExample>;
   /** Held-out pairs, for `evaluate`. */
   readonly evalPairs?: readonly PreferenceExample[] | undefined;
 }
@@ -54,7 +60,7 @@ export class DpoTrainer implements Trainer {
   private readonly parts: DpoParts;
   private readonly objective: PairMethod;
   private readonly parameters: readonly Tensor[];
-  private readonly pairs: readonly Pair[];
+  private readonly pairs: TrainingRows<Pair>;
   private readonly evalPairs: readonly Pair[];
   /** Whether pairs bring their reference, which is then needed no more. */
   readonly isPrecomputed: boolean;
@@ -62,7 +68,7 @@ export class DpoTrainer implements Trainer {
   private readonly data: DataEpochs;
 
   /**
-   * @throws ConfigError where the loss lacks its reference; DataError for a pair that is longer than the model's
+   * @throws ConfigError where the loss lacks its reference, or is to compute that of pairs that stay in their files; DataError for a pair that is longer than the model's
    *   positions
    */
   constructor(parts: DpoParts, objective: PairMethod) {
@@ -80,10 +86,10 @@ export class DpoTrainer implements Trainer {
       const found = referencePass(reference, pairs, config);
       return pairs.map((pair, index) => ({ ...pair, refLogprobs: found[index] }));
     };
-    this.pairs = toPairs(parts.pairs);
+    this.pairs = trainingRows(parts.pairs, toPairs);
     this.evalPairs = toPairs(parts.evalPairs ?? []);
     this.parameters = policy.parameters();
-    this.data = new DataEpochs('DpoTrainer', method, sourcesOf(parts.pairs), config);
+    this.data = new DataEpochs('DpoTrainer', method, this.pairs.sources, config);
   }
 
   get step(): number {
@@ -95,12 +101,8 @@ export class DpoTrainer implements Trainer {
   }
 
   /** One optimizer step on the next batch of pairs. */
-  trainStep(): Promise<StepReport> {
-    return new Promise((resolve) => resolve(this.trainNext()));
-  }
-
-  private trainNext(): StepReport {
-    const batch = this.data.next().map((index) => this.pairs[index] as Pair);
+  async trainStep(): Promise<StepReport> {
+    const batch = await this.pairs.at(this.data.next());
     const report = this.update(batch);
     this.shift.add([report['rewards/chosen'] ?? 0, report['rewards/rejected'] ?? 0]);
     this.data.advance();
@@ -221,7 +223,17 @@ export function needsReferenceModel({ method, config }: PairMethod): boolean {
   return method === 'dpo' && !config.referenceFree;
 }
 
-function checkReference({ policy, reference }: DpoParts, objective: PairMethod): void {
+function checkReference({ policy, reference, pairs }: DpoParts, objective: PairMethod): void {
+  if (
+    objective.method === 'dpo' &&
+    objective.config.reference === 'precomputed' &&
+    isSource(pairs)
+  ) {
+    throw new ConfigError(
+      'DpoTrainer: expected the reference live beside pairs that stay in their files, received precomputed.',
+      { hint: 'Leave streaming or reference out.' },
+    );
+  }
   const isNeeded = needsReferenceModel(objective);
   if (isNeeded && reference !== null && reference !== policy) return;
   if (!isNeeded && reference === null) return;

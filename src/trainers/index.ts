@@ -1,5 +1,6 @@
 /** One trainer per method, and the steps that they share. */
-export { SftTrainer, type ExampleSource, type SftParts } from './sftTrainer.js';
+export { SftTrainer, type SftParts } from './sftTrainer.js';
+export { isSource, type ExampleSource, type TrainingExamples } from './trainingRows.js';
 export { RewardTrainer, type RewardParts } from './rewardTrainer.js';
 export { PrmTrainer, type PrmParts } from './prmTrainer.js';
 export { GrpoTrainer } from './grpoTrainer.js';

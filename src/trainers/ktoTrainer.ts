@@ -11,7 +11,7 @@ import {
 } from '../models/index.js';
 import type { AdamW } from '../optim/index.js';
 import { noGrad, tensor, tidy, type Tensor } from '../torch/index.js';
-import { DataEpochs, sourcesOf } from './dataEpochs.js';
+import { DataEpochs } from './dataEpochs.js';
 import { StatSums, takeOptimizerStep } from './optimizerStep.js';
 import { requirePositions, type PlacedSequence } from './requirePositions.js';
 import type { SavedState } from './savedState.js';
@@ -24,6 +24,7 @@ import {
   type TokenTensors,
 } from './tokenRows.js';
 import type { StepReport, Trainer } from './trainer.js';
+import { trainingRows, type TrainingExamples, type TrainingRows } from './trainingRows.js';
 
 /** What KTO acts on, built before. */
 export interface KtoParts {
@@ -31,7 +32,7 @@ export interface KtoParts {
   /** Frozen, and another object than the policy. */
   readonly reference: Decoder;
   readonly optimizer: AdamW;
-  readonly examples: readonly UnpairedExample[];
+  readonly examples: TrainingExamples<UnpairedExample>;
   /** Held-out examples, for `evaluate`. */
   readonly evalExamples?: readonly UnpairedExample[] | undefined;
 }
@@ -63,7 +64,7 @@ export class KtoTrainer implements Trainer {
   private readonly parts: KtoParts;
   private readonly config: KtoConfig;
   private readonly parameters: readonly Tensor[];
-  private readonly rows: readonly KtoRow[];
+  private readonly rows: TrainingRows<KtoRow>;
   private readonly evalRows: readonly KtoRow[];
   private readonly data: DataEpochs;
 
@@ -81,7 +82,12 @@ export class KtoTrainer implements Trainer {
     this.parts = parts;
     this.config = config;
     const { examples, evalExamples = [], policy } = parts;
-    requirePositions('KtoTrainer', 'rows', [...examples, ...evalExamples].map(lengthOf), policy);
+    const toRows = (read: readonly UnpairedExample[]): KtoRow[] => {
+      requirePositions('KtoTrainer', 'rows', read.map(lengthOf), policy);
+      return read.map(toRow);
+    };
+    this.rows = trainingRows(examples, toRows);
+    this.evalRows = toRows(evalExamples);
     for (const [what, rows] of [
       ['rows', examples],
       ['held-out rows', evalExamples],
@@ -91,10 +97,8 @@ export class KtoTrainer implements Trainer {
         `KtoTrainer: expected at least two ${what}, because the KL is estimated from prompts with completions of others, received 1.`,
       );
     }
-    this.rows = examples.map(toRow);
-    this.evalRows = evalExamples.map(toRow);
     this.parameters = parts.policy.parameters();
-    this.data = new DataEpochs('KtoTrainer', this.method, sourcesOf(parts.examples), config);
+    this.data = new DataEpochs('KtoTrainer', this.method, this.rows.sources, config);
   }
 
   get step(): number {
@@ -106,12 +110,8 @@ export class KtoTrainer implements Trainer {
   }
 
   /** One optimizer step on the next batch of rows. */
-  trainStep(): Promise<StepReport> {
-    return new Promise((resolve) => resolve(this.trainNext()));
-  }
-
-  private trainNext(): StepReport {
-    const batch = this.data.next().map((index) => this.rows[index] as KtoRow);
+  async trainStep(): Promise<StepReport> {
+    const batch = await this.rows.at(this.data.next());
     const report = this.update(batch);
     this.data.advance();
     const tokens = batch.reduce(

@@ -5,18 +5,19 @@ import { padRight, tokenBudgetBatches, type StepExample } from '../data/index.js
 import { stepLogits, type StepModel } from '../models/index.js';
 import type { AdamW } from '../optim/index.js';
 import { tensor, tidy, type Tensor } from '../torch/index.js';
-import { DataEpochs, sourcesOf } from './dataEpochs.js';
+import { DataEpochs } from './dataEpochs.js';
 import { withDropout } from './dropout.js';
 import { StatSums, takeOptimizerStep } from './optimizerStep.js';
 import { requirePositions, type PlacedSequence } from './requirePositions.js';
 import type { SavedState } from './savedState.js';
 import type { StepReport, Trainer } from './trainer.js';
+import { trainingRows, type TrainingExamples, type TrainingRows } from './trainingRows.js';
 
 /** What the training of a process reward model acts on, built before. */
 export interface PrmParts {
   readonly model: StepModel;
   readonly optimizer: AdamW;
-  readonly examples: readonly StepExample[];
+  readonly examples: TrainingExamples<StepExample>;
 }
 
 /**
@@ -33,15 +34,19 @@ export class PrmTrainer implements Trainer {
   private readonly parts: PrmParts;
   private readonly config: PrmConfig;
   private readonly parameters: readonly Tensor[];
+  private readonly examples: TrainingRows<StepExample>;
   private readonly data: DataEpochs;
 
   /** @throws DataError for an example that is longer than the model's positions */
   constructor(parts: PrmParts, config: PrmConfig) {
     this.parts = parts;
     this.config = config;
-    requirePositions('PrmTrainer', 'prompts and steps', parts.examples.map(lengthOf), parts.model);
+    this.examples = trainingRows(parts.examples, (examples) => {
+      requirePositions('PrmTrainer', 'prompts and steps', examples.map(lengthOf), parts.model);
+      return examples;
+    });
     this.parameters = parts.model.parameters();
-    this.data = new DataEpochs('PrmTrainer', this.method, sourcesOf(parts.examples), config);
+    this.data = new DataEpochs('PrmTrainer', this.method, this.examples.sources, config);
   }
 
   get step(): number {
@@ -53,12 +58,8 @@ export class PrmTrainer implements Trainer {
   }
 
   /** One optimizer step on the next batch of examples. */
-  trainStep(): Promise<StepReport> {
-    return new Promise((resolve) => resolve(this.trainNext()));
-  }
-
-  private trainNext(): StepReport {
-    const batch = this.data.next().map((index) => this.parts.examples[index] as StepExample);
+  async trainStep(): Promise<StepReport> {
+    const batch = await this.examples.at(this.data.next());
     const { stats, gradNorm, learningRate } = this.update(batch);
     this.data.advance();
     const metrics = {

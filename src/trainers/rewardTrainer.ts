@@ -10,19 +10,21 @@ import {
 import { sequenceScores, type ScalarModel } from '../models/index.js';
 import type { AdamW } from '../optim/index.js';
 import { tensor, tidy, type Tensor } from '../torch/index.js';
-import { DataEpochs, sourcesOf } from './dataEpochs.js';
+import { DataEpochs } from './dataEpochs.js';
 import { withDropout } from './dropout.js';
 import { StatSums, takeOptimizerStep } from './optimizerStep.js';
-import { longerOfPair, requirePositions } from './requirePositions.js';
+import { requirePositions, type PlacedSequence } from './requirePositions.js';
 import type { SavedState } from './savedState.js';
 import { collate } from './tokenRows.js';
 import type { StepReport, Trainer } from './trainer.js';
+import { isSource, trainingRows, type ExampleSource, type TrainingRows } from './trainingRows.js';
 
 /** What the training of a reward model acts on, built before. */
 export interface RewardParts {
   readonly model: ScalarModel;
   readonly optimizer: AdamW;
-  readonly pairs: readonly PreferenceExample[];
+  /** Pairs, or comparisons that stay in their files. */
+  readonly pairs: readonly PreferenceExample[] | ExampleSource<Comparison>;
 }
 
 /**
@@ -39,7 +41,7 @@ export class RewardTrainer implements Trainer {
   readonly method = 'reward';
   private readonly parts: RewardParts;
   private readonly config: RewardConfig;
-  private readonly comparisons: readonly Comparison[];
+  private readonly comparisons: TrainingRows<Comparison>;
   private readonly parameters: readonly Tensor[];
   private readonly data: DataEpochs;
 
@@ -47,15 +49,14 @@ export class RewardTrainer implements Trainer {
   constructor(parts: RewardParts, config: RewardConfig) {
     this.parts = parts;
     this.config = config;
-    this.comparisons = groupComparisons(parts.pairs);
-    requirePositions(
-      'RewardTrainer',
-      'prompts and completions',
-      parts.pairs.map(longerOfPair),
-      parts.model,
-    );
+    const { pairs, model } = parts;
+    const comparisons = isSource(pairs) ? pairs : groupComparisons(pairs);
+    this.comparisons = trainingRows(comparisons, (read) => {
+      requirePositions('RewardTrainer', 'prompts and completions', read.map(longestOf), model);
+      return read;
+    });
     this.parameters = parts.model.parameters();
-    this.data = new DataEpochs('RewardTrainer', this.method, sourcesOf(this.comparisons), config);
+    this.data = new DataEpochs('RewardTrainer', this.method, this.comparisons.sources, config);
   }
 
   get step(): number {
@@ -67,12 +68,8 @@ export class RewardTrainer implements Trainer {
   }
 
   /** One optimizer step on the next batch of comparisons. */
-  trainStep(): Promise<StepReport> {
-    return new Promise((resolve) => resolve(this.trainNext()));
-  }
-
-  private trainNext(): StepReport {
-    const batch = this.data.next().map((index) => this.comparisons[index] as Comparison);
+  async trainStep(): Promise<StepReport> {
+    const batch = await this.comparisons.at(this.data.next());
     const { stats, scores, gradNorm, learningRate } = this.update(batch);
     this.data.advance();
     const named = ['loss', 'accuracy', 'margin', 'chosenReward', 'rejectedReward', 'probability'];
@@ -183,6 +180,10 @@ export class RewardTrainer implements Trainer {
     this.parts.optimizer.loadState(tensors);
     restoreData();
   }
+}
+
+function longestOf(comparison: Comparison): PlacedSequence {
+  return { tokens: Math.max(...lengthsOf(comparison)), row: comparison.row };
 }
 
 function lengthsOf({ completions }: Comparison): number[] {

@@ -11,28 +11,20 @@ import {
 } from '../models/index.js';
 import type { AdamW } from '../optim/index.js';
 import { noGrad, tensor, tidy, type Tensor } from '../torch/index.js';
-import { DataEpochs, sourcesOf } from './dataEpochs.js';
+import { DataEpochs } from './dataEpochs.js';
 import { withDropout } from './dropout.js';
 import { StatSums, takeOptimizerStep } from './optimizerStep.js';
 import { rowBatches } from './packedRows.js';
 import type { SavedState } from './savedState.js';
 import type { TokenRow, TokenTensors } from './tokenRows.js';
 import type { StepReport, Trainer } from './trainer.js';
-
-/** Examples that are made when they are asked for, of rows that stay in their files. */
-export interface ExampleSource {
-  readonly length: number;
-  /** The source of each example, for a mixture of several. */
-  readonly sources: readonly number[];
-  /** Examples by their places, in the order of those. */
-  readonly read: (places: readonly number[]) => Promise<SftExample[]>;
-}
+import { trainingRows, type TrainingExamples, type TrainingRows } from './trainingRows.js';
 
 /** What supervised fine-tuning acts on, built before. */
 export interface SftParts {
   readonly model: Decoder;
   readonly optimizer: AdamW;
-  readonly examples: readonly SftExample[] | ExampleSource;
+  readonly examples: TrainingExamples<SftExample>;
   /** Held-out examples, for `evaluate`. */
   readonly evalExamples?: readonly SftExample[] | undefined;
 }
@@ -54,7 +46,7 @@ export class SftTrainer implements Trainer {
   readonly method = 'sft';
   private readonly parts: SftParts;
   private readonly config: SftConfig;
-  private readonly rowsAt: (places: readonly number[]) => Promise<SftRow[]>;
+  private readonly rows: TrainingRows<SftRow>;
   private readonly evalRows: readonly SftRow[];
   private readonly parameters: readonly Tensor[];
   private readonly data: DataEpochs;
@@ -64,18 +56,12 @@ export class SftTrainer implements Trainer {
     this.parts = parts;
     this.config = config;
     const { maxPositionEmbeddings } = parts.model.config;
-    const { examples } = parts;
-    if ('read' in examples) {
-      this.rowsAt = async (places) =>
-        (await examples.read(places)).map((example) => toRow(example, maxPositionEmbeddings));
-    } else {
-      const rows = examples.map((example) => toRow(example, maxPositionEmbeddings));
-      this.rowsAt = (places) => Promise.resolve(places.map((place) => rows[place] as SftRow));
-    }
+    this.rows = trainingRows(parts.examples, (examples) =>
+      examples.map((example) => toRow(example, maxPositionEmbeddings)),
+    );
     this.evalRows = (parts.evalExamples ?? []).map((row) => toRow(row, maxPositionEmbeddings));
     this.parameters = parts.model.parameters();
-    const sources = 'read' in examples ? examples.sources : sourcesOf(examples);
-    this.data = new DataEpochs('SftTrainer', this.method, sources, config);
+    this.data = new DataEpochs('SftTrainer', this.method, this.rows.sources, config);
   }
 
   get step(): number {
@@ -88,7 +74,7 @@ export class SftTrainer implements Trainer {
 
   /** One optimizer step on the next batch of examples. */
   async trainStep(): Promise<StepReport> {
-    const batch = await this.rowsAt(this.data.next());
+    const batch = await this.rows.at(this.data.next());
     const { loss, gradNorm, learningRate } = this.update(batch);
     this.data.advance();
     const metrics = {
