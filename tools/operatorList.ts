@@ -134,7 +134,7 @@ export const OPERATORS: readonly string[] = [
     'mm',
     'bmm',
     'matmul',
-    'linear',
+    'posttrain::linear',
     'addmm',
     'addmm_',
     'baddbmm',

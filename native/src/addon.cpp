@@ -8,6 +8,8 @@ NAPI_MODULE_INIT() {
     defineTensors(env, exports);
     defineAutograd(env, exports);
     defineRuntime(env, exports);
+    defineAllocator(env, exports);
+    defineLinear(env, exports);
     clearAtExit(env);
     return exports;
   });

@@ -148,5 +148,7 @@ void defineOperators(napi_env env, napi_value exports);
 void defineTensors(napi_env env, napi_value exports);
 void defineAutograd(napi_env env, napi_value exports);
 void defineRuntime(napi_env env, napi_value exports);
+void defineAllocator(napi_env env, napi_value exports);
+void defineLinear(napi_env env, napi_value exports);
 
 }  // namespace posttrain

@@ -53,10 +53,14 @@ export {
 export {
   cudaIsAvailable,
   getNumThreads,
+  hostMemory,
   memory,
+  releaseHostMemory,
   runtimeInfo,
   setNumThreads,
   synchronize,
+  useOneDnnLinear,
+  type HostMemory,
   type MemoryUse,
 } from './runtime.js';
 export {

@@ -20,7 +20,7 @@ export const linearAlgebra = {
   },
   /** x · weightᵀ + bias, weight [out, in]. */
   linear(this: Tensor, weight: Tensor, bias?: Tensor | null): Tensor {
-    return wrap(aten.linear(this.slot, weight.slot, optionalSlot('linear', 'bias', bias)));
+    return wrap(aten.posttrainLinear(this.slot, weight.slot, optionalSlot('linear', 'bias', bias)));
   },
   /** this + a·b for matrices; `this` broadcasts. */
   addmm(this: Tensor, a: Tensor, b: Tensor): Tensor {

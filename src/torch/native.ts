@@ -34,6 +34,9 @@ export interface Native {
   release(slots: Int32Array, count: number): void;
   releaseOne(slot: Slot): void;
   memory(): [liveTensors: number, liveBytes: number];
+  hostMemory(): [inUse: number, kept: number, most: number];
+  releaseHostMemory(): void;
+  useOneDnnLinear(enabled: boolean): boolean;
   storageBytes(tensor: Slot): number;
   adjustExternalMemory(bytes: number): void;
   backward(

@@ -1025,10 +1025,10 @@ export let matmul: (self: Slot, other: Slot) => Slot = (...args) => {
   return matmul(...args);
 };
 
-// aten::linear(Tensor input, Tensor weight, Tensor? bias=None) -> Tensor
-export let linear: (input: Slot, weight: Slot, bias?: Slot | null) => Slot = (...args) => {
+// posttrain::linear(Tensor input, Tensor weight, Tensor? bias=None) -> Tensor
+export let posttrainLinear: (input: Slot, weight: Slot, bias?: Slot | null) => Slot = (...args) => {
   native();
-  return linear(...args);
+  return posttrainLinear(...args);
 };
 
 // aten::addmm(Tensor self, Tensor mat1, Tensor mat2, *, Scalar beta=1, Scalar alpha=1) -> Tensor
@@ -1484,7 +1484,7 @@ onLoad((addon) => {
   mm = bind(addon, 'aten::mm', "Tensor self, Tensor mat2");
   bmm = bind(addon, 'aten::bmm', "Tensor self, Tensor mat2");
   matmul = bind(addon, 'aten::matmul', "Tensor self, Tensor other");
-  linear = bind(addon, 'aten::linear', "Tensor input, Tensor weight, Tensor? bias=None");
+  posttrainLinear = bind(addon, 'posttrain::linear', "Tensor input, Tensor weight, Tensor? bias=None");
   addmm = bind(addon, 'aten::addmm', "Tensor self, Tensor mat1, Tensor mat2, *, Scalar beta=1, Scalar alpha=1");
   addmm_ = bind(addon, 'aten::addmm_', "Tensor(a!) self, Tensor mat1, Tensor mat2, *, Scalar beta=1, Scalar alpha=1");
   baddbmm = bind(addon, 'aten::baddbmm', "Tensor self, Tensor batch1, Tensor batch2, *, Scalar beta=1, Scalar alpha=1");

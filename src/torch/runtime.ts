@@ -16,6 +16,36 @@ export function memory(): MemoryUse {
   return { liveTensors, liveBytes };
 }
 
+/** Memory of tensors on the CPU, in blocks of 256 KiB and more; the graph of autograd is included. */
+export interface HostMemory {
+  readonly bytesInUse: number;
+  /** Freed, and kept for tensors of the same size: a new block costs a page fault for every 4 KiB. */
+  readonly bytesKept: number;
+  /** The most that was in use at once. With what is kept, at most a quarter (and 64 MiB) more stands in memory. */
+  readonly mostBytesInUse: number;
+}
+
+/** What the engine's allocator holds. */
+export function hostMemory(): HostMemory {
+  const [bytesInUse, bytesKept, mostBytesInUse] = native().hostMemory();
+  return { bytesInUse, bytesKept, mostBytesInUse };
+}
+
+/** Gives everything that is kept back to the system, and forgets how much was in use. */
+export function releaseHostMemory(): void {
+  native().releaseHostMemory();
+}
+
+/**
+ * Whether large float32 products of linear layers run on oneDNN on the CPU. They do on processors of AMD, where MKL is
+ * slower; results agree to rounding. Off is for checking.
+ *
+ * @returns what was set before
+ */
+export function useOneDnnLinear(enabled: boolean): boolean {
+  return native().useOneDnnLinear(enabled);
+}
+
 /** Threads that one operator may use on the CPU. */
 export function getNumThreads(): number {
   return native().getNumThreads();
