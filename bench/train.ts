@@ -44,7 +44,8 @@ export async function measureTrain(
     dpo: () => createDpoRun({ ...base, config: offline }),
     reward: () => createRewardRun({ ...base, config: offline }),
     grpo: () => createGrpoRun({ ...base, rewards: [rewardOf], config: online }),
-    ppo: () => createPpoRun({ ...base, rewards: [`model:${rewardFolderOf(job.model)}`], config: online }),
+    ppo: () =>
+      createPpoRun({ ...base, rewards: [`model:${rewardFolderOf(job.model)}`], config: online }),
   };
   try {
     const run = await create[method]();
