@@ -1,9 +1,11 @@
 /** The cells of each case: what is measured, at which sizes, and against what it can be. */
 import { existsSync } from 'node:fs';
-import type { Cell, ModelShape, TrainJob, TrainMethod } from './jobs.js';
+import { growthCells } from './growth.js';
+import { SHAPES, type Cell, type ModelShape, type TrainJob, type TrainMethod } from './jobs.js';
 import { endlessFolderOf, makeDataFile, modelFolderOf } from './modelFolder.js';
 import { count, listOf, shapesOf, type Options } from './options.js';
 import { measureOurs } from './processes.js';
+import { STARTUP_QUANTITIES } from './startup.js';
 import { decodingWork, trainingWork } from './work.js';
 
 /** One name that `npm run bench` knows. */
@@ -23,6 +25,9 @@ export const CASES: Readonly<Record<string, BenchCase>> = {
   ppo: { against: ['torch'], cells: (options) => trainCells('ppo', options) },
   generate: { against: ['transformers', 'torch'], cells: generateCells },
   'generate-spread': { against: ['transformers'], cells: spreadCells },
+  llama: { against: ['llama.cpp'], cells: llamaCells },
+  growth: { against: [], cells: (options) => growthCells(count('rounds', options.rounds ?? '1')) },
+  startup: { against: [], cells: startupCells },
   packing: { against: [], cells: packingCells },
   tokenize: { against: ['tokenizers'], cells: tokenizeCells },
 };
@@ -60,6 +65,33 @@ function generateCells(options: Options): Cell[] {
       }),
     ),
   );
+}
+
+/** The most likely token of one row: drawing is not compared. */
+function llamaCells(options: Options): Cell[] {
+  const newTokens = count('tokens', options.tokens ?? '64');
+  const rounds = count('rounds', options.rounds ?? '3');
+  return shapesOf(options, ['smollm2-135m']).flatMap(({ name, shape }) =>
+    listOf('dtype', options.dtype, DTYPES, DTYPES).map((dtype): Cell => {
+      const job = {
+        ...({ kind: 'generate', dtype, shape, batch: 1, temperature: 0, newTokens } as const),
+        ...{ promptTokens: 32, warmUpSeconds: 1, seconds: 3, rounds },
+        folder: modelFolderOf(name),
+      };
+      return {
+        ...{ name: `${name}, ${dtype}, one row`, quantity: 'tokens/s', job },
+        ...{ work: decodingWork(job), expectedSeconds: 20 },
+      };
+    }),
+  );
+}
+
+function startupCells(options: Options): Cell[] {
+  const shape = SHAPES['tiny'];
+  if (shape === undefined) return [];
+  const rounds = count('rounds', options.rounds ?? '7');
+  const job = { kind: 'startup', model: modelFolderOf('tiny'), shape, rounds } as const;
+  return STARTUP_QUANTITIES.map((quantity) => ({ name: quantity, quantity, job }));
 }
 
 const SPREAD_PROMPTS = 32;
@@ -151,9 +183,11 @@ function trainCell(name: string, job: Omit<TrainJob, 'data'>): Cell {
 export async function makeModelFolders(cells: readonly Cell[]): Promise<void> {
   const folders = new Map<string, ModelShape>();
   for (const { job } of cells) {
-    if (job.kind !== 'train') continue;
+    const read = job.kind === 'train' || job.kind === 'startup' ? job.model : undefined;
+    const path = job.kind === 'generate' ? job.folder : read;
+    if (path === undefined || !('shape' in job)) continue;
     // The last of the folders that are made together.
-    const folder = job.model.replace(/-endless$/, '');
+    const folder = path.replace(/-endless$/, '');
     if (!existsSync(folder)) folders.set(folder, job.shape);
   }
   for (const [folder, shape] of folders) {

@@ -17,7 +17,7 @@ export async function measureGenerate(
   job: GenerateJob,
   onWarm: () => void,
 ): Promise<Record<string, number[]>> {
-  const { shape, dtype, batch, promptTokens, newTokens, limits, copies = 1 } = job;
+  const { shape, dtype, batch, promptTokens, newTokens, limits, copies = 1, temperature = 1 } = job;
   const prompts = batch / copies;
   const model = createModel(makeDecoderConfig(shape), { seed: 0, dtype }).freeze();
   const flat = tidy(() => randint(0, shape.vocabSize, [prompts * promptTokens]).toTypedArray());
@@ -26,7 +26,7 @@ export async function measureGenerate(
   );
   const run = (maxNewTokens: number, shouldStop?: SampleOptions['shouldStop']) =>
     sample({
-      ...{ model, promptIds, maxNewTokens, temperature: 1, eosTokenIds: [], seed: 1 },
+      ...{ model, promptIds, maxNewTokens, temperature, eosTokenIds: [], seed: 1 },
       numCompletions: copies,
       ...(shouldStop && { shouldStop }),
     });

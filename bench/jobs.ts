@@ -65,6 +65,10 @@ export interface GenerateJob {
   readonly copies?: number;
   readonly promptTokens: number;
   readonly newTokens: number;
+  /** 0 takes the most likely token; 1 unless set. */
+  readonly temperature?: 0;
+  /** The model's folder, for a side that makes its file from it. Ours makes the same weights itself. */
+  readonly folder?: string;
   /** New tokens of each row, where they differ; as many numbers as rows. */
   readonly limits?: readonly number[];
 }
@@ -97,6 +101,15 @@ export interface TrainJob {
   /** Steps that are not timed; at least one. */
   readonly warmUpSteps: number;
   /** Timed steps. */
+  readonly rounds: number;
+}
+
+/** Fresh processes of the built command line. */
+export interface StartupJob {
+  readonly kind: 'startup';
+  /** A folder of `makeModelFolder`. */
+  readonly model: string;
+  readonly shape: ModelShape;
   readonly rounds: number;
 }
 
@@ -142,7 +155,14 @@ export interface EncodeJob {
 
 /** One process's work. */
 export type Job =
-  DispatchJob | GenerateJob | TrainJob | CeilingJob | ModelFolderJob | PackingJob | EncodeJob;
+  | DispatchJob
+  | GenerateJob
+  | TrainJob
+  | StartupJob
+  | CeilingJob
+  | ModelFolderJob
+  | PackingJob
+  | EncodeJob;
 
 /** One line of the table. */
 export interface Cell {
@@ -152,6 +172,8 @@ export interface Cell {
   readonly job: Job;
   /** What it asks of the machine at least, for each token of a `tokens/s`. */
   readonly work?: Work;
+  /** What grows from cell to cell, and its value here; of `growth`. */
+  readonly axis?: { readonly name: string; readonly value: number };
   /** How long one process of one side takes, seconds, roughly; only told. */
   readonly expectedSeconds?: number;
 }

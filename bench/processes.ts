@@ -14,7 +14,8 @@ export const INSTALL_PYTHON =
   'python3 -m venv build/bench-python && build/bench-python/bin/pip install torch==2.13.0 tokenizers==0.23.3 transformers==5.18.0 trl==1.13.0 peft==0.21.2';
 
 /** The command that installs llama.cpp, below the checkout. */
-export const INSTALL_LLAMA = 'npm install --prefix build/bench-llama node-llama-cpp@3.19.0';
+export const INSTALL_LLAMA =
+  'npm install --prefix build/bench-llama --omit=optional node-llama-cpp@3.22.1 @node-llama-cpp/linux-x64@3.22.1';
 
 /**
  * The interpreter of the Python side.
@@ -75,22 +76,38 @@ async function waitForRest(): Promise<void> {
 
 /** Measures our side in a fresh process. */
 export function measureOurs(job: Job, options: { profile?: boolean } = {}): Promise<WorkerReport> {
-  const worker = fileURLToPath(
-    new URL(import.meta.url.endsWith('.ts') ? 'worker.ts' : 'worker.js', import.meta.url),
-  );
-  const args = [...process.execArgv, worker, JSON.stringify(job)];
-  return lastLine(process.execPath, options.profile === true ? [...args, '--profile'] : args);
+  return measureHere('worker', job, options.profile === true ? ['--profile'] : []);
+}
+
+/** Runs a file of this folder with a job, in this process's Node. */
+function measureHere(
+  file: 'worker' | 'llama',
+  job: Job,
+  further: readonly string[] = [],
+): Promise<WorkerReport> {
+  const extension = import.meta.url.endsWith('.ts') ? 'ts' : 'js';
+  const path = fileURLToPath(new URL(`${file}.${extension}`, import.meta.url));
+  return lastLine(process.execPath, [...process.execArgv, path, JSON.stringify(job), ...further]);
 }
 
 /** What ours is compared with. */
 export interface OtherSide {
   readonly name: string;
-  readonly python: string;
+  /** An interpreter, where the other side is a script of Python. */
+  readonly python?: string;
 }
 
-/** @param python from `--python` */
+/**
+ * @param python from `--python`
+ * @throws UsageError where the other side is not installed
+ */
 export function otherSide(name: string, python: string | undefined): OtherSide {
-  return { name, python: pythonPath(python) };
+  if (name !== 'llama.cpp') return { name, python: pythonPath(python) };
+  const folder = join(ROOT, 'build', 'bench-llama', 'node_modules', 'node-llama-cpp');
+  if (existsSync(folder)) return { name };
+  throw new UsageError(`bench: expected node-llama-cpp, but there is no ${folder}.`, {
+    hint: `Install it with \`${INSTALL_LLAMA}\`.`,
+  });
 }
 
 /** Scripts of bench/python by the other side and the kind of the job, where it is not the kind's own name. */
@@ -102,6 +119,7 @@ const SCRIPTS: Readonly<Record<string, string>> = {
 
 /** Measures the other side in a fresh process. */
 export function measureOther(other: OtherSide, job: Job): Promise<WorkerReport> {
+  if (other.python === undefined) return measureHere('llama', job);
   const script = SCRIPTS[`${other.name} ${job.kind}`] ?? `${job.kind}.py`;
   return runPython(other.python, script, job);
 }

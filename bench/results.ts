@@ -6,7 +6,7 @@ import { ROOT, type Circumstances } from './machine.js';
 import { isRate, unitOf, type Ratio, type Side } from './statistics.js';
 
 /** One line of the table. */
-export interface Row extends Pick<Cell, 'name' | 'quantity' | 'job'> {
+export interface Row extends Pick<Cell, 'name' | 'quantity' | 'job' | 'axis'> {
   readonly ours: Side;
   readonly against?: Side;
   readonly ratio?: Ratio;

@@ -173,10 +173,14 @@ async function runCells(run: Run, course: Course): Promise<Results> {
 }
 
 function rowOf(cell: Cell, { ours: reports, theirs }: Measured): Row {
-  const { name, quantity, job } = cell;
+  const { name, quantity, job, axis } = cell;
   const ours = summarise(reports, quantity);
   const tokens = reports[0]?.rounds[TOKENS]?.[0];
-  const row = { name, quantity, job, ours, ...(tokens !== undefined && { tokensPerStep: tokens }) };
+  const row = {
+    ...{ name, quantity, job, ours },
+    ...(axis && { axis }),
+    ...(tokens !== undefined && { tokensPerStep: tokens }),
+  };
   if (theirs.length === 0) return row;
   const against = summarise(theirs, quantity);
   return { ...row, against, ratio: ratioOf(ours, against, quantity) };

@@ -38,7 +38,8 @@ export function isRate(quantity: string): boolean {
 
 /** What the numbers of a quantity count; what is no rate is a duration. */
 export function unitOf(quantity: string): string {
-  return isRate(quantity) ? quantity : 'ns per call';
+  if (isRate(quantity)) return quantity;
+  return quantity.endsWith(', ms') ? 'ms' : 'ns per call';
 }
 
 /** Rounded to what a reader can tell apart: four significant digits. */

@@ -10,6 +10,7 @@ async function measure(): Promise<Record<string, number[]>> {
   if (job.kind === 'dispatch') return (await import('./dispatch.js')).measureDispatch(job);
   if (job.kind === 'packing') return (await import('./packing.js')).measurePacking(job);
   if (job.kind === 'encode') return (await import('./encode.js')).measureEncode(job);
+  if (job.kind === 'startup') return (await import('./startup.js')).measureStartup(job);
   if (job.kind === 'ceiling') return (await import('./ceiling.js')).measureCeiling(job);
   if (job.kind === 'train') {
     const { measureTrain } = await import('./train.js');
