@@ -121,6 +121,19 @@ describe('data', () => {
     assert.match(out, /faulty\.jsonl:3: expected column "chosen" to be a string/);
     assert.match(out, /faulty\.jsonl:2 contradicts .*faulty\.jsonl:1\n/);
     assert.match(out, /As it is trained \(between ⟦ and ⟧\): 1⟦2<eos>⟧$/m);
+    assert.match(
+      out,
+      /\n1 that cannot be trained:\n .*faulty\.jsonl:4: expected a completion of at/,
+    );
+  });
+  test('counts rows of which no tokens can be made, with the first reasons, and goes on behind them', async () => {
+    const wrong = Array.from({ length: 7 }, () => ({ prompt: 'x', completion: '2' }));
+    writeFileSync(at('refused.jsonl'), jsonl([...wrong, { prompt: '1', completion: '2' }]));
+    const { code, out } = await capture().run(['data', at('refused.jsonl'), '--model', model]);
+    assert.equal(code, 1);
+    assert.match(out, /\n7 that cannot be trained:\n  .*refused\.jsonl:1: .*no token for "x"/);
+    assert.match(out, /refused\.jsonl:5: .*\n  … and 2 more\n/);
+    assert.match(out, /Tokens of a row as it is trained: 3 to 3, /);
   });
   test('tells rows of another format beside lengths, and no lengths where no row is of the format', async () => {
     const rows = [{ prompt: '1', completion: '2' }, { text: '3' }];
@@ -130,7 +143,7 @@ describe('data', () => {
     assert.match(two.out, /^2 rows, prompt-completion, 1 not of the format\n/);
     assert.match(two.out, /two\.jsonl:2: expected column "prompt", received only "text"\.\n/);
     assert.match(two.out, /Tokens of a row as it is trained: 3 to 3, /);
-    writeFileSync(at('label.csv'), 'prompt,completion,label\n1,2,true\n');
+    writeFileSync(at('label.csv'), 'prompt,completion,label\n1,2,maybe\n');
     const none = await capture().run(['data', at('label.csv'), '--model', model]);
     assert.equal(none.code, 1);
     assert.match(none.out, /label\.csv:2: expected column "label" to be true or false/);

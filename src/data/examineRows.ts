@@ -1,6 +1,12 @@
 /** Looks for what is wrong with a data set without stopping at the first fault. Knows formats, not tokens. */
 import { DataError } from '../errors/index.js';
-import { formatAmong, validateRow, type DataFormat, type DataFormatName } from './format.js';
+import {
+  booleanOf,
+  formatAmong,
+  validateRow,
+  type DataFormat,
+  type DataFormatName,
+} from './format.js';
 import { placeOf, type Row } from './row.js';
 
 /** Something that was found in several rows: how often, and where first. */
@@ -119,7 +125,7 @@ function judgementOf(
 ): { of: string; verdict: string | undefined } | undefined {
   const { prompt = null, chosen, rejected, completion, label } = values;
   if (format === 'unpaired-preference')
-    return { of: JSON.stringify([prompt, completion]), verdict: String(label) };
+    return { of: JSON.stringify([prompt, completion]), verdict: String(booleanOf(label)) };
   if (format !== 'preference') return undefined;
   const [a, b] = [JSON.stringify(chosen), JSON.stringify(rejected)];
   if (a === b) return { of: '', verdict: undefined };

@@ -1,4 +1,5 @@
 import type { Command } from 'commander';
+import { counted } from '../../errors/index.js';
 import type { DataFormat, Examination, Finding, Row } from '../../data/index.js';
 import type { Tokenizer } from '../../tokenizers/index.js';
 import { asPositive, withExample, withJson } from '../options.js';
@@ -53,7 +54,8 @@ export function registerData(program: Command, { io, setExitCode }: CommandConte
         }),
       sample: rows[0]?.values ?? {},
     };
-    if (examination.faults.count > 0) setExitCode(1);
+    const refused = 'tokens' in report ? report.tokens.refused.count : 0;
+    if (examination.faults.count + refused > 0) setExitCode(1);
     io.out(options.json === true ? JSON.stringify(report) : describe(report));
   });
 }
@@ -77,6 +79,8 @@ function findingsOf({ faults, duplicates, empty, contradictory }: Examination): 
 interface TokenReport extends Lengths {
   /** Rows of more tokens than `--max-length`; absent without it. */
   readonly overlong?: number;
+  /** Rows of which no tokens can be made: how many, and what the first ones are refused for. */
+  readonly refused: Finding;
   /** The first row as training reads it: trained or judged tokens between ⟦ and ⟧. */
   readonly example: string;
 }
@@ -87,7 +91,17 @@ async function tokensOf(
   { tokenizer, maxLength }: { tokenizer: Tokenizer; maxLength: number | undefined },
 ): Promise<TokenReport> {
   const { markedText } = await import('../../runs/index.js');
-  const sequences = await sequencesOf(usable, format, tokenizer);
+  const read = await sequenceReader(format, tokenizer);
+  const sequences: Sequence[] = [];
+  const refused: string[] = [];
+  for (const row of usable) {
+    try {
+      sequences.push(...read(row));
+    } catch (error) {
+      if (!isDataError(error)) throw error;
+      refused.push(error.message);
+    }
+  }
   const lengths = sequences.map(({ ids }) => ids.length);
   const [first] = sequences;
   return {
@@ -95,8 +109,15 @@ async function tokensOf(
     ...(maxLength !== undefined && {
       overlong: lengths.filter((length) => length > maxLength).length,
     }),
+    refused: { count: refused.length, first: refused.slice(0, SHOWN_REFUSALS) },
     example: first ? markedText(first, tokenizer, { open: '⟦', close: '⟧' }) : '',
   };
+}
+
+const SHOWN_REFUSALS = 5;
+
+function isDataError(error: unknown): error is Error {
+  return error instanceof Error && 'code' in error && error.code === 'E_DATA';
 }
 
 interface Sequence {
@@ -104,52 +125,58 @@ interface Sequence {
   readonly isTrained: (place: number) => boolean;
 }
 
-async function sequencesOf(
-  rows: readonly Row[],
+/** What makes the sequences of a row as its format is trained; of a pair the longer one. It throws for a row that is refused. */
+async function sequenceReader(
   format: DataFormat,
   tokenizer: Tokenizer,
-): Promise<Sequence[]> {
+): Promise<(row: Row) => Sequence[]> {
   const data = await import('../../data/index.js');
   const options = {
     maxLength: Number.MAX_SAFE_INTEGER,
     maxPromptLength: Number.MAX_SAFE_INTEGER,
     appendEos: tokenizer.eosTokenId !== undefined,
-    faulty: 'skip',
-  } as const;
+  };
   const after = (promptIds: readonly number[], completionIds: readonly number[]): Sequence => ({
     ids: [...promptIds, ...completionIds],
     isTrained: (place) => place >= promptIds.length,
   });
   switch (format.name) {
     case 'language-modeling':
-    case 'prompt-completion':
-      return data
-        .tokenizeForSft(rows, tokenizer, options)
-        .examples.map(({ inputIds: ids, completionMask }) => ({
+    case 'prompt-completion': {
+      const reader = new data.SftReader(format, tokenizer, options);
+      return (row) =>
+        reader.examplesOf(row).map(({ inputIds: ids, completionMask }) => ({
           ids,
           isTrained: (place) => completionMask[place] === 1,
         }));
-    case 'preference':
-      return data
-        .tokenizePreferences(rows, tokenizer, options)
-        .pairs.map(({ promptIds, chosenIds, rejectedIds }) =>
-          after(promptIds, chosenIds.length < rejectedIds.length ? rejectedIds : chosenIds),
-        );
-    case 'unpaired-preference':
-      return data
-        .tokenizeUnpaired(rows, tokenizer, options)
-        .examples.map(({ promptIds, completionIds }) => after(promptIds, completionIds));
-    case 'stepwise':
-      return data
-        .tokenizeSteps(rows, tokenizer, { ...options, stepSeparator: '\n' })
-        .examples.map(({ inputIds: ids, stepEnds }) => ({
+    }
+    case 'preference': {
+      const reader = new data.PairReader(format, tokenizer, options);
+      return (row) =>
+        reader
+          .add(row)
+          .map(({ promptIds, chosenIds, rejectedIds }) =>
+            after(promptIds, chosenIds.length < rejectedIds.length ? rejectedIds : chosenIds),
+          );
+    }
+    case 'unpaired-preference': {
+      const reader = new data.UnpairedReader(format, tokenizer, options);
+      return (row) =>
+        reader.add(row).map(({ promptIds, completionIds }) => after(promptIds, completionIds));
+    }
+    case 'stepwise': {
+      const reader = new data.StepReader(format, tokenizer, { ...options, stepSeparator: '\n' });
+      return (row) =>
+        reader.examplesOf(row).map(({ inputIds: ids, stepEnds }) => ({
           ids,
           isTrained: (place) => stepEnds.includes(place),
         }));
+    }
     case 'prompt-only':
-      return data
-        .tokenizePrompts(rows, tokenizer, options)
-        .prompts.map(({ inputIds: ids }) => ({ ids, isTrained: () => false }));
+      return (row) =>
+        data
+          .tokenizePrompts([row], tokenizer, options)
+          .prompts.map(({ inputIds: ids }) => ({ ids, isTrained: () => false }));
   }
 }
 
@@ -259,7 +286,7 @@ function describe(report: {
   );
   const counts = found.map((name) => `${findings[name].count} ${FINDINGS[name]}`);
   const lines = [
-    `${rows} rows, ${format}${conversational ? ' (conversations)' : ''}, ${counts.length === 0 ? 'no faults' : counts.join(', ')}`,
+    `${counted(rows, 'row')}, ${format}${conversational ? ' (conversations)' : ''}, ${counts.length === 0 ? 'no faults' : counts.join(', ')}`,
   ];
   for (const { name, kinds, missing, characters, tokens: columnTokens } of columns) {
     const parts = [
@@ -276,15 +303,18 @@ function describe(report: {
     const overlong = tokens.overlong === undefined ? '' : `, ${tokens.overlong} over --max-length`;
     lines.push(`Tokens of a row as it is trained: ${range(tokens)}${overlong}`);
   }
-  for (const name of found) {
-    const { count, first } = findings[name];
-    lines.push(`${count} ${FINDINGS[name]}:`, ...first.map((text) => `  ${text}`));
-    if (count > first.length) lines.push(`  … and ${count - first.length} more`);
-  }
+  for (const name of found) lines.push(...told(FINDINGS[name], findings[name]));
+  if (tokens && tokens.refused.count > 0)
+    lines.push(...told('that cannot be trained', tokens.refused));
   const text = JSON.stringify(sample);
   lines.push(`First row: ${text.length > 400 ? `${text.slice(0, 400)}…` : text}`);
   if (tokens) lines.push(`As it is trained (between ⟦ and ⟧): ${tokens.example}`);
   return lines.join('\n');
+}
+
+function told(what: string, { count, first }: Finding): string[] {
+  const lines = [`${count} ${what}:`, ...first.map((text) => `  ${text}`)];
+  return count > first.length ? [...lines, `  … and ${count - first.length} more`] : lines;
 }
 
 function range({ min, median, p90, p95, p99, max }: Lengths): string {
