@@ -476,6 +476,19 @@ describe('openSnapshot: downloads', () => {
     await downloaded(access, ['model.safetensors']);
     assert.deepEqual(leftovers(access), []);
   });
+  test('other content is refused also where a leftover was thrown away before', async () => {
+    hub.put(NAME, FILES, LARGE);
+    const access = newAccess();
+    const blobs = join(access.cacheFolder, 'models--org--tiny-model/blobs');
+    mkdirSync(blobs, { recursive: true });
+    writeFileSync(join(blobs, `${hashOf(WEIGHTS, true)}.incomplete`), Buffer.alloc(1000, 9));
+    answerWith(Buffer.alloc(WEIGHTS.length));
+    await assert.rejects(downloaded(access, ['model.safetensors']), {
+      code: 'E_HUB',
+      message: /expected model\.safetensors to have the SHA-256 .*, received other content\.$/,
+    });
+    assert.deepEqual(readdirSync(blobs), []);
+  });
   test('a file that does not fit on the disk is refused before it is begun', async () => {
     hub.put(NAME, FILES, LARGE);
     const size = 10 ** 17;

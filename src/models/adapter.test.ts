@@ -91,6 +91,19 @@ describe('addLora', () => {
     model.dispose();
   });
 
+  test('gives every layer an A of its own, and names the layers as PEFT does', async () => {
+    const model = await loadModel(LLAMA);
+    addLora(model, options());
+    const [first, second] = [0, 1].map((layer) =>
+      model.namedParameters().get(`model.layers.${layer}.mlp.up_proj.lora_A.weight`)?.toArray(),
+    );
+    assert.notDeepEqual(first, second);
+    assert.deepEqual(model.adapter?.config.targetModules, [
+      ...['down_proj', 'gate_proj', 'k_proj', 'o_proj', 'q_proj', 'up_proj', 'v_proj'],
+    ]);
+    model.dispose();
+  });
+
   test('changes no output, also with DoRA', async () => {
     const ids = tensor([[5, 8, 13]], { dtype: 'int64' });
     for (const dora of [false, true]) {

@@ -16,6 +16,7 @@ import {
 } from '../models/index.js';
 import {
   createDpoRun,
+  createPpoRun,
   createPrmRun,
   createRewardRun,
   createSftRun,
@@ -226,6 +227,29 @@ describe('a base that is given for an adapter', () => {
     const resumed = await trained(dpo({ model: adapter, base: again, out, resume: true }));
     assert.deepEqual(adapterBytes(resumed.model), adapterBytes(whole.model));
     assert.equal(readRunRecord(out).inputs['base'], again);
+  });
+
+  test('is what the value model of PPO stands on too, when a run is resumed where the base is now', async () => {
+    const { adapter, moved } = await adapterOfMoved();
+    const ppo = (given: Given) =>
+      createPpoRun({
+        ...{ out: newPath(), ...given, data: demonstrations, progress: null },
+        rewards: [({ completion }: { completion: string }) => completion.length],
+        config: {
+          ...{ seed: 3, learningRate: 1e-2, warmupSteps: 0, checkpointEvery: 1, lora: config.lora },
+          ...{ steps: 3, promptsPerStep: 4, minibatchSize: 2, sampling: { maxNewTokens: 4 } },
+          valueModel: { kind: 'separate', initFrom: 'policy' },
+        },
+      });
+    const whole = await trained(ppo({ model: adapter, base: moved }));
+    const out = newPath();
+    await trained(ppo({ model: adapter, base: moved, out }), 1);
+    const again = newPath();
+    renameSync(moved, again);
+    const resumed = await trained(ppo({ model: adapter, base: again, out, resume: true }));
+    assert.deepEqual(adapterBytes(resumed.model), adapterBytes(whole.model));
+    assert.equal(resumed.metrics['valueLoss'], whole.metrics['valueLoss']);
+    assert.ok(Number.isFinite(resumed.metrics['valueLoss']), JSON.stringify(resumed.metrics));
   });
 
   test('may be of the Hub: the record then has its commit', async () => {

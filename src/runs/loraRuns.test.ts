@@ -80,6 +80,12 @@ const METHODS: Record<string, (given: Given) => Promise<Runnable>> = {
   },
   reward: ({ config, ...given }) =>
     createRewardRun({ ...shared(given), data: pairs, config: { ...offline, ...config } }),
+  'reward with DoRA': ({ config, ...given }) =>
+    createRewardRun({
+      ...shared(given),
+      data: pairs,
+      config: { ...offline, lora: { ...lora, dora: true }, ...config },
+    }),
   prm: ({ config, ...given }) =>
     createPrmRun({
       ...shared(given),

@@ -4,6 +4,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { after, before, describe, test } from 'node:test';
 import { capture } from '../../../test/cli/capture.js';
+import { expectClose } from '../../../test/expect.js';
 import { saveSmallModel } from '../../../test/runs/smallModel.js';
 
 const root = mkdtempSync(join(tmpdir(), 'posttrain-cli-prm-'));
@@ -82,6 +83,26 @@ describe('train prm', () => {
       sampled.err,
       /expected no --against with a process reward model, which samples nothing/,
     );
+  });
+
+  test('with LoRA it is resumed with more steps, merged, and measured the same before and after', async () => {
+    const lora = ['--set', 'lora.rank=2', '--set', 'lora.dora=true'];
+    await json([...args('lora'), ...lora, '--set', 'maxSteps=2']);
+    const { model, step } = await json([
+      ...['train', 'prm', '--out', at('lora'), '--resume', '--set', 'maxSteps=4'],
+    ]);
+    assert.equal(step, 4);
+    const merged = await json(['merge', '--model', String(model), '--out', at('merged')]);
+    assert.deepEqual([merged['layers'], merged['base']], [7, at('model')]);
+    const [adapted, whole] = [
+      await json(['eval', '--model', String(model), '--data', at('steps.jsonl')]),
+      await json(['eval', '--model', at('merged'), '--data', at('steps.jsonl')]),
+    ];
+    assert.equal(whole['steps'], 16);
+    expectClose(Number(whole['loss']), Number(adapted['loss']), { rtol: 1e-5 });
+    expectClose(Number(whole['rightProbability']), Number(adapted['rightProbability']), {
+      rtol: 1e-5,
+    });
   });
 
   test('is measured on held-out rows, and resumed with the data that it recorded', async () => {
