@@ -1,6 +1,6 @@
 import assert from 'node:assert/strict';
 import { describe, test } from 'node:test';
-import { comparisonFaults } from './comparisonFaults.js';
+import { comparisonFaults, preferenceCircles, type RankedPair } from './comparisonFaults.js';
 import { rowsFromObjects } from './index.js';
 
 /** Pairs written as `a>b`, all of comparison k unless they say otherwise. */
@@ -79,5 +79,21 @@ describe('comparisonFaults', () => {
     ]);
     const found = comparisonFaults(rows.map((row) => ({ row, comparison: '1' })));
     assert.deepEqual(linesOf(found), [2, 3]);
+  });
+});
+
+describe('preferenceCircles', () => {
+  const rank = (comparison: string | undefined, ...sides: string[]): RankedPair[] =>
+    sides.map((side, line) => {
+      const [chosen, rejected] = side.split('>');
+      return { comparison, row: { values: { prompt: 'p', chosen, rejected }, file: 'f', line } };
+    });
+
+  test('are found once per comparison, with its first pair, and not in rankings', () => {
+    const circle = rank('x', 'd>a', 'a>b', 'b>c', 'c>a');
+    const order = rank('y', 'a>b', 'b>c', 'a>c', 'd>c');
+    const alone = rank(undefined, 'a>b', 'b>c', 'c>a');
+    const apart = [...rank('z', 'a>b', 'b>c'), ...rank('w', 'c>a')];
+    assert.deepEqual(preferenceCircles([...order, ...circle, ...alone, ...apart]), [circle[0]]);
   });
 });

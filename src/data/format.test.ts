@@ -155,9 +155,9 @@ describe('validateRows', () => {
     },
     {
       name: 'a label that is not true or false',
-      rows: [{ prompt: 'a', completion: 'b', label: 1 }],
+      rows: [{ prompt: 'a', completion: 'b', label: 2 }],
       expected: ['unpaired-preference'],
-      message: 'x:1: expected column "label" to be true or false, received the number 1.',
+      message: 'x:1: expected column "label" to be true or false, received the number 2.',
     },
     {
       name: 'a margin that is not a number',

@@ -53,6 +53,7 @@ describe('tokenizePreferences', () => {
       faults: NO_FAULTS,
       comparisons: 1,
       margins: 1,
+      circles: [],
     });
   });
 
@@ -508,14 +509,24 @@ describe('tokenizeUnpaired', () => {
     assert.throws(
       () =>
         tokenizeUnpaired(
-          rowsFromObjects([{ prompt: '1', completion: '2', label: 1 }], 'x.jsonl'),
+          rowsFromObjects([{ prompt: '1', completion: '2', label: 2 }], 'x.jsonl'),
           digits,
           { maxLength: 8 },
         ),
       {
-        message: 'x.jsonl:1: expected column "label" to be true or false, received the number 1.',
+        message: 'x.jsonl:1: expected column "label" to be true or false, received the number 2.',
       },
     );
+  });
+  test('a label may be a number or a text, as tables have it', () => {
+    const labels = [true, 1, '1', 'True', ' true', false, 0, '0', 'FALSE'];
+    const rows = rowsFromObjects(labels.map((label) => ({ prompt: '1', completion: '2', label })));
+    const { examples, report } = tokenizeUnpaired(rows, digits, { maxLength: 8 });
+    assert.deepEqual(
+      examples.map(({ label }) => label),
+      labels.map((_, index) => index < 5),
+    );
+    assert.deepEqual([report.desirable, report.undesirable], [5, 4]);
   });
 });
 
@@ -533,7 +544,7 @@ describe('tokenizeCompletions', () => {
     const rows = rowsFromObjects([
       { prompt: '1', completion: '2' },
       { prompt: '1', completion: '2', label: true },
-      { prompt: '1', completion: '2', label: 'true' },
+      { prompt: '1', completion: '2', label: 'yes' },
     ]);
     const { report } = tokenizeUnpaired(rows, digits, { maxLength: 8, faulty: 'skip' });
     assert.deepEqual([report.examples, report.faults.unreadable], [1, 2]);
