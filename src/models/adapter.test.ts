@@ -14,7 +14,7 @@ import {
   writeSafetensors,
   type Tensor,
 } from '../torch/index.js';
-import { parseAdapterConfig } from './adapterConfig.js';
+import { adapterConfigJson, parseAdapterConfig, type AdapterConfig } from './adapterConfig.js';
 import {
   addLora,
   adaptedNames,
@@ -101,6 +101,36 @@ describe('addLora', () => {
     assert.deepEqual(model.adapter?.config.targetModules, [
       ...['down_proj', 'gate_proj', 'k_proj', 'o_proj', 'q_proj', 'up_proj', 'v_proj'],
     ]);
+    model.dispose();
+  });
+
+  test('trains magnitudes and saved layers too; without an adapter all there is', async () => {
+    const model = await loadModel(LLAMA);
+    assert.equal(model.trainedParameters().size, model.namedParameters().size);
+    addLora(
+      model,
+      options({ dora: true, targetModules: ['up_proj'], modulesToSave: ['model.norm'] }),
+    );
+    const parts = ['lora_A.weight', 'lora_B.weight', 'lora_magnitude_vector'];
+    const names = [0, 1].flatMap((layer) =>
+      parts.map((part) => `model.layers.${layer}.mlp.up_proj.${part}`),
+    );
+    assert.deepEqual([...model.trainedParameters().keys()].sort(), [...names, 'model.norm.weight']);
+    model.dispose();
+  });
+
+  test('leaves the router of a mixture of experts as it is', async () => {
+    const model = await loadModel(join(GOLDEN, 'families/qwen3-moe'));
+    addLora(model, options());
+    const adapted = [...model.trainedParameters().keys()];
+    assert.ok(
+      adapted.some((name) => name.includes('.experts.')),
+      'experts have adapters',
+    );
+    assert.deepEqual(
+      adapted.filter((name) => name.includes('.gate.')),
+      [],
+    );
     model.dispose();
   });
 
@@ -361,6 +391,20 @@ describe('parseAdapterConfig', () => {
     test(`refuses ${JSON.stringify(fields)}`, () => {
       assert.throws(() => parse(fields), refusedAs(CheckpointError, message));
     });
+  test('reads what adapterConfigJson writes, with everything set; first values of EVA are taken', () => {
+    const config: AdapterConfig = {
+      ...{ baseModel: 'lab/base', revision: 'main', task: 'SEQ_CLS', rank: 3, alpha: 5 },
+      ...{ dropout: 0.25, rsLora: true, dora: true, targetModules: ['q_proj'] },
+      ...{ modulesToSave: ['norm'], rankPattern: { q: 2 }, alphaPattern: { k: 7 } },
+    };
+    const json = adapterConfigJson(config, true);
+    assert.deepEqual(parseAdapterConfig({ ...json, init_lora_weights: 'eva' }, 'a.json'), config);
+    assert.equal(json['fan_in_fan_out'], true);
+    assert.equal(
+      adapterConfigJson({ ...config, modulesToSave: [] }, false)['modules_to_save'],
+      null,
+    );
+  });
   test('takes what is off, and the defaults of PEFT', () => {
     const off = {
       use_qalora: false,
