@@ -96,7 +96,8 @@ export function stateOf(
   { lines, lastSign, now }: { lines: number; lastSign: string | null; now: number },
   isAlive: (pid: number) => boolean = processExists,
 ): DashboardState {
-  switch (status?.state) {
+  if (status === undefined) return 'starting';
+  switch (status.state) {
     case 'finished':
     case 'stopped':
       return status.state;
