@@ -184,8 +184,8 @@ export interface WorkerReport {
   readonly rounds: Readonly<Record<string, readonly number[]>>;
   /** The most memory that the process had resident. */
   readonly peakRssBytes: number;
-  /** Processor time of all threads since the process began. */
-  readonly cpuSeconds: number;
+  /** Processor time of all threads since the process began; null where processes that it started did the work. */
+  readonly cpuSeconds: number | null;
   /** That one operator may use. */
   readonly threads: number;
   readonly versions: Readonly<Record<string, string>>;

@@ -54,8 +54,11 @@ export async function measureUndisturbed(
     const [busy, start] = [busySeconds(), performance.now()];
     const report = await run();
     const [busyAfter, seconds] = [busySeconds(), (performance.now() - start) / 1000];
-    if (busy === undefined || busyAfter === undefined) return { ...report, othersShare: null };
-    const others = busyAfter - busy - report.cpuSeconds;
+    const { cpuSeconds } = report;
+    if (busy === undefined || busyAfter === undefined || cpuSeconds === null) {
+      return { ...report, othersShare: null };
+    }
+    const others = busyAfter - busy - cpuSeconds;
     const share = Math.max(0, others / (seconds * availableParallelism()));
     const othersShare = Math.round(share * 1000) / 1000;
     if (!quiet || share <= QUIET_SHARE || attempt > MOST_REPEATS) return { ...report, othersShare };

@@ -90,7 +90,8 @@ function columnsOf({ rows, against: other }: Results): Column[] {
     ],
     ['share of the machine', ({ ceiling }) => percent(ceiling?.ours)],
     [`${other}, share`, ({ ceiling }) => percent(ceiling?.against)],
-    ['peak MiB', ({ ours }) => count(ours.peakRssMib)],
+    // Where the work is done by processes that the measuring one starts, its own memory says nothing.
+    ['peak MiB', ({ ours, job }) => (job.kind === 'startup' ? undefined : count(ours.peakRssMib))],
     [`${other}, peak MiB`, ({ against }) => count(against?.peakRssMib)],
     [
       'memory',

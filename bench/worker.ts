@@ -32,7 +32,7 @@ const { version, cpuCapability } = runtimeInfo();
 const report: WorkerReport = {
   rounds,
   peakRssBytes: process.resourceUsage().maxRSS * 1024,
-  cpuSeconds: (user + system) / 1e6,
+  cpuSeconds: job.kind === 'startup' ? null : (user + system) / 1e6,
   threads: getNumThreads(),
   versions: { node: process.versions.node, libtorch: version },
   cpuCapability,
