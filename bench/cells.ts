@@ -2,7 +2,7 @@
 import { existsSync } from 'node:fs';
 import { growthCells } from './growth.js';
 import { SHAPES, type Cell, type ModelShape, type TrainJob, type TrainMethod } from './jobs.js';
-import { endlessFolderOf, makeDataFile, modelFolderOf } from './modelFolder.js';
+import { endlessFolderOf, ggufOf, makeDataFile, modelFolderOf } from './modelFolder.js';
 import { count, listOf, shapesOf, type Options } from './options.js';
 import { measureOurs } from './processes.js';
 import { STARTUP_QUANTITIES } from './startup.js';
@@ -13,6 +13,8 @@ export interface BenchCase {
   /** Names of the other sides. */
   readonly against: readonly string[];
   readonly cells: (options: Options) => Cell[];
+  /** Too slow for `all`. */
+  readonly isApart?: true;
 }
 
 /** Cases whose cells are measured in turn, in the order of `all`. */
@@ -22,6 +24,7 @@ export const CASES: Readonly<Record<string, BenchCase>> = {
   dpo: { against: ['trl'], cells: (options) => trainCells('dpo', options) },
   reward: { against: ['trl'], cells: (options) => trainCells('reward', options) },
   grpo: { against: ['trl'], cells: (options) => trainCells('grpo', options) },
+  'grpo-lora': { against: ['trl'], cells: loraCells, isApart: true },
   ppo: { against: ['torch'], cells: (options) => trainCells('ppo', options) },
   generate: { against: ['transformers', 'torch'], cells: generateCells },
   'generate-spread': { against: ['transformers'], cells: spreadCells },
@@ -60,7 +63,7 @@ function generateCells(options: Options): Cell[] {
         };
         return {
           ...{ name: `${name}, ${dtype}, batch ${batch}`, quantity: 'tokens/s', job },
-          ...{ work: decodingWork(job), expectedSeconds: name === 'tiny' ? 10 : 35 },
+          ...{ work: decodingWork(job), expectedSeconds: name === 'tiny' ? 10 : 20 + batch },
         };
       }),
     ),
@@ -76,7 +79,7 @@ function llamaCells(options: Options): Cell[] {
       const job = {
         ...({ kind: 'generate', dtype, shape, batch: 1, temperature: 0, newTokens } as const),
         ...{ promptTokens: 32, warmUpSeconds: 1, seconds: 3, rounds },
-        folder: modelFolderOf(name),
+        gguf: { path: ggufOf(name, dtype), from: modelFolderOf(name) },
       };
       return {
         ...{ name: `${name}, ${dtype}, one row`, quantity: 'tokens/s', job },
@@ -147,7 +150,7 @@ function trainCells(method: TrainMethod, options: Options): Cell[] {
   return shapesOf(options).flatMap(({ name, shape }) => {
     const sizes = TRAINING_ROWS[method];
     const rows = name === 'tiny' ? sizes.tiny : sizes.others;
-    const rounds = count('rounds', options.rounds ?? (name === 'tiny' ? '5' : '2'));
+    const rounds = count('rounds', options.rounds ?? roundsOf(method, name === 'tiny'));
     return listOf('dtype', options.dtype, [...DTYPES, 'mixed'] as const, DTYPES).flatMap(
       (dtype) => {
         const job = {
@@ -168,23 +171,44 @@ function trainCells(method: TrainMethod, options: Options): Cell[] {
   });
 }
 
+/** As text, as the option is. A step of PPO has four updates. */
+function roundsOf(method: TrainMethod, isTiny: boolean): string {
+  if (method === 'ppo') return isTiny ? '2' : '1';
+  return isTiny ? '5' : '2';
+}
+
+function loraCells(options: Options): Cell[] {
+  return shapesOf(options, ['qwen2.5-0.5b']).flatMap(({ name, shape }) =>
+    listOf('dtype', options.dtype, DTYPES, ['bfloat16']).map((dtype) =>
+      trainCell(`${name}, ${dtype}, 2 prompts × 4 completions of 64 tokens, rank 16`, {
+        ...({ kind: 'train', method: 'grpo', shape, dtype, rows: 2, groupSize: 4 } as const),
+        ...{ model: endlessFolderOf(modelFolderOf(name)), promptTokens: PROMPT_TOKENS },
+        ...{ tokens: PROMPT_TOKENS + NEW_TOKENS, newTokens: NEW_TOKENS, klCoef: 0 },
+        ...{ lora: { rank: 16, alpha: 32 }, warmUpSteps: 1 },
+        rounds: count('rounds', options.rounds ?? '1'),
+      }),
+    ),
+  );
+}
+
 function trainCell(name: string, job: Omit<TrainJob, 'data'>): Cell {
   const data = makeDataFile(job, job.shape, job.warmUpSteps + job.rounds);
   const whole: TrainJob = { ...job, data };
   const isTiny = job.shape.numLayers < 8;
-  const perStep = isTiny ? 4 : job.dtype === 'float32' ? 20 : 12;
+  // As seen on two cores; a step of PPO has four updates of two models.
+  const perStep = (isTiny ? 4 : job.dtype === 'float32' ? 20 : 12) * (job.method === 'ppo' ? 5 : 1);
   return {
     ...{ name, quantity: 'tokens/s', job: whole, work: trainingWork(whole) },
     expectedSeconds: 8 + perStep * (job.warmUpSteps + job.rounds),
   };
 }
 
-/** Makes the model folders that the cells read and that are not there. */
-export async function makeModelFolders(cells: readonly Cell[]): Promise<void> {
+/** Makes what the cells read and what is not there: folders of models, and files for llama.cpp. */
+export async function makeModels(cells: readonly Cell[]): Promise<void> {
   const folders = new Map<string, ModelShape>();
   for (const { job } of cells) {
     const read = job.kind === 'train' || job.kind === 'startup' ? job.model : undefined;
-    const path = job.kind === 'generate' ? job.folder : read;
+    const path = job.kind === 'generate' ? job.gguf?.from : read;
     if (path === undefined || !('shape' in job)) continue;
     // The last of the folders that are made together.
     const folder = path.replace(/-endless$/, '');
@@ -193,6 +217,13 @@ export async function makeModelFolders(cells: readonly Cell[]): Promise<void> {
   for (const [folder, shape] of folders) {
     process.stderr.write(`making ${folder}\n`);
     await measureOurs({ kind: 'modelFolder', folder, shape });
+  }
+  for (const { job } of cells) {
+    if (job.kind !== 'generate' || job.gguf === undefined || existsSync(job.gguf.path)) continue;
+    const { shape, dtype } = job;
+    const { path, from: folder } = job.gguf;
+    process.stderr.write(`making ${path}\n`);
+    await measureOurs({ kind: 'gguf', folder, path, shape, dtype });
   }
 }
 

@@ -1,14 +1,25 @@
-/** Puts the tables of bench/results into docs/performance.md. */
-import { existsSync, readFileSync, writeFileSync } from 'node:fs';
+/** Puts the tables of bench/results into docs/performance.md, and the picture of all ratios beside it. */
+import { existsSync, readdirSync, readFileSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
+import { GROWTH_HEADER, growthLines } from './growth.js';
 import { ROOT } from './machine.js';
-import { markdownTable, provenance, readResults, resultsPath } from './results.js';
+import { ratioPlot } from './ratioPlot.js';
+import {
+  alignedTable,
+  markdownTable,
+  provenance,
+  readResults,
+  resultsPath,
+  type Results,
+} from './results.js';
 
 const BLOCK = /<!-- bench ([\w-]+) ([\w.]+) -->\n[^]*?<!-- end bench -->/g;
+/** What a block says in place of another side where ours is measured alone. */
+const ALONE = 'alone';
 
 /**
- * Replaces everything between `<!-- bench CASE AGAINST -->` and `<!-- end bench -->`; a block without results stays as it
- * is.
+ * Replaces everything between `<!-- bench CASE AGAINST -->` and `<!-- end bench -->`, AGAINST being `alone` without
+ * another side; a block without results stays as it is.
  *
  * @returns the document's path, and the commands whose results were missing
  */
@@ -18,16 +29,32 @@ export function updateDocument(): { path: string; missing: string[] } {
   const text = readFileSync(path, 'utf8').replaceAll(
     BLOCK,
     (block, name: string, against: string): string => {
-      const file = resultsPath(name, against);
+      const other = against === ALONE ? null : against;
+      const file = resultsPath(name, other);
       if (!existsSync(file)) {
-        missing.push(`npm run bench -- ${name} --against ${against}`);
+        missing.push(`npm run bench -- ${name}${other === null ? '' : ` --against ${other}`}`);
         return block;
       }
       const results = readResults(file);
-      const body = `${markdownTable(results)}\n\n${provenance(results)}`;
+      const body = `${tableOf(results)}\n\n${provenance(results)}`;
       return `<!-- bench ${name} ${against} -->\n\n${body}\n\n<!-- end bench -->`;
     },
   );
   writeFileSync(path, text);
+  writeFileSync(join(ROOT, 'docs', 'performance-ratios.svg'), ratioPlot(comparisons()));
   return { path, missing };
+}
+
+function tableOf(results: Results): string {
+  if (results.case !== 'growth') return markdownTable(results);
+  return alignedTable(GROWTH_HEADER, growthLines(results.rows));
+}
+
+/** Results files that have another side, by name. */
+function comparisons(): Results[] {
+  const folder = join(ROOT, 'bench', 'results');
+  return readdirSync(folder)
+    .filter((name) => /^[\w-]+\.[\w.]+\.json$/.test(name))
+    .sort()
+    .map((name) => readResults(join(folder, name)));
 }

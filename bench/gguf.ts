@@ -2,8 +2,8 @@
  * A GGUF file of a Llama-shaped model, for llama.cpp: the weights of a folder of `makeModelFolder`, in float32 or
  * bfloat16. Format: https://github.com/ggml-org/ggml/blob/master/docs/gguf.md, version 3.
  */
-import { closeSync, openSync, readFileSync, renameSync, writeSync } from 'node:fs';
-import { join } from 'node:path';
+import { closeSync, mkdirSync, openSync, readFileSync, renameSync, writeSync } from 'node:fs';
+import { dirname, join } from 'node:path';
 import { ShapeError } from '../src/errors/index.js';
 import type { ComputeDtype, ModelShape } from './jobs.js';
 
@@ -69,14 +69,13 @@ export function writeGguf(
 ): void {
   const entries = entriesOf(readFloats(join(folder, 'model.safetensors')), shape);
   const unfinished = `${path}.unfinished`;
+  mkdirSync(dirname(path), { recursive: true });
   const file = openSync(unfinished, 'w');
   try {
-    let end = 0;
     const put = (part: Buffer): void => {
       const padded = Buffer.alloc(Math.ceil(part.length / ALIGNMENT) * ALIGNMENT);
       part.copy(padded);
       writeSync(file, padded);
-      end += padded.length;
     };
     put(headerOf(entries, shape, dtype));
     for (const entry of entries) put(numbersOf(entry, dtype));

@@ -4,6 +4,8 @@ import type { Work } from './work.js';
 
 /** The sizes of a model, by the names of `makeDecoderConfig`; the Python side reads the same object. */
 export interface ModelShape {
+  /** llama unless set. */
+  readonly modelType?: 'qwen2';
   readonly vocabSize: number;
   readonly hiddenSize: number;
   readonly intermediateSize: number;
@@ -33,6 +35,17 @@ export const SHAPES: Readonly<Record<string, ModelShape>> = {
     numLayers: 30,
     numHeads: 9,
     numKeyValueHeads: 3,
+    tieWordEmbeddings: true,
+  },
+  /** https://huggingface.co/Qwen/Qwen2.5-0.5B, config.json */
+  'qwen2.5-0.5b': {
+    modelType: 'qwen2',
+    vocabSize: 151_936,
+    hiddenSize: 896,
+    intermediateSize: 4864,
+    numLayers: 24,
+    numHeads: 14,
+    numKeyValueHeads: 2,
     tieWordEmbeddings: true,
   },
 };
@@ -67,8 +80,8 @@ export interface GenerateJob {
   readonly newTokens: number;
   /** 0 takes the most likely token; 1 unless set. */
   readonly temperature?: 0;
-  /** The model's folder, for a side that makes its file from it. Ours makes the same weights itself. */
-  readonly folder?: string;
+  /** A file of `writeGguf`, for llama.cpp, and the folder it is made from. Ours makes the same weights itself. */
+  readonly gguf?: { readonly path: string; readonly from: string };
   /** New tokens of each row, where they differ; as many numbers as rows. */
   readonly limits?: readonly number[];
 }
@@ -102,6 +115,15 @@ export interface TrainJob {
   readonly warmUpSteps: number;
   /** Timed steps. */
   readonly rounds: number;
+}
+
+/** Makes a file that llama.cpp reads; nothing is measured. */
+export interface GgufJob {
+  readonly kind: 'gguf';
+  readonly folder: string;
+  readonly path: string;
+  readonly shape: ModelShape;
+  readonly dtype: ComputeDtype;
 }
 
 /** Fresh processes of the built command line. */
@@ -161,6 +183,7 @@ export type Job =
   | StartupJob
   | CeilingJob
   | ModelFolderJob
+  | GgufJob
   | PackingJob
   | EncodeJob;
 

@@ -2,11 +2,10 @@
  * The other side of `llama`: tokens per second of llama.cpp by node-llama-cpp's prebuilt CPU binary, in a process of its
  * own. The package is installed below build/ and is no dependency of anything here.
  */
-import { existsSync, mkdirSync, readFileSync } from 'node:fs';
+import { readFileSync } from 'node:fs';
 import { availableParallelism } from 'node:os';
-import { dirname, join } from 'node:path';
+import { join } from 'node:path';
 import { pathToFileURL } from 'node:url';
-import { writeGguf } from './gguf.js';
 import type { GenerateJob, WorkerReport } from './jobs.js';
 import { ROOT } from './machine.js';
 
@@ -35,18 +34,7 @@ interface LlamaModule {
 const PACKAGE = join(ROOT, 'build', 'bench-llama', 'node_modules', 'node-llama-cpp');
 
 const job = JSON.parse(process.argv[2] ?? '') as GenerateJob;
-const { shape, dtype, promptTokens, newTokens } = job;
-const path = join(
-  ROOT,
-  'build',
-  'bench',
-  'gguf',
-  `${shape.hiddenSize}x${shape.numLayers}-${dtype}.gguf`,
-);
-if (!existsSync(path)) {
-  mkdirSync(dirname(path), { recursive: true });
-  writeGguf(job.folder ?? '', shape, dtype, path);
-}
+const { promptTokens, newTokens, gguf } = job;
 
 const entry = pathToFileURL(join(PACKAGE, 'dist', 'index.js')).href;
 const { getLlama } = (await import(entry)) as LlamaModule;
@@ -57,7 +45,7 @@ const llama = await getLlama({
   maxThreads: threads,
   progressLogs: false,
 });
-const model = await llama.loadModel({ modelPath: path, gpuLayers: 0 });
+const model = await llama.loadModel({ modelPath: gguf?.path ?? '', gpuLayers: 0 });
 const context = await model.createContext({ contextSize: promptTokens + newTokens, threads });
 const sequence = context.getSequence();
 

@@ -25,6 +25,11 @@ export function modelFolderOf(name: string): string {
   return join(ROOT, 'build', 'bench', 'models', name);
 }
 
+/** Where the file of a shape for llama.cpp is, whether it is there or not. */
+export function ggufOf(name: string, dtype: string): string {
+  return join(ROOT, 'build', 'bench', 'models', `${name}-${dtype}.gguf`);
+}
+
 /** The reward model that stands beside a model folder: the same trunk with a scalar head. */
 export function rewardFolderOf(model: string): string {
   return model.replace(/-endless$/, '') + '-reward';

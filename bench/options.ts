@@ -13,6 +13,7 @@ Cases
   generate         new tokens per second at batch 1, 16 and 64                           (--against torch, transformers)
   generate-spread  32 prompts with 8 completions each, whose lengths spread 10 to 1      (--against transformers)
   sft dpo reward grpo   whole steps of training                                          (--against trl)
+  grpo-lora        GRPO steps of the Qwen2.5-0.5B shape with adapters, bfloat16; not in all (--against trl)
   ppo              whole steps of PPO                                                    (--against torch)
   llama            decoding one row of the 135 M shape                                   (--against llama.cpp)
   growth           time and memory by completion length, group size, vocabulary and batch (ours only)
@@ -93,7 +94,6 @@ export const CHANGES_CELLS = [
   'tokens',
   'calls',
   'rounds',
-  'pairs',
 ] as const;
 
 /** @throws UsageError unless the text is a positive integer */

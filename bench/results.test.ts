@@ -5,6 +5,7 @@ import { join } from 'node:path';
 import { test } from 'node:test';
 import { check, format, resolveConfig } from 'prettier';
 import { circumstances, ROOT } from './machine.js';
+import { ratioPlot } from './ratioPlot.js';
 import { markdownTable, readResults, writeResults, type Results } from './results.js';
 
 const side = {
@@ -48,4 +49,28 @@ test('the table holds both sides, the ratio and its spread, in the form of prett
   const table = markdownTable(results);
   assert.match(table, /\| tiny, batch 1 \|\s+1,234 \|\s+99.9 \|\s+12.35 \|\s+11.00–13.50 \|/);
   assert.equal(await format(table, { parser: 'markdown' }), `${table}\n`);
+});
+
+test('the picture has a line and a point for each ratio, on a scale where 2 is half way from 1 to 4', () => {
+  const [row] = results.rows;
+  assert.ok(row);
+  const ratios = [1, 2, 4].map((value) => ({ lowest: value, median: value, highest: value }));
+  const svg = ratioPlot([{ ...results, rows: ratios.map((ratio) => ({ ...row, ratio })) }]);
+  const places = [...svg.matchAll(/circle cx="([\d.]+)"/g)].map(([, x]) => Number(x));
+  assert.equal(places.length, 3);
+  const [one = NaN, two = NaN, four = NaN] = places;
+  assert.ok(one < two && Math.abs(two - one - (four - two)) < 0.2);
+  assert.equal(ratioPlot([{ ...results, rows: [] }]).includes('circle'), false);
+});
+
+test('columns that no row fills are left out: steps, shares, and a side that is not there', () => {
+  const { against: _, ratio: __, ...alone } = results.rows[0] ?? assert.fail('no row');
+  const table = markdownTable({ ...results, against: null, rows: [alone] });
+  assert.deepEqual(
+    table
+      .split('\n')[0]
+      ?.split('|')
+      .map((title) => title.trim()),
+    ['', '', 'posttrain, tokens/s', 'peak MiB', ''],
+  );
 });

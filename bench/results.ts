@@ -107,6 +107,14 @@ export function markdownTable(results: Results): string {
   );
   const header = columns.map(([title]) => title);
   const lines = results.rows.map((row) => columns.map(([, cell]) => cell(row) ?? ''));
+  return alignedTable(header, lines);
+}
+
+/** A Markdown table in prettier's form; all columns but the first are numbers. */
+export function alignedTable(
+  header: readonly string[],
+  lines: readonly (readonly string[])[],
+): string {
   const widths = header.map((title, column) =>
     Math.max(3, title.length, ...lines.map((line) => line[column]?.length ?? 0)),
   );

@@ -1,7 +1,7 @@
 /** Measures the cells of a case, one after the other, and keeps what was found after each. */
 import { existsSync } from 'node:fs';
 import { ShapeError, UsageError } from '../src/errors/index.js';
-import { CASES, makeModelFolders } from './cells.js';
+import { CASES, makeModels } from './cells.js';
 import type { Cell, CeilingJob, ProfileRow } from './jobs.js';
 import { circumstances, type Circumstances } from './machine.js';
 import { CHANGES_CELLS, count, type Options } from './options.js';
@@ -143,7 +143,7 @@ async function runCells(run: Run, course: Course): Promise<Results> {
   const now = circumstances();
   const rows = keptRows(run, course, now);
   const toDo = cellsToDo(run, course, rows);
-  await makeModelFolders(toDo);
+  await makeModels(toDo);
   const byJob = new Map<Cell['job'], Measured>();
   let seen: Measured | undefined;
   const results = (): Results => ({
@@ -203,7 +203,8 @@ export async function runCase(name: string, options: Options): Promise<void> {
 
 /** `npm run bench -- all`: every case, against all that it has where `--against` is given. */
 export async function runAll(options: Options): Promise<void> {
-  const runs = Object.entries(CASES).flatMap(([name, { against, cells }]) => {
+  const chosen = Object.entries(CASES).filter(([, { isApart }]) => isApart !== true);
+  const runs = chosen.flatMap(([name, { against, cells }]) => {
     const others = options.against === undefined || against.length === 0 ? [null] : against;
     const made = cells(options);
     return others.map((other): Run => ({ name, against: other, cells: made }));
@@ -249,7 +250,7 @@ export async function runProfile(name: string, options: Options): Promise<void> 
   const cells = caseOf(name).cells(options);
   const run = { name, against: null, cells };
   const chosen = cells.filter((cell) => isChosen(run, cell, options));
-  await makeModelFolders(chosen);
+  await makeModels(chosen);
   for (const cell of chosen) {
     if (cell.job.kind !== 'generate' && cell.job.kind !== 'train') {
       throw new UsageError('bench: expected --profile with a case that generates or trains.');

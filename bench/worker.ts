@@ -21,6 +21,10 @@ async function measure(): Promise<Record<string, number[]>> {
     await makeModelFolder(job.folder, job.shape);
     return {};
   }
+  if (job.kind === 'gguf') {
+    (await import('./gguf.js')).writeGguf(job.folder, job.shape, job.dtype, job.path);
+    return {};
+  }
   const { measureGenerate } = await import('./generate.js');
   return measureGenerate(job, () => profile?.resetProfile());
 }
