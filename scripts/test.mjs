@@ -2,9 +2,10 @@
 /**
  * Sets up what is missing and runs the tests; the last line of standard output is `N passed, N failed`.
  *
- *     node scripts/test.mjs                   everything but the tests of learning
+ *     node scripts/test.mjs                   everything but the tests below
  *     node scripts/test.mjs src/torch         the files whose path has this in it
  *     node scripts/test.mjs --learns          the tests of learning only (*.learns.test.ts)
+ *     node scripts/test.mjs --browser         those that need a Chromium only (*.browser.test.ts)
  */
 import { availableParallelism } from 'node:os';
 import { pathToFileURL } from 'node:url';
@@ -14,21 +15,23 @@ import { interruptible } from './setup/process.mjs';
 import { describeFailure } from './setup/report.mjs';
 
 /** @typedef {import('./checks/testFiles.mjs').Counts} Counts */
+/** @typedef {import('./checks/testFiles.mjs').TestKind} TestKind */
 
 const UNIT_TIMEOUT_SECONDS = 10 * 60;
 const LEARNS_TIMEOUT_SECONDS = 60 * 60;
 
 /**
  * Runs the test files of a built checkout.
- * @param {{ learns?: boolean, filters?: readonly string[] }} [options]
+ * @param {{ kind?: TestKind, filters?: readonly string[] }} [options]
  * @returns {Promise<Counts>}
  */
-export async function runTests({ learns = false, filters = [] } = {}) {
-  const sources = findTests(ROOT, { learns, filters });
+export async function runTests({ kind = 'unit', filters = [] } = {}) {
+  const sources = findTests(ROOT, { kind, filters });
   if (sources.length === 0) {
     process.stderr.write(`No test file matches ${filters.join(' ') || 'at all'}.\n`);
     return { passed: 0, failed: 0, skipped: 0 };
   }
+  const learns = kind === 'learns';
   return interruptible(() =>
     runTestFiles(ROOT, sources, {
       // Unit tests are many and small: two processes with one thread each. A test of learning has the machine alone.
@@ -53,11 +56,12 @@ export function conclude({ passed, failed, skipped }) {
 
 if (import.meta.url === pathToFileURL(process.argv[1] ?? '').href) {
   const args = process.argv.slice(2);
-  const learns = args.includes('--learns');
+  const kinds = /** @type {const} */ (['learns', 'browser']);
+  const kind = kinds.find((name) => args.includes(`--${name}`)) ?? 'unit';
   const filters = args.filter((arg) => !arg.startsWith('--'));
   try {
     await setup();
-    conclude(await runTests({ learns, filters }));
+    conclude(await runTests({ kind, filters }));
   } catch (error) {
     process.stderr.write(`${describeFailure(error)}\n`);
     conclude({ passed: 0, failed: 1, skipped: 0 });

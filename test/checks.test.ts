@@ -18,10 +18,11 @@ interface CodeBlock {
   readonly code: string;
   readonly run: boolean;
 }
+type TestKind = 'unit' | 'learns' | 'browser';
 interface TestFilesScript {
   readonly findTests: (
     root: string,
-    options: { learns: boolean; filters: readonly string[] },
+    options: { kind: TestKind; filters: readonly string[] },
   ) => string[];
   readonly runTestFiles: (
     root: string,
@@ -159,16 +160,17 @@ describe('the runner of tests', () => {
     return { counts, printed: printed.join('\n') };
   }
 
-  test('finds compiled tests, those of learning apart, by parts of their source path', () => {
+  test('finds compiled tests by parts of their source path, those that need more apart', () => {
     mkdirSync(root, { recursive: true });
     const other = join(folder, 'found');
-    for (const path of ['src/a.test.js', 'src/b.learns.test.js', 'test/c.test.js', 'src/a.js'])
-      put(join(other, 'dist', path), '');
-    const find = (learns: boolean, ...filters: string[]) => findTests(other, { learns, filters });
-    assert.deepEqual(find(false), ['src/a.test.ts', 'test/c.test.ts']);
-    assert.deepEqual(find(true), ['src/b.learns.test.ts']);
-    assert.deepEqual(find(false, './test/c.test.ts'), ['test/c.test.ts']);
-    assert.deepEqual(find(false, 'nothing'), []);
+    const names = ['src/a.test', 'src/b.learns.test', 'src/d.browser.test', 'test/c.test', 'src/a'];
+    for (const name of names) put(join(other, 'dist', `${name}.js`), '');
+    const find = (kind: TestKind, ...filters: string[]) => findTests(other, { kind, filters });
+    assert.deepEqual(find('unit'), ['src/a.test.ts', 'test/c.test.ts']);
+    assert.deepEqual(find('learns'), ['src/b.learns.test.ts']);
+    assert.deepEqual(find('browser'), ['src/d.browser.test.ts']);
+    assert.deepEqual(find('unit', './test/c.test.ts'), ['test/c.test.ts']);
+    assert.deepEqual(find('unit', 'nothing'), []);
   });
   test('counts tests and subtests, not groups, and names the failures with their groups', async () => {
     const { counts, printed } = await run(

@@ -11,6 +11,7 @@ import { runProgram } from '../setup/process.mjs';
 
 /** @typedef {import('./reporter.mjs').TestEvent} TestEvent */
 /** @typedef {{ passed: number, failed: number, skipped: number }} Counts */
+/** @typedef {'unit' | 'learns' | 'browser'} TestKind What a test file needs: nothing, much time, a browser. */
 
 /**
  * @typedef {object} FileResult
@@ -24,18 +25,24 @@ import { runProgram } from '../setup/process.mjs';
 const REPORTER = fileURLToPath(new URL('reporter.mjs', import.meta.url));
 const OUTPUT_LINES = 60;
 
+/** @param {string} path @returns {TestKind} */
+function kindOf(path) {
+  if (path.endsWith('.learns.test.js')) return 'learns';
+  return path.endsWith('.browser.test.js') ? 'browser' : 'unit';
+}
+
 /**
  * Test files below dist/, as their TypeScript sources.
  * @param {string} root
- * @param {{ learns: boolean, filters: readonly string[] }} options Filters are parts of a path; none means all.
+ * @param {{ kind: TestKind, filters: readonly string[] }} options Filters are parts of a path; none means all.
  * @returns {string[]}
  */
-export function findTests(root, { learns, filters }) {
+export function findTests(root, { kind, filters }) {
   const parts = filters.map((filter) =>
     filter.replace(/^(\.\/)?(dist\/)?/, '').replace(/\.(ts|js)$/, ''),
   );
   return filesBelow(join(root, 'dist'), (name) => name.endsWith('.test.js'))
-    .filter((path) => path.endsWith('.learns.test.js') === learns)
+    .filter((path) => kindOf(path) === kind)
     .filter((path) => parts.length === 0 || parts.some((part) => path.includes(part)))
     .map((path) => path.replace(/\.js$/, '.ts'));
 }

@@ -28,8 +28,15 @@ export const runs = signal<ReadonlyMap<string, RunSummary>>(new Map());
 export const unreadable = signal<RunList['unreadable']>([]);
 /** Whether the list of runs has arrived at all. */
 export const runsLoaded = signal(false);
-/** Counts up by run when its metrics or samples grew, so that what shows them asks again. */
-export const grown = signal<ReadonlyMap<string, { metrics: number; samples: number }>>(new Map());
+
+const grown = signal<ReadonlyMap<string, { metrics: number; samples: number }>>(new Map());
+/** How often the stream of events has begun anew: what grew in between was not told. */
+const beginnings = signal(0);
+
+/** Changes when a run’s metrics or samples may have grown, so that what shows them asks again. */
+export function growthOf(run: string, what: 'metrics' | 'samples'): string {
+  return `${beginnings.value} ${grown.value.get(run)?.[what] ?? 0}`;
+}
 
 /** The address of an answer, with a query of whatever is defined. */
 export function address(
@@ -78,18 +85,40 @@ async function failureOf(response: Response): Promise<Failure['error']> {
   return { code: 'E_HTTP', message: `The server answered with status ${response.status}.` };
 }
 
-/** Keeps `runs` and `grown` up to date until the page is closed. */
+let events: EventSource | undefined;
+let isGreeted = false;
+
+/**
+ * Keeps `runs` and `grown` up to date until the page is closed. A hidden page lets go of its stream: a browser has few
+ * connections to one server, all tabs together. The hello that comes when it is shown again makes it ask for everything.
+ */
 export function listen(): void {
-  const events = new EventSource('api/events');
-  events.addEventListener('open', () => {
+  document.addEventListener('visibilitychange', followVisibility);
+  followVisibility();
+}
+
+function followVisibility(): void {
+  if (document.visibilityState === 'hidden') {
+    events?.close();
+    events = undefined;
+  } else if (events === undefined) connect();
+}
+
+function connect(): void {
+  const stream = new EventSource('api/events');
+  events = stream;
+  stream.addEventListener('open', () => {
     connection.value = 'live';
   });
-  events.addEventListener('error', () => {
+  stream.addEventListener('error', () => {
     connection.value = 'lost';
     // A browser gives up for good when the answer was no stream; otherwise it tries again by itself.
-    if (events.readyState === EventSource.CLOSED) setTimeout(listen, 3000);
+    if (stream.readyState !== EventSource.CLOSED) return;
+    setTimeout(() => {
+      if (events === stream) connect();
+    }, 3000);
   });
-  events.addEventListener('message', (message: MessageEvent<string>) => {
+  stream.addEventListener('message', (message: MessageEvent<string>) => {
     receive(JSON.parse(message.data) as DashboardEvent);
   });
 }
@@ -111,12 +140,9 @@ function receive(event: DashboardEvent): void {
     case 'hello':
       connection.value = 'live';
       void loadRuns();
-      grown.value = new Map(
-        [...grown.value].map(([id, { metrics, samples }]) => [
-          id,
-          { metrics: metrics + 1, samples: samples + 1 },
-        ]),
-      );
+      // At the first one nothing is older than it.
+      if (isGreeted) beginnings.value += 1;
+      isGreeted = true;
       return;
     case 'run':
       runs.value = new Map(runs.value).set(event.run.id, event.run);

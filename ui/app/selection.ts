@@ -1,5 +1,6 @@
 /** Which runs are looked at: in the address, and remembered for views whose address names none. */
 import { computed, signal } from '@preact/signals';
+import type { RunSummary } from '../../src/dashboard/protocol.js';
 import { runs } from './api.js';
 import { go, place, withQuery } from './route.js';
 import { RUN_COLOURS } from './theme.js';
@@ -31,7 +32,10 @@ export function toggle(id: string): void {
 export const shownRuns = computed(() => {
   const all = runs.value;
   const chosen = chosenRuns.value.flatMap((id) => all.get(id) ?? []);
-  const newest = all.values().next().value;
+  const newest = [...all.values()].reduce<RunSummary | undefined>(
+    (best, run) => (best === undefined || (run.started ?? '') > (best.started ?? '') ? run : best),
+    undefined,
+  );
   return chosen.length > 0 || newest === undefined ? chosen : [newest];
 });
 

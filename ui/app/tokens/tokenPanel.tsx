@@ -99,7 +99,7 @@ function Explanation({ address }: { address: string }): JSX.Element {
       {error !== undefined && <Fault error={error} />}
       {data !== undefined && (
         <>
-          <p class="mono formula">{data.formula}</p>
+          {data.formula !== '' && <p class="mono formula">{data.formula}</p>}
           {data.terms.map(({ name, formula, withNumbers, value }) => (
             <div key={name} class="term">
               <span class="quiet">{name}</span>

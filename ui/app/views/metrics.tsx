@@ -14,7 +14,7 @@ import {
   stepsWithin,
   type Axis,
 } from '../../../src/dashboard/view/curves.js';
-import { address, ask, grown, type ServerError } from '../api.js';
+import { address, ask, growthOf, type ServerError } from '../api.js';
 import type { ChartMark, RunCurve } from '../charts/chart.js';
 import { asServerError, useSettled, useThrottled } from '../hooks.js';
 import { Icon } from '../icons.js';
@@ -230,10 +230,7 @@ function useRunData(
   const [errors, setErrors] = useState<readonly ServerError[]>([]);
   const [loading, setLoading] = useState(true);
   const ids = shown.map(({ id }) => id).join(',');
-  const growth = useThrottled(
-    shown.map(({ id }) => grown.value.get(id)?.metrics ?? 0).join(),
-    1500,
-  );
+  const growth = useThrottled(shown.map(({ id }) => growthOf(id, 'metrics')).join(), 2500);
   const settledZoom = useSettled(zoom, 150);
   useEffect(() => {
     const abort = new AbortController();

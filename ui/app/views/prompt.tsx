@@ -2,7 +2,7 @@
 import type { JSX } from 'preact';
 import type { PromptHistory } from '../../../src/dashboard/protocol.js';
 import { formatNumber, visibleText } from '../../../src/dashboard/view/format.js';
-import { address, grown, runs } from '../api.js';
+import { address, growthOf, runs } from '../api.js';
 import { Chart } from '../charts/chart.js';
 import { useAnswer, useThrottled } from '../hooks.js';
 import { Fault, Waiting } from '../parts.js';
@@ -13,7 +13,7 @@ import { oneLine, Reward, rewardTitle } from './samples.js';
 export function PromptView(): JSX.Element {
   const [, id = '', promptId = ''] = place.value.path;
   const path = ['runs', id, 'prompts', promptId].map(encodeURIComponent).join('/');
-  const growth = useThrottled(grown.value.get(id)?.samples ?? 0, 5000);
+  const growth = useThrottled(growthOf(id, 'samples'), 5000);
   const { data, error } = useAnswer<PromptHistory>(address(path), growth);
   if (error !== undefined)
     return (

@@ -3,7 +3,7 @@ import type { JSX } from 'preact';
 import type { RunDetail, RunLog } from '../../../src/dashboard/protocol.js';
 import { formatDuration, formatNumber, visibleText } from '../../../src/dashboard/view/format.js';
 import { flattenSettings } from '../../../src/dashboard/view/settings.js';
-import { address, grown, runs } from '../api.js';
+import { address, growthOf, runs } from '../api.js';
 import { useAnswer, useThrottled } from '../hooks.js';
 import { Empty, Fact, Fault, MarkList, Progress, StateBadge, Waiting } from '../parts.js';
 import { href, place } from '../route.js';
@@ -12,7 +12,7 @@ import { ReportButton } from './report.js';
 /** The view. */
 export function RunView(): JSX.Element {
   const id = place.value.path[1] ?? '';
-  const growth = useThrottled(grown.value.get(id)?.metrics ?? 0, 3000);
+  const growth = useThrottled(growthOf(id, 'metrics'), 3000);
   const summary = runs.value.get(id);
   const detail = useAnswer<RunDetail>(address(`runs/${encodeURIComponent(id)}`), summary?.state);
   const log = useAnswer<RunLog>(

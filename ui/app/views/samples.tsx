@@ -9,7 +9,7 @@ import {
   SAMPLE_FILTERS,
   sampleQueryOf,
 } from '../../../src/dashboard/view/sampleQuery.js';
-import { address, ask, grown, runs, type ServerError } from '../api.js';
+import { address, ask, growthOf, runs, type ServerError } from '../api.js';
 import { asServerError, useAnswer, useSettled, useThrottled } from '../hooks.js';
 import { Icon } from '../icons.js';
 import { Empty, Fault, Waiting } from '../parts.js';
@@ -27,10 +27,7 @@ export function SamplesView(): JSX.Element {
   const { query: inAddress } = place.value;
   const query = useMemo(() => sampleQueryOf(inAddress), [JSON.stringify(inAddress)]);
   const settled = useSettled(query, 250);
-  const growth = useThrottled(
-    run === undefined ? 0 : (grown.value.get(run.id)?.samples ?? 0),
-    3000,
-  );
+  const growth = useThrottled(run === undefined ? '' : growthOf(run.id, 'samples'), 3000);
   const path = run === undefined ? null : `runs/${encodeURIComponent(run.id)}/samples`;
   const facets = useAnswer<SampleFacets>(path === null ? null : address(`${path}/facets`), growth);
   const list = usePages(path, settled, growth);
@@ -129,7 +126,7 @@ interface Pages {
 }
 
 /** The list, page by page as they are looked at. */
-function usePages(path: string | null, query: object, growth: number): Pages {
+function usePages(path: string | null, query: object, growth: string): Pages {
   const [pages, setPages] = useState<ReadonlyMap<number, SamplePage>>(new Map());
   const [head, setHead] = useState<SamplePage | undefined>();
   const [error, setError] = useState<ServerError | undefined>();

@@ -1,0 +1,48 @@
+/** Small real runs to look at with the dashboard, made in some seconds: GRPO twice, and PPO. */
+import { join } from 'node:path';
+import { createGrpoRun, createPpoRun, type GrpoRunOptions } from '../../src/runs/index.js';
+import { saveSmallModel } from '../runs/smallModel.js';
+
+/** Sums of small numbers; some of them come again and again, so that their completions can be followed. */
+const PROBLEMS = Array.from({ length: 12 }, (_, index) => ({
+  prompt: `${3 * index}+${index + 1}=`,
+  answer: String(4 * index + 1),
+}));
+
+/** Something that a random model meets now and then and soon learns: even digits, and not too many tokens. */
+const REWARDS: GrpoRunOptions['rewards'] = [
+  function evenDigits({ completion }) {
+    return (completion.match(/[02468]/g)?.length ?? 0) / 8;
+  },
+  function shortEnough({ completion }) {
+    return completion.length <= 10 ? 0.5 : 0;
+  },
+];
+
+/** Names of the runs below the folder. */
+export const DEMO_RUNS = { calm: 'sums/grpo', wild: 'sums/grpo-fast', ppo: 'sums/ppo' } as const;
+
+/** Makes the runs of `DEMO_RUNS` below a folder. */
+export async function makeDemoRuns(folder: string, { steps = 30 } = {}): Promise<void> {
+  const model = await saveSmallModel(join(folder, '..', 'model'), { seed: 2 });
+  const shared = { model, data: PROBLEMS, rewards: REWARDS, progress: null };
+  const config = {
+    ...{ steps, promptsPerStep: 4, groupSize: 4, minibatchSize: 8, updatesPerRollout: 2, seed: 1 },
+    ...{ klCoef: 0.05, samplesPerStep: 8, checkpointEvery: steps },
+    sampling: { maxNewTokens: 12 },
+  };
+  for (const [name, learningRate] of [
+    [DEMO_RUNS.calm, 3e-3],
+    [DEMO_RUNS.wild, 6e-2],
+  ] as const) {
+    const out = join(folder, name);
+    const run = await createGrpoRun({ ...shared, out, config: { ...config, learningRate } });
+    await run.train();
+  }
+  const ppo = await createPpoRun({
+    ...shared,
+    out: join(folder, DEMO_RUNS.ppo),
+    config: { ...config, groupSize: 1, minibatchSize: 2, samplesPerStep: 4, learningRate: 3e-3 },
+  });
+  await ppo.train();
+}

@@ -1,0 +1,94 @@
+/**
+ * Makes the pictures of docs/dashboard.md: trains the small runs of the browser tests and walks through the page.
+ *
+ *     npx tsx tools/dashboardPictures.ts [FOLDER]     FOLDER: where pictures go; docs/images unless said
+ *
+ * Needs a Chromium, as `npm run test:browser` does.
+ */
+import { mkdirSync, mkdtempSync, rmSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import type { Page } from 'playwright-core';
+import { startDashboard } from '../src/dashboard/index.js';
+import type { RunList } from '../src/dashboard/protocol.js';
+import { launchChromium } from '../test/dashboard/browser.js';
+import { DEMO_RUNS, makeDemoRuns } from '../test/dashboard/demoRuns.js';
+import { ROOT } from '../test/root.js';
+
+const WINDOW = { width: 1120, height: 700 };
+
+/** A place of the page, and what has to be there before its picture is taken. */
+interface Picture {
+  readonly name: string;
+  readonly place: string;
+  readonly shows: string;
+  readonly scheme?: 'light' | 'dark';
+  readonly width?: number;
+  readonly prepare?: (page: Page) => Promise<void>;
+}
+
+function pictures(ids: Readonly<Record<keyof typeof DEMO_RUNS, string>>): Picture[] {
+  const pair = `${ids.calm},${ids.wild}`;
+  const hold = async (page: Page): Promise<void> => {
+    await page.locator('.tokens').focus();
+    for (const key of ['Home', 'ArrowRight', 'ArrowRight']) await page.keyboard.press(key);
+    await page.locator('.explanation-card p', { hasText: /\w/ }).first().waitFor();
+  };
+  return [
+    { name: 'runs', place: `#/runs?runs=${pair}`, shows: 'td .state' },
+    { name: 'metrics', place: `#/metrics?runs=${pair}&smooth=0.5`, shows: 'canvas' },
+    { name: 'samples', place: `#/samples?run=${ids.calm}&sort=-reward`, shows: '.sample-line' },
+    {
+      name: 'tokens',
+      place: `#/sample/${ids.calm}/40?stream=klPolicyReference`,
+      shows: '.token',
+      prepare: hold,
+    },
+    {
+      name: 'tokens-ppo',
+      place: `#/sample/${ids.ppo}/40?stream=values`,
+      shows: '.token',
+      scheme: 'dark',
+      prepare: hold,
+    },
+    { name: 'narrow', place: `#/runs`, shows: 'td .state', width: 400, scheme: 'dark' },
+  ];
+}
+
+const [target = join(ROOT, 'docs/images')] = process.argv.slice(2);
+const root = mkdtempSync(join(tmpdir(), 'posttrain-pictures-'));
+try {
+  const runs = join(root, 'runs');
+  await makeDemoRuns(runs, { steps: 60 });
+  const dashboard = await startDashboard({
+    folders: [runs],
+    ui: join(ROOT, 'dist/ui'),
+    version: '',
+  });
+  const browser = await launchChromium();
+  const answer = await fetch(new URL('api/runs', dashboard.url));
+  const list = (await answer.json()) as RunList;
+  const idOf = (name: string): string => list.runs.find((run) => run.name === name)?.id ?? '';
+  mkdirSync(target, { recursive: true });
+  const ids = {
+    calm: idOf(DEMO_RUNS.calm),
+    wild: idOf(DEMO_RUNS.wild),
+    ppo: idOf(DEMO_RUNS.ppo),
+  };
+  for (const { name, place, shows, scheme = 'light', width, prepare } of pictures(ids)) {
+    const page = await browser.newPage({
+      viewport: { ...WINDOW, width: width ?? WINDOW.width },
+      colorScheme: scheme,
+    });
+    await page.goto(`${dashboard.url}${place}`);
+    await page.locator(shows).first().waitFor();
+    await prepare?.(page);
+    await page.waitForTimeout(600); // charts are drawn in the next frame
+    await page.screenshot({ path: join(target, `dashboard-${name}.png`) });
+    await page.close();
+  }
+  await browser.close();
+  await dashboard.close();
+} finally {
+  rmSync(root, { recursive: true });
+}
