@@ -59,7 +59,7 @@ function generateCells(options: Options): Cell[] {
       batches.map((batch): Cell => {
         const job = {
           ...({ kind: 'generate', dtype, shape, batch, promptTokens, newTokens } as const),
-          ...{ warmUpSeconds: 1, seconds: 3, rounds },
+          ...{ model: modelFolderOf(name), warmUpSeconds: 1, seconds: 3, rounds },
         };
         return {
           ...{ name: `${name}, ${dtype}, batch ${batch}`, quantity: 'tokens/s', job },
@@ -79,7 +79,7 @@ function llamaCells(options: Options): Cell[] {
       const job = {
         ...({ kind: 'generate', dtype, shape, batch: 1, temperature: 0, newTokens } as const),
         ...{ promptTokens: 32, warmUpSeconds: 1, seconds: 3, rounds },
-        gguf: { path: ggufOf(name, dtype), from: modelFolderOf(name) },
+        ...{ model: modelFolderOf(name), gguf: ggufOf(name, dtype) },
       };
       return {
         ...{ name: `${name}, ${dtype}, one row`, quantity: 'tokens/s', job },
@@ -124,6 +124,7 @@ function spreadCells(options: Options): Cell[] {
         quantity: 'tokens/s',
         job: {
           ...({ kind: 'generate', dtype, shape, batch } as const),
+          model: modelFolderOf(name),
           ...{ copies: SPREAD_COMPLETIONS, promptTokens: count('prompt', options.prompt ?? '32') },
           ...{ newTokens: longest, limits: spreadLimits(batch, longest) },
           ...{ warmUpSeconds: 0, seconds: 0, rounds: count('rounds', options.rounds ?? '2') },
@@ -207,11 +208,9 @@ function trainCell(name: string, job: Omit<TrainJob, 'data'>): Cell {
 export async function makeModels(cells: readonly Cell[]): Promise<void> {
   const folders = new Map<string, ModelShape>();
   for (const { job } of cells) {
-    const read = job.kind === 'train' || job.kind === 'startup' ? job.model : undefined;
-    const path = job.kind === 'generate' ? job.gguf?.from : read;
-    if (path === undefined || !('shape' in job)) continue;
+    if (job.kind !== 'train' && job.kind !== 'startup' && job.kind !== 'generate') continue;
     // The last of the folders that are made together.
-    const folder = path.replace(/-endless$/, '');
+    const folder = job.model.replace(/-endless$/, '');
     if (!existsSync(folder)) folders.set(folder, job.shape);
   }
   for (const [folder, shape] of folders) {
@@ -219,9 +218,8 @@ export async function makeModels(cells: readonly Cell[]): Promise<void> {
     await measureOurs({ kind: 'modelFolder', folder, shape });
   }
   for (const { job } of cells) {
-    if (job.kind !== 'generate' || job.gguf === undefined || existsSync(job.gguf.path)) continue;
-    const { shape, dtype } = job;
-    const { path, from: folder } = job.gguf;
+    if (job.kind !== 'generate' || job.gguf === undefined || existsSync(job.gguf)) continue;
+    const { shape, dtype, model: folder, gguf: path } = job;
     process.stderr.write(`making ${path}\n`);
     await measureOurs({ kind: 'gguf', folder, path, shape, dtype });
   }

@@ -1,7 +1,7 @@
 /** Our side of `generate`: tokens per second of the sampler that trainers and users call. */
 import { ShapeError } from '../src/errors/index.js';
 import { sample, type SampleOptions } from '../src/generation/index.js';
-import { createModel, makeDecoderConfig } from '../src/models/index.js';
+import { loadModel } from '../src/models/index.js';
 import { randint, tidy } from '../src/torch/index.js';
 import type { GenerateJob } from './jobs.js';
 
@@ -19,7 +19,7 @@ export async function measureGenerate(
 ): Promise<Record<string, number[]>> {
   const { shape, dtype, batch, promptTokens, newTokens, limits, copies = 1, temperature = 1 } = job;
   const prompts = batch / copies;
-  const model = createModel(makeDecoderConfig(shape), { seed: 0, dtype }).freeze();
+  const model = (await loadModel(job.model, { dtype })).freeze();
   const flat = tidy(() => randint(0, shape.vocabSize, [prompts * promptTokens]).toTypedArray());
   const promptIds = Array.from({ length: prompts }, (_, row) =>
     Array.from(flat.subarray(row * promptTokens, (row + 1) * promptTokens)),

@@ -78,10 +78,12 @@ export interface GenerateJob {
   readonly copies?: number;
   readonly promptTokens: number;
   readonly newTokens: number;
+  /** A folder of `makeModelFolder`. */
+  readonly model: string;
   /** 0 takes the most likely token; 1 unless set. */
   readonly temperature?: 0;
-  /** A file of `writeGguf`, for llama.cpp, and the folder it is made from. Ours makes the same weights itself. */
-  readonly gguf?: { readonly path: string; readonly from: string };
+  /** A file of `writeGguf` with the same weights, for llama.cpp. */
+  readonly gguf?: string;
   /** New tokens of each row, where they differ; as many numbers as rows. */
   readonly limits?: readonly number[];
 }

@@ -45,7 +45,7 @@ const llama = await getLlama({
   maxThreads: threads,
   progressLogs: false,
 });
-const model = await llama.loadModel({ modelPath: gguf?.path ?? '', gpuLayers: 0 });
+const model = await llama.loadModel({ modelPath: gguf ?? '', gpuLayers: 0 });
 const context = await model.createContext({ contextSize: promptTokens + newTokens, threads });
 const sequence = context.getSequence();
 

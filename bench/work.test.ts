@@ -38,7 +38,7 @@ test('a reward model has no output layer, and a reference is a third more', () =
 
 test('decoding one row reads every weight once; of more rows nothing is claimed', () => {
   const decode: GenerateJob = {
-    ...({ kind: 'generate', dtype: 'bfloat16', shape: tiny, batch: 1 } as const),
+    ...({ kind: 'generate', dtype: 'bfloat16', shape: tiny, batch: 1, model: '' } as const),
     ...{ promptTokens: 1, newTokens: 1, warmUpSeconds: 0, seconds: 0, rounds: 1 },
   };
   assert.deepEqual(decodingWork(decode), { bytes: 2 * 5_259_264 });

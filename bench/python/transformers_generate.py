@@ -3,12 +3,14 @@
 import os
 
 os.environ["HF_HUB_OFFLINE"] = "1"
+os.environ["TRANSFORMERS_VERBOSITY"] = "error"
+os.environ["HF_HUB_DISABLE_PROGRESS_BARS"] = "1"
 
 import time
 
 import torch
 import transformers
-from transformers import LlamaConfig, LlamaForCausalLM, StoppingCriteria, StoppingCriteriaList
+from transformers import AutoModelForCausalLM, StoppingCriteria, StoppingCriteriaList
 
 from worker import read_job, report
 
@@ -26,23 +28,12 @@ class RowLimits(StoppingCriteria):
 
 
 def main():
+    transformers.utils.logging.disable_progress_bar()
     job = read_job()
     torch.manual_seed(0)
     shape = job["shape"]
-    config = LlamaConfig(
-        vocab_size=shape["vocabSize"],
-        hidden_size=shape["hiddenSize"],
-        intermediate_size=shape["intermediateSize"],
-        num_hidden_layers=shape["numLayers"],
-        num_attention_heads=shape["numHeads"],
-        num_key_value_heads=shape["numKeyValueHeads"],
-        max_position_embeddings=4096,
-        tie_word_embeddings=True,
-        bos_token_id=None,
-        eos_token_id=None,
-        pad_token_id=0,
-    )
-    model = LlamaForCausalLM(config).to(getattr(torch, job["dtype"])).eval()
+    model = AutoModelForCausalLM.from_pretrained(job["model"], dtype=getattr(torch, job["dtype"])).eval()
+    model.generation_config.pad_token_id = 0
     copies = job.get("copies", 1)
     prompts = torch.randint(shape["vocabSize"], (job["batch"] // copies, job["promptTokens"]))
     prompts = prompts.repeat_interleave(copies, 0)
