@@ -1,6 +1,6 @@
 /** Measures the cells of a case, one after the other, and keeps what was found after each. */
 import { existsSync } from 'node:fs';
-import { ShapeError, UsageError } from '../src/errors/index.js';
+import { PosttrainError, ShapeError, UsageError } from '../src/errors/index.js';
 import { CASES, makeModels } from './cells.js';
 import type { Cell, CeilingJob, ProfileRow } from './jobs.js';
 import { circumstances, type Circumstances } from './machine.js';
@@ -100,6 +100,8 @@ interface Course {
   readonly isResumed: boolean;
   readonly path: string | undefined;
   readonly options: Options;
+  /** Where cells that failed are named, so that the others go on; undefined where the first failure ends the run. */
+  readonly failed?: string[];
 }
 
 function coursesOf(run: Run, options: Options, isResumed: boolean): Course {
@@ -154,7 +156,7 @@ async function runCells(run: Run, course: Course): Promise<Results> {
     // In the order of the cells, whenever each was measured.
     rows: cells.flatMap((cell) => rows.get(cell.name) ?? []),
   });
-  for (const cell of toDo) {
+  const measure = async (cell: Cell): Promise<void> => {
     const started = performance.now();
     const measured =
       byJob.get(cell.job) ?? (await measureInTurn(cell, other, { pairs, quiet: options.quiet }));
@@ -165,6 +167,14 @@ async function runCells(run: Run, course: Course): Promise<Results> {
     const seconds = Math.round((performance.now() - started) / 1000);
     rows.set(cell.name, { ...row, ...shares, commit: now.commit, seconds });
     if (path !== undefined) writeResults(results(), path);
+  };
+  for (const cell of toDo) {
+    try {
+      await measure(cell);
+    } catch (error) {
+      if (!(error instanceof PosttrainError) || course.failed === undefined) throw error;
+      course.failed.push(`${titleOf(run)}, ${cell.name}: ${error.message}`);
+    }
   }
   // Nothing to do: what the file says stands.
   if (seen === undefined && path !== undefined && existsSync(path)) return readResults(path);
@@ -223,12 +233,22 @@ export async function runAll(options: Options): Promise<void> {
     );
   }
   process.stderr.write(`All together about ${Math.ceil(seconds / 60)} min.\n`);
+  const failed: string[] = [];
   for (const run of runs) {
-    const course = coursesOf(run, options, true);
+    const course = { ...coursesOf(run, options, true), failed };
     if (cellsToDo(run, course, keptRows(run, course, now)).length === 0) continue;
-    const results = await runCells(run, course);
-    console.log(`\n${titleOf(run)}\n\n${markdownTable(results)}\n\n${provenance(results)}`);
+    try {
+      const results = await runCells(run, course);
+      console.log(`\n${titleOf(run)}\n\n${markdownTable(results)}\n\n${provenance(results)}`);
+    } catch (error) {
+      // The other side of this case is not installed; those of the others may be.
+      if (!(error instanceof UsageError)) throw error;
+      failed.push(`${titleOf(run)}: ${error.message} ${error.hint ?? ''}`);
+    }
   }
+  if (failed.length === 0) return;
+  process.stderr.write(`\nNot measured:\n${failed.join('\n')}\n`);
+  process.exitCode = 1;
 }
 
 function titleOf({ name, against }: Run): string {
