@@ -19,6 +19,27 @@ export interface CausalLmInput {
   readonly sequenceIds?: Tensor | undefined;
 }
 
+/** Rows that continue prompts, several of them the same one. */
+export interface ContinuedRows {
+  /**
+   * [N] int64: P prompts of Lp columns, one after the other, then the rows of every part. Padding stands at the right of a
+   * prompt and of a row; it may be any id and changes nothing.
+   */
+  readonly inputIds: Tensor;
+  readonly prompts: {
+    /** Lp */
+    readonly columns: number;
+    /** P numbers from 1 to Lp */
+    readonly lengths: readonly number[];
+  };
+  /** Rows of the same number of columns; one prompt may have rows in several parts. */
+  readonly parts: readonly {
+    readonly columns: number;
+    /** B numbers: which of the P prompts each row continues. */
+    readonly promptOf: readonly number[];
+  }[];
+}
+
 /** Options of `save`. */
 export interface SaveOptions {
   /** Weights go to several files when they are larger than this in bytes: 5 GB unless said, as in transformers 4. */
@@ -36,6 +57,14 @@ export interface CausalLm {
 
   /** @returns [B, L, D] after the final normalisation: what `lmHead` takes */
   hiddenStates(input: CausalLmInput): Tensor;
+
+  /**
+   * `hiddenStates` of rows that share prompts, each prompt computed once. Not for models whose rotary positions depend on
+   * how long a row is: there a prompt is another one in every row.
+   *
+   * @returns [N, D], in the order of `inputIds`; gradients reach a prompt from all of its rows
+   */
+  continuedStates(input: ContinuedRows): Tensor;
 
   /**
    * @param hidden [..., D] from `hiddenStates`

@@ -5,6 +5,8 @@
 import { ShapeError, ValueRangeError } from '../errors/index.js';
 import { assertRank, ones, tensor, tidy, zeros, type Dtype, type Tensor } from '../torch/index.js';
 import type { CausalLm } from './causalLm.js';
+import { continuedPlaces, planContinuation, type ContinuationPlan } from './continuation.js';
+import { frequenciesDependOnLength } from './decoder.js';
 import { rowEnds } from './rowEnds.js';
 
 /** Sequences of prompt and completion. Row i is prompt ⊕ completion without a gap, then padding. */
@@ -20,6 +22,11 @@ export interface CompletionRows {
   readonly lengths: readonly number[];
   /** Where the rows stand when a line of `inputIds` holds several of them. What is computed of a row stays the same. */
   readonly packed?: PackedRows | undefined;
+  /**
+   * B numbers: rows with the same one begin with the same prompt, which is then computed once. What is computed of a row
+   * stays the same, to rounding. Not together with `packed`.
+   */
+  readonly sharedPrompts?: readonly number[] | undefined;
 }
 
 /** Rows side by side in the lines of one tensor. */
@@ -65,15 +72,34 @@ export function completionStates(
   const { rows, width, end, places, targets, predictors } = layoutOf(where, input);
   const { device } = model;
   const dtype = scoreDtype(model);
-  const index = (values: readonly number[]): Tensor =>
-    tensor(Float64Array.from(values), { dtype: 'int64', device });
-  const place = index(places);
+  const place = indexOf(places, device);
   const spread = (flat: Tensor): Tensor =>
     tidy(() =>
       zeros([rows * width], { dtype, device })
         .scatter(0, place, flat)
         .view([rows, width]),
     );
+  const plan = planOf(model, input);
+  return {
+    count: places.length,
+    states: plan ? sharedStates(model, input, plan) : ownStates(model, input, { end, predictors }),
+    targets: indexOf(targets, device),
+    dtype,
+    spread,
+    mask: spread(ones([places.length], { dtype, device })),
+  };
+}
+
+function indexOf(values: readonly number[], device: string): Tensor {
+  return tensor(Float64Array.from(values), { dtype: 'int64', device });
+}
+
+/** The states before the tokens, every row computed by itself. */
+function ownStates(
+  model: CausalLm,
+  input: CompletionRows,
+  { end, predictors }: Pick<Layout, 'end' | 'predictors'>,
+): Tensor {
   // The last token of a row predicts nothing that is asked for.
   const columns = Math.max(1, end - 1);
   const used = (ids: Tensor): Tensor => ids.narrow(1, 0, columns);
@@ -85,18 +111,29 @@ export function completionStates(
       return { line, start, length: Math.max(1, length - 1) };
     }),
   );
-  const sequenceIds = ends ?? (input.packed && used(input.packed.sequenceIds));
-  return {
-    count: places.length,
-    states: model
-      .hiddenStates({ inputIds: used(input.inputIds), sequenceIds })
-      .flatten(0, 1)
-      .indexSelect(0, index(predictors)),
-    targets: index(targets),
-    dtype,
-    spread,
-    mask: spread(ones([places.length], { dtype, device })),
-  };
+  return model
+    .hiddenStates({
+      inputIds: used(input.inputIds),
+      sequenceIds: ends ?? (input.packed && used(input.packed.sequenceIds)),
+    })
+    .flatten(0, 1)
+    .indexSelect(0, indexOf(predictors, model.device));
+}
+
+/** The same where every prompt is computed once. */
+function sharedStates(model: CausalLm, input: CompletionRows, plan: ContinuationPlan): Tensor {
+  const { device } = model;
+  const { sources, predictors } = continuedPlaces(plan, input, input.inputIds.size(1));
+  const ids = input.inputIds.to({ device }).flatten().indexSelect(0, indexOf(sources, device));
+  return model
+    .continuedStates({ inputIds: ids, prompts: plan.prompts, parts: plan.parts })
+    .indexSelect(0, indexOf(predictors, device));
+}
+
+function planOf(model: CausalLm, input: CompletionRows): ContinuationPlan | null {
+  const { sharedPrompts, promptLengths, lengths, packed } = input;
+  if (!sharedPrompts || packed || frequenciesDependOnLength(model.config)) return null;
+  return planContinuation({ promptLengths, lengths, sharedPrompts });
 }
 
 /** The dtype of what is computed from a model's states: at least float32. */
@@ -120,7 +157,7 @@ interface Layout {
 
 function layoutOf(
   where: string,
-  { inputIds, promptLengths, lengths, packed }: CompletionRows,
+  { inputIds, promptLengths, lengths, packed, sharedPrompts }: CompletionRows,
 ): Layout {
   assertRank(where, '[B, L]', { inputIds });
   const [lines, columns] = [inputIds.size(0), inputIds.size(1)];
@@ -129,6 +166,10 @@ function layoutOf(
   if (promptLengths.length !== rows || lengths.length !== rows)
     throw new ShapeError(
       `${where}: expected ${rows} promptLengths and lengths, one per ${packed ? 'packed row' : 'row of inputIds'}, received ${promptLengths.length} and ${lengths.length}.`,
+    );
+  if (sharedPrompts && (packed || sharedPrompts.length !== rows))
+    throw new ShapeError(
+      `${where}: expected ${rows} sharedPrompts, one per row, and no packed rows, received ${sharedPrompts.length}${packed ? ' for packed rows' : ''}.`,
     );
   placed.forEach(({ line, start }, row) => {
     const fits = Number.isInteger(line) && line >= 0 && line < lines;

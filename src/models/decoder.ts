@@ -27,14 +27,20 @@ import {
 } from '../torch/index.js';
 import { moveAdapter, trainedParameters, type Adapter } from './adapter.js';
 import { saveAdapter } from './adapterFolder.js';
-import type { CausalLm, CausalLmInput, SaveOptions } from './causalLm.js';
+import type { CausalLm, CausalLmInput, ContinuedRows, SaveOptions } from './causalLm.js';
 import { checkpointNames } from './checkpointNames.js';
 import { FULL_PRECISION, type ComputeSettings } from './computeSettings.js';
+import { continuedSight } from './continuation.js';
 import { ropeSettings, type DecoderConfig, type LayerKind } from './decoderConfig.js';
 import { DecoderParts, type DecoderLayer, type Norm } from './decoderLayer.js';
 import type { JsonObject } from './jsonFields.js';
 import { saveModel } from './saveModel.js';
-import { sightOf, type Sight } from './sight.js';
+import { sightOf, sightTensors, withSightTensors, type LayerSight, type Sight } from './sight.js';
+
+interface LayerViews {
+  readonly rotations: Readonly<Record<LayerKind, Rotation | null>>;
+  readonly sights: Readonly<Record<LayerKind, LayerSight>>;
+}
 
 /** A model of any family. Made by `loadModel` and `createModel`. */
 export class Decoder extends Module implements CausalLm {
@@ -124,43 +130,61 @@ export class Decoder extends Module implements CausalLm {
     assertInput(input);
     const { maxPositionEmbeddings, learnedPositions } = this.config;
     return tidy(() => {
-      const { device } = this;
-      const sight = sightOf(this.config, input, device);
-      const { positions, masks } = sight;
-      if (learnedPositions && input.inputIds.size(1) > maxPositionEmbeddings)
-        assertPositions(positions, maxPositionEmbeddings);
-      const rotations = this.rotations(sight, input.inputIds.size(1));
-      let hidden = this.embed(input.inputIds.to({ device }), positions);
-      this.inPrecision(() => {
-        for (const layer of this.layers) {
-          const { kind } = layer;
-          // What autograd does not hold is freed layer by layer, as it would be in Python.
-          const next = tidy(() => this.layerOutput(layer, hidden, rotations[kind], masks[kind]));
-          hidden.dispose();
-          hidden = next;
-        }
-      });
-      return this.norm.forward(hidden);
+      const sight = sightOf(this.config, input, this.device);
+      const columns = input.inputIds.size(1);
+      if (learnedPositions && columns > maxPositionEmbeddings)
+        assertPositions(sight.positions, maxPositionEmbeddings);
+      const rotations = this.rotations(sight, columns);
+      return this.run(input.inputIds, sight.positions, { rotations, sights: sight.masks });
     });
+  }
+
+  continuedStates(input: ContinuedRows): Tensor {
+    if (frequenciesDependOnLength(this.config))
+      throw new ValueRangeError(
+        'Decoder: expected rotary positions that do not depend on the length of a row where rows share prompts.',
+      );
+    return tidy(() => {
+      const { positions, sights } = continuedSight(this.config, input, this);
+      if (this.config.learnedPositions)
+        assertPositions(positions, this.config.maxPositionEmbeddings);
+      const rotations = this.rotations({ positions, lengths: null }, 0);
+      return this.run(input.inputIds, positions, { rotations, sights });
+    });
+  }
+
+  /** @returns the shape of `ids` and D */
+  private run(ids: Tensor, positions: Tensor, { rotations, sights }: LayerViews): Tensor {
+    let hidden = this.embed(ids.to({ device: this.device }), positions);
+    this.inPrecision(() => {
+      for (const layer of this.layers) {
+        const { kind } = layer;
+        // What autograd does not hold is freed layer by layer, as it would be in Python.
+        const next = tidy(() => this.layerOutput(layer, hidden, rotations[kind], sights[kind]));
+        hidden.dispose();
+        hidden = next;
+      }
+    });
+    return this.norm.forward(hidden);
   }
 
   private layerOutput(
     layer: DecoderLayer,
     hidden: Tensor,
     rotation: Rotation | null,
-    mask: Tensor | null,
+    sight: LayerSight,
   ): Tensor {
-    if (!this.compute.gradientCheckpointing) return layer.forward(hidden, rotation, mask);
-    const given = [...(rotation ? [rotation.cos, rotation.sin] : []), ...(mask ? [mask] : [])];
+    if (!this.compute.gradientCheckpointing) return layer.forward(hidden, rotation, sight);
+    const turning = rotation ? [rotation.cos, rotation.sin] : [];
     return checkpoint(
       (input, ...rest) => {
-        const [cos, sin] = rotation ? rest : [];
-        const turned = cos && sin ? { cos, sin } : null;
-        const seen = mask ? (rest.at(-1) ?? null) : null;
+        const [cos, sin] = rest;
+        const turned = rotation && cos && sin ? { cos, sin } : null;
+        const seen = withSightTensors(sight, rest.slice(turning.length));
         // In the backward pass nobody else switches autocast on.
         return this.inPrecision(() => layer.forward(input, turned, seen));
       },
-      [hidden, ...given],
+      [hidden, ...turning, ...sightTensors(sight)],
     );
   }
 
@@ -178,7 +202,7 @@ export class Decoder extends Module implements CausalLm {
   }
 
   private rotations(
-    { positions, lengths }: Sight,
+    { positions, lengths }: Pick<Sight, 'positions' | 'lengths'>,
     columns: number,
   ): Readonly<Record<LayerKind, Rotation | null>> {
     if (this.config.learnedPositions) return { full: null, sliding: null };

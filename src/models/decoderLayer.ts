@@ -11,6 +11,7 @@ import {
   RMSNorm,
   type NamedLinear,
   type Rotation,
+  type SharedPrompts,
 } from '../nn/index.js';
 import { tidy, type Tensor } from '../torch/index.js';
 import { checkpointNames, type CheckpointNames } from './checkpointNames.js';
@@ -56,14 +57,14 @@ export class DecoderLayer extends Module implements DecoderLayerParts {
   }
 
   /**
-   * @param x [B, L, D]
+   * @param x [B, L, D], or [N, D] with shared prompts
    * @param rotation see `Attention.forward`
-   * @param mask see `Attention.forward`
-   * @returns [B, L, D]
+   * @param sight see `Attention.forward`
+   * @returns the shape of x
    */
-  forward(x: Tensor, rotation: Rotation | null, mask: Tensor | null): Tensor {
+  forward(x: Tensor, rotation: Rotation | null, sight: Tensor | null | SharedPrompts): Tensor {
     const attended = tidy(() => {
-      const mixed = this.attention.forward(this.inputNorm.forward(x), rotation, mask);
+      const mixed = this.attention.forward(this.inputNorm.forward(x), rotation, sight);
       return x.add(this.attentionOutputNorm?.forward(mixed) ?? mixed);
     });
     const changed = this.mlp.forward(this.mlpNorm.forward(attended));

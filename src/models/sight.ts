@@ -1,4 +1,5 @@
 /** Where tokens stand and which of them each query of a decoder looks at. Internal to this folder. */
+import type { SharedPrompts } from '../nn/index.js';
 import { arange, eye, ones, tidy, type Tensor } from '../torch/index.js';
 import type { CausalLmInput } from './causalLm.js';
 import type { DecoderConfig, LayerKind } from './decoderConfig.js';
@@ -11,6 +12,29 @@ export interface Sight {
   readonly lengths: Tensor | null;
   /** [B or 1, 1, L, L] bool per kind of layer: true where a query may look; null for itself and all before it. */
   readonly masks: Readonly<Record<LayerKind, Tensor | null>>;
+}
+
+/** What the attention of one layer is told, see `Attention.forward`. */
+export type LayerSight = Tensor | null | SharedPrompts;
+
+/** The tensors of a sight, in an order that `withSightTensors` knows. */
+export function sightTensors(sight: LayerSight): Tensor[] {
+  if (sight === null) return [];
+  if (!('parts' in sight)) return [sight];
+  const { mask } = sight.prompts;
+  return [...(mask ? [mask] : []), ...sight.parts.flatMap((part) => [part.promptOf, part.mask])];
+}
+
+/** The same sight with other tensors. */
+export function withSightTensors(sight: LayerSight, tensors: readonly Tensor[]): LayerSight {
+  if (sight === null || !('parts' in sight)) return tensors[0] ?? null;
+  const rest = [...tensors];
+  const take = (): Tensor => rest.shift() as Tensor; // as many as sightTensors gave
+  const prompts = { ...sight.prompts, mask: sight.prompts.mask && take() };
+  return {
+    prompts,
+    parts: sight.parts.map((part) => ({ ...part, promptOf: take(), mask: take() })),
+  };
 }
 
 type Base = Omit<Sight, 'masks'> & { readonly mask: Tensor | null };

@@ -1,4 +1,4 @@
-import { ones, scaledDotProductAttention, type Tensor } from '../torch/index.js';
+import { cat, ones, scaledDotProductAttention, type Tensor } from '../torch/index.js';
 import type { Linear, NamedLinear } from './linear.js';
 import { Module } from './module.js';
 import type { RMSNorm } from './rmsNorm.js';
@@ -35,6 +35,34 @@ export interface AttentionSettings extends ScoreOptions {
 }
 
 /**
+ * What stands in x [N, width] where several rows continue the same prompt: P prompts of Lp columns, then the parts, each
+ * B rows of T columns. Padding stands at the right of a prompt and of a row.
+ */
+export interface SharedPrompts {
+  readonly prompts: {
+    /** P */
+    readonly rows: number;
+    /** Lp */
+    readonly columns: number;
+    /** [1, 1, Lp, Lp] bool, true where a query may look; without it every query looks at itself and what is before it. */
+    readonly mask: Tensor | null;
+  };
+  readonly parts: readonly PromptedRows[];
+}
+
+/** Rows of nearly the same length, each of which continues a prompt. */
+export interface PromptedRows {
+  /** B */
+  readonly rows: number;
+  /** T */
+  readonly columns: number;
+  /** [B] int64: which of the P prompts each row continues. */
+  readonly promptOf: Tensor;
+  /** [B or 1, 1, T, Lp + T] 0 where a query may look, −∞ elsewhere; the prompt's columns come first. */
+  readonly mask: Tensor;
+}
+
+/**
  * Causal self-attention, in which H/Hkv query heads share one head of keys and values.
  *
  * Source: Ainslie et al. 2023 (grouped-query attention), arXiv:2305.13245.
@@ -56,29 +84,35 @@ export class Attention extends Module {
   }
 
   /**
-   * @param x [B, L, width]
-   * @param rotation of the L positions; null where positions are not rotary
-   * @param mask [B or 1, 1, L, L] bool, true where a query may look; without it every query looks at itself and what is
-   *   before it
-   * @returns [B, L, width]
+   * @param x [B, L, width], or [N, width] with shared prompts
+   * @param rotation of the L or N positions; null where positions are not rotary
+   * @param sight [B or 1, 1, L, L] bool, true where a query may look; null: every query looks at itself and what is
+   *   before it; or the prompts that rows share
+   * @returns the shape of x
    */
-  forward(x: Tensor, rotation: Rotation | null, mask: Tensor | null): Tensor {
-    const [batch, length] = [x.size(0), x.size(1)];
-    const { headDim, scale, softcap } = this.settings;
+  forward(x: Tensor, rotation: Rotation | null, sight: Tensor | null | SharedPrompts): Tensor {
+    const lead = x.shape.slice(0, -1);
     const [q, k, v] = this.project(x).map((projected) =>
-      projected.view([batch, length, -1, headDim]),
+      projected.view([...lead, -1, this.settings.headDim]),
     ) as [Tensor, Tensor, Tensor];
     const placed = (heads: Tensor, norm: RMSNorm | null): Tensor => {
       const normed = norm?.forward(heads) ?? heads;
       return rotation === null ? normed : applyRope(normed, rotation);
     };
-    const attended = attend(
-      placed(q, this.qNorm).transpose(1, 2),
-      placed(k, this.kNorm).transpose(1, 2),
-      v.transpose(1, 2),
-      { mask, causal: mask === null, scale, softcap },
-    );
-    return this.output.forward(attended.transpose(1, 2).reshape([batch, length, -1]));
+    const [query, key] = [placed(q, this.qNorm), placed(k, this.kNorm)];
+    const attended =
+      sight !== null && 'parts' in sight
+        ? attendShared(query, key, v, { sight, ...this.scoring })
+        : attend(query.transpose(1, 2), key.transpose(1, 2), v.transpose(1, 2), {
+            ...{ mask: sight, causal: sight === null },
+            ...this.scoring,
+          }).transpose(1, 2);
+    return this.output.forward(attended.reshape([...lead, -1]));
+  }
+
+  private get scoring(): ScoreOptions {
+    const { scale, softcap } = this.settings;
+    return { scale, softcap };
   }
 
   /** [..., width] → queries [..., H·D], keys and values [..., Hkv·D]. */
@@ -127,6 +161,51 @@ export function attend(
   const dtype = query.dtype === 'float64' ? 'float64' : 'float32';
   const weights = masked(capped, visible).softmax(-1, { dtype }).to(query.dtype);
   return weights.matmul(value.unsqueeze(2)).reshape([batch, heads, queries, dim]);
+}
+
+/**
+ * Attention of rows that share prompts: the keys and values of a prompt are computed once and read by each of its rows.
+ *
+ * @param query [N, H, D]
+ * @param key [N, Hkv, D]
+ * @param value [N, Hkv, D]
+ * @returns [N, H, D]
+ */
+function attendShared(
+  query: Tensor,
+  key: Tensor,
+  value: Tensor,
+  { sight, ...scoring }: ScoreOptions & { sight: SharedPrompts },
+): Tensor {
+  const { prompts, parts } = sight;
+  let start = 0;
+  /** The heads of the next rows, [rows, heads, columns, D]. */
+  const next = ({ rows, columns }: { rows: number; columns: number }): Tensor[] => {
+    const block = [query, key, value].map((heads) =>
+      heads
+        .narrow(0, start, rows * columns)
+        .view([rows, columns, heads.size(1), heads.size(2)])
+        .transpose(1, 2),
+    );
+    start += rows * columns;
+    return block;
+  };
+  const flat = (attended: Tensor): Tensor => attended.transpose(1, 2).flatten(0, 1);
+  const [q, promptKeys, promptValues] = next(prompts) as [Tensor, Tensor, Tensor];
+  const { mask } = prompts;
+  const ofPrompts = attend(q, promptKeys, promptValues, {
+    mask,
+    causal: mask === null,
+    ...scoring,
+  });
+  const ofParts = parts.map((part) => {
+    const [own, keys, values] = next(part) as [Tensor, Tensor, Tensor];
+    const after = (before: Tensor, heads: Tensor): Tensor =>
+      cat([before.indexSelect(0, part.promptOf), heads], 2);
+    const [seenKeys, seenValues] = [after(promptKeys, keys), after(promptValues, values)];
+    return flat(attend(own, seenKeys, seenValues, { mask: part.mask.to(own.dtype), ...scoring }));
+  });
+  return cat([flat(ofPrompts), ...ofParts]);
 }
 
 /** @param scores [B, Hkv, G, Lq, Lk] */

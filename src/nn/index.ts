@@ -19,6 +19,8 @@ export {
   type AttentionParts,
   type AttentionSettings,
   type ScoreOptions,
+  type PromptedRows,
+  type SharedPrompts,
 } from './attention.js';
 export { type Activation } from './activation.js';
 export { innerValues, Mlp, type MlpParts, type MlpSettings } from './mlp.js';

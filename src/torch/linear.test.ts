@@ -22,7 +22,7 @@ function run(
     const leaves = [x, weight, bias].map((leaf) => leaf && leaf.detach().clone());
     for (const [index, leaf] of leaves.entries())
       if (leaf) leaf.requiresGrad = [x, weight, bias][index]?.requiresGrad ?? false;
-    const [ownX, ownWeight, ownBias = null] = leaves as [Tensor, Tensor, Tensor | null];
+    const [ownX, ownWeight, ownBias] = leaves as [Tensor, Tensor, Tensor | null];
     const y = ownX.linear(ownWeight, ownBias);
     if (y.requiresGrad) y.square().sum().backward();
     return { y: y.detach(), gradients: leaves.map((leaf) => leaf?.grad ?? null) };

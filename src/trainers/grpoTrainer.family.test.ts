@@ -177,18 +177,18 @@ describe('stale rollouts', () => {
   ] as [string, GrpoConfigInput, number][]) {
     test(`are read as often as fresh ones: ${name}`, async () => {
       const given = run({ ...settings, rolloutLag: 1 });
-      const read = given.policy.hiddenStates.bind(given.policy);
-      let rows = 0;
-      given.policy.hiddenStates = (input) => {
-        rows += input.inputIds.size(0);
-        return read(input);
+      const read = given.policy.lmHead.bind(given.policy);
+      let scored = 0;
+      given.policy.lmHead = (hidden) => {
+        scored += hidden.size(0);
+        return read(hidden);
       };
       const counts: number[] = [];
       for (let step = 0; step < 3; step++) {
-        rows = 0;
+        scored = 0;
         const { samples } = await given.trainer.trainStep();
         assert.equal(samples.length, 24);
-        counts.push(rows / 24);
+        counts.push(scored / samples.reduce((sum, { tokenIds }) => sum + tokenIds.length, 0));
       }
       assert.deepEqual(counts, [passes, passes, passes]);
     });

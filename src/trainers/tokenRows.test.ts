@@ -11,6 +11,7 @@ import {
   lossWeights,
   microBatches,
   microBatchesByUse,
+  promptNumbers,
   perToken,
   rememberOldLogprobs,
   rowsOf,
@@ -226,12 +227,12 @@ describe('microBatches', () => {
   });
 
   // Units of two rows, whose longest have 4, 9, 5 and 3 tokens.
-  const pairs: readonly TokenRow[] = [4, 2, 1, 9, 5, 5, 3, 2].map((length) => ({
-    promptIds: [3],
+  const pairs: readonly TokenRow[] = [4, 2, 1, 9, 5, 5, 3, 2].map((length, row) => ({
+    promptIds: [3 + row],
     completionIds: Array.from({ length: length - 1 }, () => 4),
   }));
 
-  test('units stay together and in order, and count with their longest row', () => {
+  test('units stay together and in order', () => {
     for (const maxTokens of [1, 8, 16, 20, 100]) {
       const batches = microBatches(pairs, maxTokens, 2);
       assert.deepEqual(
@@ -242,18 +243,63 @@ describe('microBatches', () => {
         batch.forEach((at, place) => {
           if (place % 2 === 1) assert.equal(at, (batch[place - 1] ?? NaN) + 1);
         });
-        const longest = Math.max(
-          ...batch.map((at) => (pairs[at]?.completionIds.length ?? NaN) + 1),
+        // Padding is not computed where rows differ much.
+        const tokens = batch.reduce(
+          (sum, at) => sum + (pairs[at]?.completionIds.length ?? NaN) + 1,
+          0,
         );
-        assert.ok(batch.length === 2 || batch.length * longest <= maxTokens);
+        assert.ok(batch.length === 2 || tokens <= maxTokens);
       }
     }
     assert.deepEqual(microBatches(pairs, 100, 2), [[2, 3, 4, 5, 0, 1, 6, 7]]);
     assert.deepEqual(microBatches(pairs, 16, 2), [
       [2, 3],
-      [4, 5],
-      [0, 1, 6, 7],
+      [4, 5, 0, 1],
+      [6, 7],
     ]);
+  });
+
+  describe('of rows that share a prompt', () => {
+    const of = (prompt: number, promptLength: number, drawn: number): TokenRow => ({
+      promptIds: Array.from({ length: promptLength }, () => prompt),
+      completionIds: Array.from({ length: drawn }, () => 1),
+    });
+    // Two prompts of 10 tokens, in turn.
+    const groups = [of(5, 10, 2), of(6, 10, 4), of(5, 10, 3), of(6, 10, 1), of(5, 10, 1)];
+
+    test('the prompt counts once: rows of the longest prompt first, its longest row first', () => {
+      assert.deepEqual(microBatches(groups, 100), [[1, 3, 2, 0, 4]]);
+      // 10 + 4 + 1, and 10 + 3 + 2 + 1
+      assert.deepEqual(microBatches(groups, 16), [
+        [1, 3],
+        [2, 0, 4],
+      ]);
+      assert.deepEqual(microBatches(groups, 15), [[1, 3], [2, 0], [4]]);
+      // 2·10 + 4 + 1 + 3 + 2 + 1
+      assert.deepEqual(microBatches(groups, 31), [[1, 3, 2, 0, 4]]);
+      assert.deepEqual(microBatches(groups, 30), [[1, 3, 2, 0], [4]]);
+    });
+
+    test('short prompts do not make a rectangle larger than it is', () => {
+      const rows = [of(5, 1, 8), of(6, 1, 8), of(7, 1, 8)];
+      assert.deepEqual(microBatches(rows, 27), [[0, 1, 2]]);
+    });
+
+    test('a unit’s prompt counts once too', () => {
+      const pairs = [of(5, 10, 2), of(5, 10, 3), of(6, 10, 2), of(6, 10, 2)];
+      assert.deepEqual(microBatches(pairs, 29, 2), [[0, 1, 2, 3]]);
+      assert.deepEqual(microBatches(pairs, 28, 2), [
+        [0, 1],
+        [2, 3],
+      ]);
+    });
+
+    test('equal prompts are one, whether rows hold the same array or not', () => {
+      const shared = [1, 2];
+      const rows = [[3], shared, [1, 2], shared, [12]].map((promptIds) => ({ promptIds }));
+      assert.deepEqual(promptNumbers(rows), [0, 1, 1, 1, 4]);
+      assert.deepEqual(promptNumbers([{ promptIds: [1, 2] }, { promptIds: [12] }]), [0, 1]);
+    });
   });
 
   test('by use: a unit moves the policy where one of its rows does', () => {

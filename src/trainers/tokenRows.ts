@@ -4,7 +4,6 @@
  */
 import { tokenWeights, type LossReduction } from '../algorithms/index.js';
 import type { GrpoConfig } from '../config/index.js';
-import { tokenBudgetBatches } from '../data/index.js';
 import {
   sequenceScores,
   tokenLogprobs,
@@ -39,11 +38,14 @@ export interface TokenTensors {
   readonly supports?: readonly (readonly (Int32Array | null)[] | undefined)[];
   /** Where the rows stand when a line of `inputIds` holds several of them. */
   readonly packed?: PackedRows;
+  /** Rows with the same number begin with the same prompt. */
+  readonly sharedPrompts?: readonly number[];
 }
 
 /**
- * Groups of row indices that fit a token budget, rows of similar length together. How rows are grouped changes memory
- * and time, never a result: weights are computed for the whole optimizer step.
+ * Groups of row indices that fit a token budget, rows of one prompt together and longest first, since a prompt that rows
+ * share is computed once; rows of similar length together where none do. How rows are grouped changes memory and time,
+ * never a result: weights are computed for the whole optimizer step.
  *
  * @param unitSize neighbouring rows that stay together, for losses that couple them: 1 unless said
  */
@@ -52,15 +54,79 @@ export function microBatches(
   maxTokens: number,
   unitSize = 1,
 ): number[][] {
-  const lengths = rows.map((row) => row.promptIds.length + row.completionIds.length);
-  if (unitSize === 1) return tokenBudgetBatches(lengths, maxTokens);
-  const units = Array.from({ length: rows.length / unitSize }, (_, unit) =>
-    Math.max(...lengths.slice(unit * unitSize, (unit + 1) * unitSize)),
+  const prompts = promptNumbers(rows);
+  const units = Array.from({ length: rows.length / unitSize }, (_, unit) => {
+    const indices = Array.from({ length: unitSize }, (_, at) => unit * unitSize + at);
+    const longest = Math.max(...indices.map((index) => rowLength(rows[index])));
+    return { indices, longest, prompt: prompts[unit * unitSize] ?? 0 };
+  });
+  const longestOfPrompt = new Map<number, number>();
+  for (const { prompt, longest } of units)
+    longestOfPrompt.set(prompt, Math.max(longest, longestOfPrompt.get(prompt) ?? 0));
+  const order = (prompt: number): number => longestOfPrompt.get(prompt) ?? 0;
+  units.sort(
+    (a, b) =>
+      order(b.prompt) - order(a.prompt) ||
+      a.prompt - b.prompt ||
+      b.longest - a.longest ||
+      (a.indices[0] ?? 0) - (b.indices[0] ?? 0),
   );
-  const budget = Math.max(1, Math.floor(maxTokens / unitSize));
-  return tokenBudgetBatches(units, budget).map((places) =>
-    places.flatMap((unit) => Array.from({ length: unitSize }, (_, at) => unit * unitSize + at)),
-  );
+  const batches: { readonly indices: number[]; readonly load: Load }[] = [];
+  for (const { indices } of units) {
+    const unit = indices.map((index) => ({ row: rows[index] as TokenRow, prompt: prompts[index] }));
+    const open = batches.at(-1);
+    if (open && open.load.tokensWith(unit) <= maxTokens) {
+      open.indices.push(...indices);
+      open.load.add(unit);
+    } else {
+      const load = new Load();
+      load.add(unit);
+      batches.push({ indices, load });
+    }
+  }
+  return batches.map(({ indices }) => indices);
+}
+
+function rowLength(row: TokenRow | undefined): number {
+  return (row?.promptIds.length ?? 0) + (row?.completionIds.length ?? 0);
+}
+
+type LoadedRow = { readonly row: TokenRow; readonly prompt: number | undefined };
+
+/** How many tokens a micro-batch computes: its rectangle, or shared prompts once and completions, whichever is less. */
+class Load {
+  private rows = 0;
+  private longest = 0;
+  private longestPrompt = 0;
+  private completionTokens = 0;
+  private readonly prompts = new Set<number | undefined>();
+
+  tokensWith(added: readonly LoadedRow[]): number {
+    const max = (first: number, of: (row: TokenRow) => number): number =>
+      Math.max(first, ...added.map(({ row }) => of(row)));
+    const rectangle = (this.rows + added.length) * max(this.longest, rowLength);
+    const isNew = added.filter(
+      ({ prompt }, at) =>
+        !this.prompts.has(prompt) && added.findIndex((other) => other.prompt === prompt) === at,
+    );
+    const prompts = this.prompts.size + isNew.length;
+    const completions = added.reduce((sum, { row }) => sum + row.completionIds.length, 0);
+    const shared =
+      prompts * max(this.longestPrompt, (row) => row.promptIds.length) +
+      this.completionTokens +
+      completions;
+    return Math.min(rectangle, shared);
+  }
+
+  add(rows: readonly LoadedRow[]): void {
+    for (const { row, prompt } of rows) {
+      this.rows++;
+      this.longest = Math.max(this.longest, rowLength(row));
+      this.longestPrompt = Math.max(this.longestPrompt, row.promptIds.length);
+      this.completionTokens += row.completionIds.length;
+      this.prompts.add(prompt);
+    }
+  }
 }
 
 /**
@@ -102,10 +168,25 @@ export function collate(rows: readonly TokenRow[], device: string): TokenTensors
   });
   const inputIds = tensor(flat, { shape: [rows.length, width], dtype: 'int64', device });
   const columns = Math.max(...rows.map((row) => row.completionIds.length));
-  const shape = { inputIds, promptLengths, lengths, columns };
+  const shape = { inputIds, promptLengths, lengths, columns, sharedPrompts: promptNumbers(rows) };
   return rows.some(({ supports }) => supports)
     ? { ...shape, supports: rows.map(({ supports }) => supports) }
     : shape;
+}
+
+/** The same number for rows with the same prompt, whether they share its array or hold equal ones. */
+export function promptNumbers(rows: readonly Pick<TokenRow, 'promptIds'>[]): number[] {
+  const byArray = new Map<readonly number[], number>();
+  const byTokens = new Map<string, number>();
+  return rows.map(({ promptIds }, row) => {
+    const known = byArray.get(promptIds);
+    if (known !== undefined) return known;
+    const key = promptIds.join();
+    const number = byTokens.get(key) ?? row;
+    byTokens.set(key, number);
+    byArray.set(promptIds, number);
+    return number;
+  });
 }
 
 /** Tokens of a row that the model drew. */
