@@ -57,7 +57,7 @@ async function measureInTurn(
 const TOKENS = 'tokens per step';
 
 /** @throws ShapeError unless every timed step of both sides had as many tokens */
-function requireSameTokens({ name }: Cell, ours: Measurement, theirs: Measurement): void {
+export function requireSameTokens({ name }: Cell, ours: Measurement, theirs: Measurement): void {
   const [mine, others] = [ours.rounds[TOKENS], theirs.rounds[TOKENS]];
   if (mine === undefined && others === undefined) return;
   if (mine?.join() === others?.join()) return;
