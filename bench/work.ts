@@ -36,6 +36,8 @@ export function weightsOf(shape: ModelShape): { layers: number; head: number } {
  * DPO a third of it once more. The output layer counts where something is learnt: at every token but the last of a text,
  * at the completions of pairs, and not at all with a scalar head.
  *
+ * A prompt counts for each completion of a pair, as without sharing: a side that computes it once can reach more than all.
+ *
  * @returns nothing for methods that sample: their rollouts are limited by memory, their updates by products
  */
 export function trainingWork({ method, shape, tokens, promptTokens }: TrainJob): Work {
