@@ -15,7 +15,7 @@ import { launchChromium } from '../test/dashboard/browser.js';
 import { DEMO_RUNS, makeDemoRuns } from '../test/dashboard/demoRuns.js';
 import { ROOT } from '../test/root.js';
 
-const WINDOW = { width: 1120, height: 700 };
+const WINDOW = { width: 1120, height: 680 };
 
 /** A place of the page, and what has to be there before its picture is taken. */
 interface Picture {
@@ -36,7 +36,7 @@ function pictures(ids: Readonly<Record<keyof typeof DEMO_RUNS, string>>): Pictur
   };
   return [
     { name: 'runs', place: `#/runs?runs=${pair}`, shows: 'td .state' },
-    { name: 'metrics', place: `#/metrics?runs=${pair}&smooth=0.5`, shows: 'canvas' },
+    { name: 'metrics', place: `#/metrics?runs=${pair}`, shows: 'canvas' },
     { name: 'samples', place: `#/samples?run=${ids.calm}&sort=-reward`, shows: '.sample-line' },
     {
       name: 'tokens',

@@ -1,4 +1,5 @@
 /** Small real runs to look at with the dashboard, made in some seconds: GRPO twice, and PPO. */
+import { mkdirSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { createGrpoRun, createPpoRun, type GrpoRunOptions } from '../../src/runs/index.js';
 import { saveSmallModel } from '../runs/smallModel.js';
@@ -12,10 +13,10 @@ const PROBLEMS = Array.from({ length: 12 }, (_, index) => ({
 /** Something that a random model meets now and then and soon learns: even digits, and not too many tokens. */
 const REWARDS: GrpoRunOptions['rewards'] = [
   function evenDigits({ completion }) {
-    return (completion.match(/[02468]/g)?.length ?? 0) / 8;
+    return (completion.match(/[02468]/g)?.length ?? 0) / 16;
   },
   function shortEnough({ completion }) {
-    return completion.length <= 10 ? 0.5 : 0;
+    return completion.length <= 20 ? 0.5 : 0;
   },
 ];
 
@@ -24,15 +25,18 @@ export const DEMO_RUNS = { calm: 'sums/grpo', wild: 'sums/grpo-fast', ppo: 'sums
 
 /** Makes the runs of `DEMO_RUNS` below a folder. */
 export async function makeDemoRuns(folder: string, { steps = 30 } = {}): Promise<void> {
-  const model = await saveSmallModel(join(folder, '..', 'model'), { seed: 2 });
-  const shared = { model, data: PROBLEMS, rewards: REWARDS, progress: null };
+  const model = await saveSmallModel(join(folder, '../models/sums'), { seed: 2 });
+  const data = join(folder, '../data/sums.jsonl');
+  mkdirSync(join(folder, '../data'), { recursive: true });
+  writeFileSync(data, PROBLEMS.map((row) => `${JSON.stringify(row)}\n`).join(''));
+  const shared = { model, data, rewards: REWARDS, progress: null };
   const config = {
     ...{ steps, promptsPerStep: 4, groupSize: 4, minibatchSize: 8, updatesPerRollout: 2, seed: 1 },
-    ...{ klCoef: 0.05, samplesPerStep: 8, checkpointEvery: steps },
-    sampling: { maxNewTokens: 12 },
+    ...{ klCoef: 0.2, samplesPerStep: 8, checkpointEvery: steps },
+    sampling: { maxNewTokens: 32 },
   };
   for (const [name, learningRate] of [
-    [DEMO_RUNS.calm, 3e-3],
+    [DEMO_RUNS.calm, 2e-3],
     [DEMO_RUNS.wild, 6e-2],
   ] as const) {
     const out = join(folder, name);

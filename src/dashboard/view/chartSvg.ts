@@ -105,7 +105,7 @@ function scales(
   const level = log ? Math.log10 : (value: number) => value;
   const [low, high] = [level(up[0]), level(up[1])];
   // A line that never changes lies in the middle.
-  const padding = high > low ? (high - low) * 0.05 : Math.max(Math.abs(high) * 0.05, 1e-12);
+  const padding = high > low ? (high - low) * 0.05 : Math.abs(high) * 0.05 || 1;
   const bounds = [low - padding, high + padding] as const;
   const yTicks = log
     ? ticks(bounds, 4)

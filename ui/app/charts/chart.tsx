@@ -251,8 +251,7 @@ function options(
         : {
             range: (_self, low, high) => {
               if (low === null || high === null) return [0, 1];
-              const padding =
-                high > low ? (high - low) * 0.06 : Math.max(Math.abs(high) * 0.1, 1e-9);
+              const padding = high > low ? (high - low) * 0.06 : Math.abs(high) * 0.1 || 1;
               return [low - padding, high + padding];
             },
           },
