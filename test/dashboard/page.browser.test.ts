@@ -139,7 +139,7 @@ describe('the page', () => {
     await whole.waitFor({ state: 'detached' });
   });
 
-  test('saves a chart as SVG with its curves, and as CSV with its values', async () => {
+  test('saves a chart as SVG with its curves, as a picture, and as CSV with its values', async () => {
     const card = page.locator('[data-metric="reward"]');
     await card.getByLabel(/^Save/).click();
     const [file] = await Promise.all([
@@ -148,6 +148,12 @@ describe('the page', () => {
     ]);
     const svg = readFileSync(await file.path(), 'utf8');
     assert.equal(svg.match(/<path d="M/g)?.length, 2);
+    await card.getByLabel(/^Save/).click();
+    const [picture] = await Promise.all([
+      page.waitForEvent('download'),
+      card.getByRole('button', { name: 'Chart as PNG' }).click(),
+    ]);
+    assert.equal(readFileSync(await picture.path()).toString('latin1', 1, 4), 'PNG');
     await card.getByLabel(/^Save/).click();
     const [csv] = await Promise.all([
       page.waitForEvent('download'),
