@@ -22,7 +22,7 @@ from datasets import Dataset, disable_progress_bars
 from transformers import (
     AutoModelForCausalLM,
     AutoModelForSequenceClassification,
-    AutoTokenizer,
+    PreTrainedTokenizerFast,
     TrainerCallback,
 )
 
@@ -62,7 +62,8 @@ def main():
     dtype = torch.bfloat16 if job["dtype"] == "bfloat16" else torch.float32
     with open(job["data"], encoding="utf-8") as file:
         data = Dataset.from_list([json.loads(line) for line in file])
-    tokenizer = AutoTokenizer.from_pretrained(job["model"])
+    # As tokenizer.json says, whatever the family of the model has.
+    tokenizer = PreTrainedTokenizerFast.from_pretrained(job["model"])
     if method == "reward":
         model = AutoModelForSequenceClassification.from_pretrained(job["model"], num_labels=1, dtype=dtype)
         model.config.pad_token_id = tokenizer.pad_token_id
