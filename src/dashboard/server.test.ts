@@ -82,11 +82,14 @@ describe('the dashboard’s server', () => {
     const about = runs.map(({ name, state, method, preset, model, data, step, samples }) => [
       ...[name, state, method, preset, model, data, step, samples],
     ]);
-    assert.deepEqual(about.sort(), [
-      ['first', 'finished', 'grpo', 'dapo', './model', 'a.jsonl', 3, 4],
-      ['first/iteration-1/sft', 'finished', 'sft', 'dapo', './model', 'a.jsonl', 3, 0],
-      ['second', 'diverged', 'grpo', 'dapo', './model', 'a.jsonl', 3, 0],
-    ]);
+    assert.deepEqual(
+      about.sort(([a], [b]) => (String(a) < String(b) ? -1 : 1)),
+      [
+        ['first', 'finished', 'grpo', 'dapo', './model', 'a.jsonl', 3, 4],
+        ['first/iteration-1/sft', 'finished', 'sft', 'dapo', './model', 'a.jsonl', 3, 0],
+        ['second', 'diverged', 'grpo', 'dapo', './model', 'a.jsonl', 3, 0],
+      ],
+    );
     const first = runs.find(({ name }) => name === 'first');
     assert.equal(runs.find(({ name }) => name.endsWith('sft'))?.parent, first?.id);
     assert.deepEqual(first?.latest, { reward: 0.9 });

@@ -13,9 +13,9 @@ export function tellStatus(
   directory: RunDirectory,
   { step, totalSteps }: Position,
   state: RunState,
-  message?: string,
+  failure?: { readonly message: string; readonly code?: string | undefined },
 ): void {
-  directory.writeStatus({ state, step, totalSteps, message });
+  directory.writeStatus({ state, step, totalSteps, ...failure });
 }
 
 /** Says in the folder what happened, as far as the disk lets us; the error itself is thrown on. */
@@ -24,7 +24,8 @@ export function reportFailure(directory: RunDirectory, at: Position, error: unkn
   const stack =
     error instanceof PosttrainError || !(error instanceof Error) ? '' : `\n${error.stack ?? ''}`;
   try {
-    tellStatus(directory, at, 'failed', message);
+    const code = error instanceof PosttrainError ? error.code : undefined;
+    tellStatus(directory, at, 'failed', { message, code });
     directory.log(`Failed after step ${at.step}: ${message}${stack}`);
   } catch {
     // The disk may be what failed; the first error says more than this one.

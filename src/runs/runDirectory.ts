@@ -1,9 +1,9 @@
 /**
- * The folder of a run. Everything in it can be read while the run goes on:
+ * The folder of a run. Everything in it can be read while the run goes on; docs/run-format.md has the schema:
  *
  *     config.json             method, resolved settings, inputs, versions, seed, commit, command
  *     metrics.jsonl           one line per step
- *     samples.jsonl           completions with their per-token streams
+ *     samples.jsonl           completions with their per-token streams; samples-000001.jsonl … what was put aside
  *     status.json             running, finished, stopped or failed; process and step
  *     log.txt                 what happened, with times
  *     events.out.tfevents.…   the metrics for TensorBoard
@@ -25,6 +25,7 @@ import {
 } from './checkpoints.js';
 import { gitCommit, versions, type Versions } from './environment.js';
 import { asIoError, cutLines, LineFile, makeFolder, replaceFile, systemCode } from './files.js';
+import { cutSamples, DEFAULT_SAMPLES_MEGABYTES, SampleFiles } from './sampleFiles.js';
 import { EventWriter } from './tensorboard.js';
 
 /** What a run is: the method, its settings and what it works on. */
@@ -36,8 +37,13 @@ export interface RunDescription {
   readonly inputs: Readonly<Record<string, unknown>>;
 }
 
+/** Of the schema of a run folder. 1 had the rewards of a sample behind its tokens. */
+export const RUN_FORMAT_VERSION = 2;
+
 /** Contents of config.json. */
 export interface RunRecord extends RunDescription {
+  /** Missing in runs of before 2. */
+  readonly formatVersion?: number;
   readonly versions: Versions;
   readonly seed: number;
   readonly commit: string | null;
@@ -65,6 +71,8 @@ export interface RunStatus {
   readonly totalSteps: number;
   /** What ended the run, where it failed. */
   readonly message?: string | undefined;
+  /** Code of the error that ended the run, where it failed. */
+  readonly code?: string | undefined;
   readonly pid: number;
   readonly host: string;
   readonly updated: string;
@@ -74,15 +82,19 @@ export interface RunStatus {
 export class RunDirectory {
   readonly path: string;
   private readonly metrics: LineFile;
-  private readonly samples: LineFile;
+  private readonly samples: SampleFiles;
   private readonly logFile: LineFile;
   private readonly events: EventWriter;
   private readonly warned = new Set<string>();
 
-  private constructor(path: string, restartStep?: number) {
+  private constructor(path: string, { config }: RunDescription, restartStep?: number) {
     this.path = path;
     this.metrics = new LineFile(join(path, 'metrics.jsonl'));
-    this.samples = new LineFile(join(path, 'samples.jsonl'));
+    const megabytes = config['samplesMegabytes'];
+    this.samples = new SampleFiles(
+      path,
+      typeof megabytes === 'number' ? megabytes : DEFAULT_SAMPLES_MEGABYTES,
+    );
     this.logFile = new LineFile(join(path, 'log.txt'));
     this.events = new EventWriter(path, restartStep);
   }
@@ -100,6 +112,7 @@ export class RunDirectory {
       throw asIoError(error, `Making the run directory ${path}`);
     }
     const record: RunRecord = {
+      formatVersion: RUN_FORMAT_VERSION,
       ...description,
       versions: versions(),
       seed: Number(description.config['seed'] ?? 0),
@@ -108,7 +121,7 @@ export class RunDirectory {
       started: new Date().toISOString(),
     };
     writeRecord(path, record);
-    return new RunDirectory(path);
+    return new RunDirectory(path, description);
   }
 
   /**
@@ -162,8 +175,8 @@ export class RunDirectory {
     const checkpoint = whole.at(-1);
     const step = checkpoint?.step ?? 0;
 
-    const cutMetrics = cutLines(join(path, 'metrics.jsonl'), (line) => stepOf(line) > step);
-    const cutSamples = cutLines(join(path, 'samples.jsonl'), (line) => stepOf(line) > step);
+    const metricsCut = cutLines(join(path, 'metrics.jsonl'), (line) => stepOf(line) > step);
+    const samplesCut = cutSamples(path, (line) => stepOf(line) > step);
     const changed = changedSettings(record.config, description.config);
     const again = {
       time: new Date().toISOString(),
@@ -175,7 +188,7 @@ export class RunDirectory {
     };
     writeRecord(path, { ...record, ...description, resumed: [...(record.resumed ?? []), again] });
 
-    const directory = new RunDirectory(path, step + 1);
+    const directory = new RunDirectory(path, description, step + 1);
     directory.log(
       checkpoint === undefined
         ? 'Resumed from the beginning: there is no whole checkpoint.'
@@ -183,9 +196,9 @@ export class RunDirectory {
     );
     for (const { path: ignored, reason } of torn) directory.log(`Ignored ${ignored}: ${reason}.`);
     for (const change of changed) directory.log(`Changed ${change}.`);
-    if (cutMetrics + cutSamples > 0) {
+    if (metricsCut + samplesCut > 0) {
       directory.log(
-        `Cut off ${cutMetrics} lines of metrics.jsonl and ${cutSamples} of samples.jsonl after step ${step}; these steps are trained again.`,
+        `Cut off ${metricsCut} lines of metrics.jsonl and ${samplesCut} of samples.jsonl after step ${step}; these steps are trained again.`,
       );
     }
     return { directory, checkpoint };
@@ -224,12 +237,7 @@ export class RunDirectory {
    * @throws IoError if they cannot be written
    */
   writeSamples(step: number, samples: readonly object[]): void {
-    if (samples.length === 0) return;
-    // The step stands first, so that lines can be sorted out without reading all their streams.
-    const lines = samples.map(
-      (sample) => `${JSON.stringify(Object.assign({ step }, sample, { step }))}\n`,
-    );
-    this.samples.append(lines.join(''));
+    this.samples.append(step, samples);
   }
 
   /**
@@ -246,7 +254,7 @@ export class RunDirectory {
    *
    * @throws IoError if it cannot be written
    */
-  writeStatus(status: Pick<RunStatus, 'state' | 'step' | 'totalSteps' | 'message'>): void {
+  writeStatus(status: Pick<RunStatus, 'state' | 'step' | 'totalSteps' | 'message' | 'code'>): void {
     const own = { pid: process.pid, host: hostname(), updated: new Date().toISOString() };
     replaceFile(join(this.path, 'status.json'), `${JSON.stringify({ ...status, ...own })}\n`);
   }
