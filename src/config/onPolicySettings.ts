@@ -1,5 +1,6 @@
 /** Settings that every on-policy method shares: sampling, rewards, the clip range, how a loss is averaged. */
 import * as z from 'zod';
+import { samplesMegabytesSetting } from './sharedSettings.js';
 
 const DEEPSEEK_MATH = 'Shao et al. 2024 (DeepSeekMath), arXiv:2402.03300';
 const PPO = 'Schulman et al. 2017 (PPO), arXiv:1707.06347, Table 1';
@@ -134,6 +135,7 @@ export const rolloutSettings = {
       'Completions per step that are written to samples.jsonl with all their tokens, rounded up to whole groups.',
     origin: 'Ours: enough to read, little enough to keep.',
   }),
+  samplesMegabytes: samplesMegabytesSetting,
 };
 
 /** Completions per optimizer step. */

@@ -7,6 +7,7 @@ import {
   learningRateSetting,
   optimizerSettings,
   runSettings,
+  samplesMegabytesSetting,
   scheduleSetting,
   streamingSetting,
   warmupStepsSetting,
@@ -46,6 +47,15 @@ export const preferenceDataSettings = {
     origin: 'Ours: a fault is seen before anything is trained.',
   }),
   streaming: streamingSetting,
+};
+
+/** What is written down of the pairs that are trained on. */
+const pairSampleSettings = {
+  samplesPerStep: z.int().min(0).default(1).meta({
+    description: 'Pairs per step that are written to samples.jsonl with all their tokens.',
+    origin: 'Ours: enough to read, little enough to keep.',
+  }),
+  samplesMegabytes: samplesMegabytesSetting,
 };
 
 /** Optimizer, schedule and run, with the defaults of a method. */
@@ -131,6 +141,7 @@ export const dpoLossSettings = {
 const dpo = z
   .strictObject({
     ...preferenceDataSettings,
+    ...pairSampleSettings,
     ...dpoLossSettings,
     referenceFree: z.boolean().default(false).meta({
       description: 'Take a uniform reference, so that no second model is loaded.',
@@ -305,6 +316,7 @@ export type DpoConfigInput = z.input<typeof dpo>;
 export const SimpoConfig = z
   .strictObject({
     ...preferenceDataSettings,
+    ...pairSampleSettings,
     beta: betaSetting(
       2,
       'β: scale of the reward β·log π(y|x)/|y|.',
@@ -338,6 +350,7 @@ export type SimpoConfigInput = z.input<typeof SimpoConfig>;
 export const OrpoConfig = z
   .strictObject({
     ...preferenceDataSettings,
+    ...pairSampleSettings,
     beta: betaSetting(
       0.1,
       'λ of the paper: weight of the odds-ratio term beside the negative log-likelihood.',
@@ -359,6 +372,7 @@ export type OrpoConfigInput = z.input<typeof OrpoConfig>;
 export const CpoConfig = z
   .strictObject({
     ...preferenceDataSettings,
+    ...pairSampleSettings,
     beta: betaSetting(
       0.1,
       'β: scale of the difference of log-probabilities.',

@@ -134,7 +134,7 @@ async function createPairRun<Method extends PairMethod>(
     const reference = loaded.reference && keep(loaded.reference);
     const optimizer = keep(buildOptimizer(policy, config));
     const { examples: pairs, held: evalPairs, inputs } = data;
-    const parts = { policy, reference, optimizer, pairs, evalPairs };
+    const parts = { policy, reference, optimizer, pairs, evalPairs, tokenizer };
     const trainer = new DpoTrainer(parts, objective);
     if (trainer.isPrecomputed) reference?.dispose();
     const { learningRate } = config;

@@ -3,8 +3,10 @@ import type { PreferenceExample } from '../data/index.js';
 import { ConfigError, ValueRangeError } from '../errors/index.js';
 import type { Decoder } from '../models/index.js';
 import type { AdamW } from '../optim/index.js';
+import type { Tokenizer } from '../tokenizers/index.js';
 import { noGrad, type Tensor } from '../torch/index.js';
 import { DataEpochs } from './dataEpochs.js';
+import { pairLossRecord } from './lossRecord.js';
 import { takeOptimizerStep } from './optimizerStep.js';
 import { couplesPairs, pairLosses, type PairMethod } from './pairObjective.js';
 import {
@@ -13,7 +15,9 @@ import {
   measurePairs,
   referencePass,
   type Pair,
+  type PairTokens,
 } from './pairPass.js';
+import { pairRecord } from './pairRecord.js';
 import { longerOfPair, requirePositions } from './requirePositions.js';
 import { RunningMoments } from './runningMoments.js';
 import {
@@ -24,7 +28,7 @@ import {
   withPrefix,
   type SavedState,
 } from './savedState.js';
-import type { StepReport, Trainer } from './trainer.js';
+import type { PairRecord, StepReport, Trainer } from './trainer.js';
 import {
   isSource,
   trainingRows,
@@ -44,6 +48,8 @@ export interface DpoParts {
   readonly pairs: TrainingExamples<PreferenceExample>;
   /** Held-out pairs, for `evaluate`. */
   readonly evalPairs?: readonly PreferenceExample[] | undefined;
+  /** Writes pairs down as text; none are without it. */
+  readonly tokenizer?: Tokenizer | undefined;
 }
 
 /**
@@ -103,19 +109,45 @@ export class DpoTrainer implements Trainer {
   /** One optimizer step on the next batch of pairs. */
   async trainStep(): Promise<StepReport> {
     const batch = await this.pairs.at(this.data.next());
-    const report = this.update(batch);
+    const recorded = this.recordedPlaces(batch);
+    const report = this.update(batch, recorded);
     this.shift.add([report['rewards/chosen'] ?? 0, report['rewards/rejected'] ?? 0]);
     this.data.advance();
     this.moveReference();
     const metrics = { ...report, tokens: countPairTokens(batch), epoch: this.data.epoch };
-    return { metrics, samples: [], warnings: [] };
+    return { metrics, samples: [], pairs: this.pairRecords(batch, recorded), warnings: [] };
   }
 
-  private update(batch: readonly Pair[]): Record<string, number> {
+  /** The pairs of a batch that are written down. */
+  private recordedPlaces(batch: readonly Pair[]): Map<number, PairTokens | null> {
+    const count = this.parts.tokenizer ? this.objective.config.samplesPerStep : 0;
+    return new Map(batch.slice(0, count).map((_, place) => [place, null]));
+  }
+
+  private pairRecords(
+    batch: readonly Pair[],
+    recorded: ReadonlyMap<number, PairTokens | null>,
+  ): PairRecord[] {
+    const { tokenizer } = this.parts;
+    const loss = pairLossRecord(this.objective);
+    return [...recorded].flatMap(([place, tokens]) => {
+      const pair = batch[place];
+      if (!pair || !tokens || !tokenizer) return [];
+      return [pairRecord({ pair, place, tokens, loss }, this.step, tokenizer)];
+    });
+  }
+
+  private update(
+    batch: readonly Pair[],
+    recorded: Map<number, PairTokens | null>,
+  ): Record<string, number> {
     const { optimizer } = this.parts;
     const { learningRate: base, schedule, maxGradNorm } = this.objective.config;
     try {
-      const sums = backwardPairs(this.models, batch, this.lossOf, this.passing);
+      const sums = backwardPairs(this.models, batch, this.lossOf, {
+        ...this.passing,
+        recorded,
+      });
       const taken = takeOptimizerStep(`DpoTrainer: step ${this.step}`, optimizer, this.parameters, {
         loss: sums.get('loss'),
         update: this.step,

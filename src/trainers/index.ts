@@ -12,7 +12,15 @@ export { PpoTrainer } from './ppoTrainer.js';
 export type { PpoParts } from './ppoParts.js';
 export { needsReference, type GrpoParts } from './grpoParts.js';
 export { forecastNullGroups, nullGroupWarning, type NullGroupForecast } from './nullGroups.js';
-export type { SampleRecord, StepReport, TokenStreams, Trainer } from './trainer.js';
+export type { LossRecord } from './lossRecord.js';
+export type {
+  PairRecord,
+  PairSide,
+  SampleRecord,
+  StepReport,
+  TokenStreams,
+  Trainer,
+} from './trainer.js';
 export {
   checkRewardParts,
   describeFailures,

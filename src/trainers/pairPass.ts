@@ -15,6 +15,7 @@ import {
   drawnTokens,
   logprobPass,
   microBatches,
+  rowsOf,
   type TokenRow,
   type TokenTensors,
 } from './tokenRows.js';
@@ -41,6 +42,17 @@ export interface PairPassOptions {
   readonly temperature?: number | undefined;
   /** Whether the loss of a pair depends on the other pairs, so that all must be known before any gradient is. */
   readonly isCoupled: boolean;
+  /** By their places among the pairs: those whose tokens are written down. Filled in the first pass. */
+  readonly recorded?: Map<number, PairTokens | null> | undefined;
+}
+
+/** Log-probabilities per token of one pair, nats. */
+export interface PairTokens {
+  readonly chosen: readonly number[];
+  readonly rejected: readonly number[];
+  /** Under the reference; missing where it was not asked. */
+  readonly refChosen?: readonly number[] | undefined;
+  readonly refRejected?: readonly number[] | undefined;
 }
 
 /** The losses of some pairs. Called with all of them at once where they are coupled. */
@@ -150,7 +162,7 @@ interface MicroBatch {
 function forEachMicroBatch(
   { policy, reference }: PairModels,
   pairs: readonly Pair[],
-  { microBatchTokens, temperature = 1 }: PairPassOptions,
+  { microBatchTokens, temperature = 1, recorded }: PairPassOptions,
   visit: (microBatch: MicroBatch) => void,
 ): void {
   const rows = rowsOfPairs(pairs);
@@ -160,8 +172,10 @@ function forEachMicroBatch(
       const batch = { ...collate(part, policy.device), temperature };
       const places = indices.filter((_, at) => at % 2 === 0).map((index) => index / 2);
       const known = places.map((place) => (pairs[place] as Pair).refLogprobs);
-      const live = reference && noGrad(() => sumsOf(part, tokenLogprobs(reference, batch)));
+      const ofReference = reference && noGrad(() => tokenLogprobs(reference, batch));
+      const live = ofReference && noGrad(() => sumsOf(part, ofReference));
       const logprobsOf = (scored: TokenLogprobs): PairLogprobs => {
+        if (recorded) recordTokens(recorded, { places, part, scored, ofReference });
         const [chosenLogprobs, rejectedLogprobs] = sumsOf(part, scored);
         const like = chosenLogprobs;
         const lengths = part.map(drawnTokens);
@@ -185,6 +199,30 @@ function forEachMicroBatch(
       visit({ batch, places, logprobsOf });
     });
   }
+}
+
+/** Keeps the tokens of the pairs that are written down, unless an earlier pass has. */
+function recordTokens(
+  recorded: Map<number, PairTokens | null>,
+  found: {
+    places: readonly number[];
+    part: readonly TokenRow[];
+    scored: TokenLogprobs;
+    ofReference: TokenLogprobs | null;
+  },
+): void {
+  const { places, part, scored, ofReference } = found;
+  if (!places.some((place) => recorded.get(place) === null)) return;
+  const ofPolicy = rowsOf(scored.logprobs, part);
+  const reference = ofReference && rowsOf(ofReference.logprobs, part);
+  places.forEach((place, at) => {
+    if (recorded.get(place) !== null) return;
+    recorded.set(place, {
+      chosen: ofPolicy[2 * at] ?? [],
+      rejected: ofPolicy[2 * at + 1] ?? [],
+      ...(reference && { refChosen: reference[2 * at], refRejected: reference[2 * at + 1] }),
+    });
+  });
 }
 
 /** Log-probabilities of all pairs in their order, cut off from the parameters. */

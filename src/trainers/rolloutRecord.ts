@@ -1,8 +1,10 @@
 /** What a rollout tells: numbers for the metrics, rows for samples.jsonl. */
 import type { Tokenizer } from '../tokenizers/index.js';
+import type { LossRecord } from './lossRecord.js';
 import type { RolloutRow } from './rollout.js';
 import { drawnTokens } from './tokenRows.js';
 import type { SampleRecord } from './trainer.js';
+import type { UpdateStreams } from './updateRecord.js';
 
 /** Means and shares over the rows of a rollout; NaN rewards are left out. Lengths count what the model drew. */
 export function rolloutMetrics(rows: readonly RolloutRow[]): Record<string, number> {
@@ -69,8 +71,13 @@ export interface RecordedRow extends RolloutRow {
   readonly refLogprobs?: readonly number[] | undefined;
   readonly values?: readonly number[] | undefined;
   readonly returns?: readonly number[] | undefined;
+  /** One per token, where rewards are credited to tokens. */
+  readonly tokenRewards?: readonly number[] | undefined;
   /** Whether the loss gives it a weight. Scored rows have one unless said. */
   readonly isTrained?: boolean | undefined;
+  /** What the updates said of it, where they had it. */
+  readonly update?: UpdateStreams | undefined;
+  readonly loss?: LossRecord | undefined;
 }
 
 /** A row as samples.jsonl keeps it. */
@@ -78,16 +85,13 @@ export function sampleRecord(row: RecordedRow, step: number, tokenizer: Tokenize
   const finite = (value: number): number | null => (Number.isNaN(value) ? null : value);
   const mask = row.completionMask ?? row.completionIds.map(() => 1);
   const counted = row.advantages.filter((_, index) => mask[index] === 1);
-  const { values, returns, isTrained = !Number.isNaN(row.reward) } = row;
+  const { values, returns, update, loss, isTrained = !Number.isNaN(row.reward) } = row;
+  const tokenRewards = row.tokenRewards ?? row.tokenParts;
   return {
     step,
     promptIndex: row.promptIndex,
     groupIndex: row.groupIndex,
-    prompt: row.prompt.text,
-    completion: row.completion,
-    ...(row.turns && { turns: row.turns }),
-    tokenIds: row.completionIds,
-    tokens: row.completionIds.map((id) => tokenizer.tokenText(id)),
+    length: row.completionIds.length,
     finishReason: row.finishReason,
     reward: finite(row.reward),
     rewards: Object.fromEntries(
@@ -95,13 +99,21 @@ export function sampleRecord(row: RecordedRow, step: number, tokenizer: Tokenize
     ),
     advantage: mean(counted),
     weightVersion: row.weightVersion,
+    prompt: row.prompt.text,
+    completion: row.completion,
+    ...(row.turns && { turns: row.turns }),
+    tokenIds: row.completionIds,
+    tokens: row.completionIds.map((id) => tokenizer.tokenText(id)),
+    ...(loss && { loss }),
     streams: {
       oldLogprobs: row.oldLogprobs,
       rolloutLogprobs: row.rolloutLogprobs,
       refLogprobs: row.refLogprobs,
+      ...update,
       advantages: row.advantages,
       ...(values && { values }),
       ...(returns && { returns }),
+      ...(tokenRewards && { tokenRewards }),
       mask: isTrained ? mask : mask.map(() => 0),
     },
   };

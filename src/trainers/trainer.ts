@@ -2,6 +2,7 @@
 import type { FinishReason } from '../generation/index.js';
 import type { Turn } from '../rewards/index.js';
 import type { Tensor } from '../torch/index.js';
+import type { LossRecord } from './lossRecord.js';
 
 /** Numbers of one completion, one per token: what an inspector shows. */
 export interface TokenStreams {
@@ -16,11 +17,19 @@ export interface TokenStreams {
   readonly values?: readonly number[] | undefined;
   /** What the values are trained towards. */
   readonly returns?: readonly number[] | undefined;
+  /** nats, under the policy in the last pass of the updates that the row had a part in, before its optimizer step. */
+  readonly logprobs?: readonly number[] | undefined;
+  /** nats, of the distribution of each token, in that pass. */
+  readonly entropy?: readonly number[] | undefined;
+  /** What was credited to each token: score, what a process reward earned there, KL penalty where it is placed there. */
+  readonly tokenRewards?: readonly number[] | undefined;
+  /** Weight of each token in the loss of its optimizer step. */
+  readonly tokenWeights?: readonly number[] | undefined;
   /** 1 where the token is trained. */
   readonly mask: readonly number[];
 }
 
-/** One completion of a step with everything that is known of it. A line of samples.jsonl. */
+/** One completion of a step with everything that is known of it. A line of samples.jsonl: docs/run-format.md. */
 export interface SampleRecord {
   /** Counted from 1: the trainer's `step` after it. */
   readonly step: number;
@@ -28,12 +37,8 @@ export interface SampleRecord {
   readonly promptIndex: number;
   /** Place of the completion in its group. */
   readonly groupIndex: number;
-  readonly prompt: string;
-  readonly completion: string;
-  /** With an environment, who wrote what. */
-  readonly turns?: readonly Turn[] | undefined;
-  readonly tokenIds: readonly number[];
-  readonly tokens: readonly string[];
+  /** Tokens that follow the prompt. */
+  readonly length: number;
   readonly finishReason: FinishReason;
   /** Weighted sum of the rewards; null where one of them gave no score. */
   readonly reward: number | null;
@@ -42,7 +47,47 @@ export interface SampleRecord {
   readonly advantage: number;
   /** How many updates the weights that drew it had seen. */
   readonly weightVersion: number;
+  readonly prompt: string;
+  readonly completion: string;
+  /** With an environment, who wrote what. */
+  readonly turns?: readonly Turn[] | undefined;
+  readonly tokenIds: readonly number[];
+  readonly tokens: readonly string[];
+  /** What the loss of the step was made of. */
+  readonly loss?: LossRecord | undefined;
   readonly streams: TokenStreams;
+}
+
+/** One completion of a pair, with its numbers per token. */
+export interface PairSide {
+  readonly tokenIds: readonly number[];
+  readonly tokens: readonly string[];
+  readonly streams: {
+    /** nats, under the policy before the step's update. */
+    readonly logprobs: readonly number[];
+    /** nats, under the frozen reference; missing where there is none, or only its sums are known. */
+    readonly refLogprobs?: readonly number[] | undefined;
+    readonly mask: readonly number[];
+  };
+}
+
+/** A pair of preference data of a step. A line of samples.jsonl: docs/run-format.md. */
+export interface PairRecord extends PairSide {
+  readonly kind: 'pair';
+  readonly step: number;
+  /** Place of the pair in the step's batch. */
+  readonly promptIndex: number;
+  readonly groupIndex: 0;
+  /** Tokens of the chosen completion. */
+  readonly length: number;
+  /** Implicit reward of the chosen less that of the rejected. */
+  readonly reward: number;
+  readonly rewards: { readonly chosen: number; readonly rejected: number };
+  readonly prompt: string;
+  /** The chosen one. */
+  readonly completion: string;
+  readonly loss: LossRecord;
+  readonly rejected: PairSide & { readonly text: string };
 }
 
 /** What one step tells. */
@@ -50,6 +95,8 @@ export interface StepReport {
   /** By name; documented in docs/algorithms/<method>.md. */
   readonly metrics: Readonly<Record<string, number>>;
   readonly samples: readonly SampleRecord[];
+  /** Of methods that learn from pairs that are given. */
+  readonly pairs?: readonly PairRecord[] | undefined;
   /** Sentences for the log: rewards that failed, numbers that look wrong. */
   readonly warnings: readonly string[];
 }
