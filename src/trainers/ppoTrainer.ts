@@ -3,6 +3,7 @@ import { adaptiveKlCoef, entropyBonus, valueLoss } from '../algorithms/index.js'
 import type { PpoConfig } from '../config/index.js';
 import { backwardTokenLogprobs, tokenValues, type TokenLogprobs } from '../models/index.js';
 import { deriveSeed, type Tensor, tidy } from '../torch/index.js';
+import { ppoLossRecord } from './lossRecord.js';
 import { groupMinibatches, updatesPerStep } from './minibatches.js';
 import { StatSums, StepMeans, takeOptimizerStep } from './optimizerStep.js';
 import { policyObjective } from './policyObjective.js';
@@ -42,6 +43,7 @@ import {
   weightsOfRows,
 } from './tokenRows.js';
 import type { StepReport, Trainer } from './trainer.js';
+import { UpdateRecord } from './updateRecord.js';
 
 /**
  * Per step, two phases. Rollout: completions, their log-probabilities under policy and reference, values and scores;
@@ -63,6 +65,7 @@ export class PpoTrainer implements Trainer {
   private readonly parameters: readonly Tensor[];
   private readonly rollouts: RolloutSource;
   private moments = new RunningMoments();
+  private written = new UpdateRecord<ExperienceRow>([]);
   private klCoef: number;
   private stepsDone = 0;
   private updates = 0;
@@ -89,13 +92,15 @@ export class PpoTrainer implements Trainer {
     const deviation = checkRatioInvariant(this.where, this.parts.policy.computeDtype, evaluated);
     const scores = usedScores(rows, this.config, this.moments);
     const batch = ppoExperience(evaluated, scores, this.klCoef, this.config);
+    const { groupSize, samplesPerStep } = this.config;
     const { klCoef } = this; // of this step
+    this.written = new UpdateRecord(firstGroups(batch, samplesPerStep, groupSize));
     const updates = this.updateEpochs(batch);
 
     this.stepsDone++;
     this.adaptKlCoef(evaluated);
     const { warning } = deviation;
-    const { groupSize, samplesPerStep } = this.config;
+    const loss = ppoLossRecord(this.config, klCoef);
     return {
       metrics: {
         ...rolloutMetrics(rows),
@@ -105,8 +110,8 @@ export class PpoTrainer implements Trainer {
         rolloutRatioDeviation: deviation.max,
         tokens: rows.reduce((sum, row) => sum + row.promptIds.length + row.completionIds.length, 0),
       },
-      samples: firstGroups(batch, samplesPerStep, groupSize).map((row) =>
-        sampleRecord(row, this.stepsDone, this.parts.tokenizer),
+      samples: this.written.map((row) =>
+        sampleRecord({ ...row, loss }, this.stepsDone, this.parts.tokenizer),
       ),
       warnings: [...describeFailures(failures), ...(warning ? [warning] : [])],
     };
@@ -176,17 +181,13 @@ export class PpoTrainer implements Trainer {
       for (const indices of microBatches(minibatch, this.config.microBatchTokens)) {
         tidy(() => this.accumulate(minibatch, { weights, indices }).forEach((s) => sums.add(s)));
       }
+      const totalSteps = this.totalSteps * updatesPerStep(this.config);
       const taken = takeOptimizerStep(this.where, optimizer, this.parameters, {
         loss: sums.get('loss'),
         update: place,
         maxGradNorm: this.config.maxGradNorm,
         valueParameters: [...valueParameters.values()],
-        schedule: {
-          ...schedule,
-          base,
-          warmupSteps,
-          totalSteps: this.totalSteps * updatesPerStep(this.config),
-        },
+        schedule: { ...schedule, base, warmupSteps, totalSteps },
       });
       this.updates++;
       return { ...sums.means(totalWeight), ...taken };
@@ -208,6 +209,7 @@ export class PpoTrainer implements Trainer {
     const weightsLike = (like: Tensor): Tensor => weightsOfRows(part.weights, part.indices, like);
     const policyTerms = ({ logprobs, entropy }: TokenLogprobs) => {
       const tokenWeights = weightsLike(logprobs);
+      this.written.note(rows, { logprobs, entropy, tokenWeights });
       const terms = policyObjective(rows, { logprobs, entropy, tokenWeights }, this.objective);
       if (entropyCoef === 0 || !entropy) return terms;
       const bonus = entropyBonus({ entropy, tokenWeights, coef: entropyCoef });

@@ -51,8 +51,8 @@ export class UpdateRecord<Row extends TokenRow> {
     });
   }
 
-  /** Of a row; undefined where no pass had it. */
-  of(row: Row): UpdateStreams | undefined {
-    return this.known.get(row);
+  /** Of each row what it is and what the updates said of it; undefined where no pass had it. */
+  map<Result>(describe: (row: Row & { update: UpdateStreams | undefined }) => Result): Result[] {
+    return Array.from(this.known, ([row, update]) => describe({ ...row, update }));
   }
 }
