@@ -4,6 +4,7 @@ import { backwardTokenLogprobs, tokenLogprobs, type TokenLogprobs } from '../mod
 import { deriveSeed, noGrad, tidy, type Tensor } from '../torch/index.js';
 import { rowAdvantages } from './advantages.js';
 import { checkGrpoParts, needsReference, overlongPenalty, type GrpoParts } from './grpoParts.js';
+import { grpoLossRecord } from './lossRecord.js';
 import { groupMinibatches, updatesPerStep } from './minibatches.js';
 import { forecastOfRollout, type NullGroupForecast } from './nullGroups.js';
 import { StatSums, StepMeans, takeOptimizerStep } from './optimizerStep.js';
@@ -44,6 +45,7 @@ import {
   weightsOfRows,
 } from './tokenRows.js';
 import type { StepReport, Trainer } from './trainer.js';
+import { UpdateRecord } from './updateRecord.js';
 
 interface TrainingRow extends RolloutRow {
   /** One per token. */
@@ -76,6 +78,7 @@ export class GrpoTrainer implements Trainer {
   private readonly config: GrpoConfig;
   private readonly parameters: readonly Tensor[];
   private readonly rollouts: RolloutSource;
+  private written = new UpdateRecord<TrainingRow>([]);
   private stepsDone = 0;
   private updates = 0;
 
@@ -108,23 +111,22 @@ export class GrpoTrainer implements Trainer {
     const { rows, failures, rounds, discardedShare } = await this.rollouts.next(this.updates);
     const staleness = mean(rows.map(({ weightVersion }) => this.updates - weightVersion));
     const batch = this.prepare(rows);
+    this.written = new UpdateRecord(firstGroups(batch, this.config.samplesPerStep, groupSize));
     const isKnown = batch.every(({ oldLogprobs }) => oldLogprobs.length > 0);
     let deviation = isKnown ? this.compareWithSampler(batch) : null;
+    const compare = () => (deviation ??= this.compareWithSampler(batch));
     const means = new StepMeans();
     let place = this.stepsDone * updatesPerStep(this.config);
     for (let epoch = 0; epoch < updatesPerRollout; epoch++) {
       for (const minibatch of this.minibatches(batch, epoch)) {
-        means.add(
-          this.update(minibatch, place++, () => {
-            deviation ??= this.compareWithSampler(batch);
-          }),
-        );
+        means.add(this.update(minibatch, place++, compare));
       }
     }
 
     this.stepsDone++;
     this.refreshReference();
     const trained = new Set(updateRows(batch, this.config).filter(this.counts));
+    const loss = grpoLossRecord(this.config);
     return {
       metrics: {
         ...rolloutMetrics(rows),
@@ -135,9 +137,10 @@ export class GrpoTrainer implements Trainer {
         ...(deviation && { rolloutRatioDeviation: deviation.max }),
         tokens: rows.reduce((sum, row) => sum + row.promptIds.length + row.completionIds.length, 0),
       },
-      samples: firstGroups(batch, this.config.samplesPerStep, groupSize).map((row) =>
-        sampleRecord({ ...row, isTrained: trained.has(row) }, this.stepsDone, this.parts.tokenizer),
-      ),
+      samples: this.written.map((row, update) => {
+        const known = { ...row, update, loss, isTrained: trained.has(row) };
+        return sampleRecord(known, this.stepsDone, this.parts.tokenizer);
+      }),
       warnings: [...describeFailures(failures), ...(deviation?.warning ? [deviation.warning] : [])],
     };
   }
@@ -206,9 +209,11 @@ export class GrpoTrainer implements Trainer {
     if (minibatch.length === 0) return {};
     const { learningRate: base, warmupSteps, schedule, groupSize, microBatchTokens } = this.config;
     const { optimizer, policy } = this.parts;
-    const { device } = policy;
     const settings = { ...this.config, reduction: objectiveReduction(this.config) };
-    const weights = lossWeights(minibatch, settings, { device, counts: this.counts });
+    const weights = lossWeights(minibatch, settings, {
+      device: policy.device,
+      counts: this.counts,
+    });
     const unitSize = this.config.objective.kind === 'groupPreference' ? groupSize : 1;
     const canMove = (row: TrainingRow): boolean => rowMoves(row, this.config);
     try {
@@ -246,6 +251,7 @@ export class GrpoTrainer implements Trainer {
     const objective = ({ logprobs, entropy }: TokenLogprobs) => {
       rememberOldLogprobs(rows, logprobs);
       const tokenWeights = weightsOfRows(part.weights, part.indices, logprobs);
+      this.written.note(rows, { logprobs, entropy, tokenWeights });
       return policyObjective(rows, { logprobs, entropy, tokenWeights }, this.config);
     };
     if (part.moves) return backwardTokenLogprobs(policy, input, objective);

@@ -110,8 +110,8 @@ export class PpoTrainer implements Trainer {
         rolloutRatioDeviation: deviation.max,
         tokens: rows.reduce((sum, row) => sum + row.promptIds.length + row.completionIds.length, 0),
       },
-      samples: this.written.map((row) =>
-        sampleRecord({ ...row, loss }, this.stepsDone, this.parts.tokenizer),
+      samples: this.written.map((row, update) =>
+        sampleRecord({ ...row, update, loss }, this.stepsDone, this.parts.tokenizer),
       ),
       warnings: [...describeFailures(failures), ...(warning ? [warning] : [])],
     };

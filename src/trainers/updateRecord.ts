@@ -51,8 +51,8 @@ export class UpdateRecord<Row extends TokenRow> {
     });
   }
 
-  /** Of each row what it is and what the updates said of it; undefined where no pass had it. */
-  map<Result>(describe: (row: Row & { update: UpdateStreams | undefined }) => Result): Result[] {
-    return Array.from(this.known, ([row, update]) => describe({ ...row, update }));
+  /** Of each row, with what the updates said of it; undefined where no pass had it. */
+  map<Result>(describe: (row: Row, update: UpdateStreams | undefined) => Result): Result[] {
+    return Array.from(this.known, ([row, update]) => describe(row, update));
   }
 }
