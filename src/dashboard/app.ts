@@ -72,7 +72,7 @@ export function dashboardApp({ registry, folders, ui, guard: rules, version }: A
   app.get('/api/runs', (context) => context.json(registry.list()));
   app.get('/api/compare', async (context) => {
     const ids = comparedRuns(context.req.query());
-    const runs = await Promise.all(ids.map((id) => registry.run(id)));
+    const runs = await Promise.all(ids.map((id) => registry.run(id, 'metrics')));
     return context.json(compareSettings(runs.filter((run) => run !== undefined)));
   });
   app.get('/api/events', (context) => {
@@ -84,7 +84,8 @@ export function dashboardApp({ registry, folders, ui, guard: rules, version }: A
 
   const ofRun = (path: string, answer: Answer): void => {
     app.get(`/api/runs/:run${path}`, async (context) => {
-      const run = await registry.run(context.req.param('run') ?? '');
+      const needs = /^\/(samples|groups|prompts|export\/samples)/.test(path) ? 'all' : 'metrics';
+      const run = await registry.run(context.req.param('run') ?? '', needs);
       const found: unknown = run && (await answer(run, context));
       if (found instanceof Response) return found;
       return found === undefined

@@ -50,6 +50,9 @@ export class FollowedRun {
   metricsRevision = 1;
   /** Whether everything that lies on the disk has been read once. */
   isIndexed = false;
+  /** Fulfilled once the metrics have been: the samples of a long run take longer. */
+  readonly metricsRead: Promise<void>;
+  private tellMetricsRead = (): void => undefined;
   private record: RunConfig | undefined;
   private status: RunStatusFile | undefined;
   private marks: readonly Mark[] = [];
@@ -59,6 +62,7 @@ export class FollowedRun {
 
   constructor(place: RunPlace) {
     this.place = place;
+    this.metricsRead = new Promise((resolve) => (this.tellMetricsRead = resolve));
     this.samples = new SampleIndex(place);
     this.metricsTail = new LineTail({
       open: () => openRunFile(place, 'metrics.jsonl'),
@@ -102,6 +106,7 @@ export class FollowedRun {
     if (this.record === undefined) return { summary: false, metrics: false, samples: false };
     const metrics = await this.metricsTail.poll();
     if (metrics) this.marks = findPatterns(this.table, this.record);
+    this.tellMetricsRead();
     const samples = await this.samples.poll();
     this.isIndexed = true;
     const summary = JSON.stringify(this.summary());

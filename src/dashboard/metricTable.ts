@@ -20,7 +20,7 @@ class Growing {
   }
 
   push(value: number): void {
-    this.fillTo(this.length);
+    if (this.length === this.space.length) this.fillTo(this.length);
     this.space[this.length++] = value;
   }
 
@@ -169,7 +169,7 @@ export class MetricTable {
       };
       this.columns.set(key, column);
     }
-    column.numbers.fillTo(place);
+    if (column.numbers.length < place) column.numbers.fillTo(place);
     column.numbers.push(value);
     column.last = place;
     if (!Number.isFinite(value)) {

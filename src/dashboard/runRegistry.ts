@@ -64,10 +64,13 @@ export class RunRegistry {
     return this.listeners.size;
   }
 
-  /** The run of this id, read up to its end; undefined where there is none. */
-  async run(id: string): Promise<FollowedRun | undefined> {
+  /** The run of this id, read up to its end, or its metrics alone; undefined where there is none. */
+  async run(id: string, what: 'all' | 'metrics' = 'all'): Promise<FollowedRun | undefined> {
     const run = this.runs.get(id);
-    if (run !== undefined && !run.isIndexed) await this.pollRun(run);
+    if (run !== undefined && !run.isIndexed) {
+      const poll = this.pollRun(run);
+      await (what === 'all' ? poll : Promise.race([poll, run.metricsRead]));
+    }
     return run?.isRun ? run : undefined;
   }
 

@@ -1,0 +1,139 @@
+/**
+ * What the dashboard costs: how long a long run takes to open, and what writing samples adds to a step.
+ *
+ *     npx tsx bench/dashboard.ts              both
+ *     npx tsx bench/dashboard.ts --writing    the second alone
+ */
+import { appendFileSync, mkdtempSync, rmSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { emptyFolder, openDashboard, sampleLine, writeRun } from '../test/dashboardRun.js';
+import { grpoTrainer } from '../test/grpoRun.js';
+import { tinyTokenizer } from '../test/tinyRun.js';
+import type { RunList } from '../src/dashboard/protocol.js';
+import { createModel, makeDecoderConfig, type Decoder } from '../src/models/index.js';
+import { SampleFiles } from '../src/runs/sampleFiles.js';
+import { median } from './statistics.js';
+
+const STEPS = 100_000;
+const SAMPLES = 50_000;
+const METRICS = 30;
+const TOKENS = 60;
+const ROUNDS = 40;
+
+const say = (text: string): void => void process.stdout.write(`${text}\n`);
+
+/** A run of 100,000 steps with 30 metrics, and 50,000 samples of 60 tokens with six streams. */
+function writeLongRun(folder: string): void {
+  writeRun(folder, { status: { step: STEPS, totalSteps: STEPS } });
+  for (let step = 1; step <= STEPS; step += 1000) {
+    const lines = Array.from({ length: 1000 }, (_, at) => {
+      const values = Array.from({ length: METRICS }, (__, key) => [
+        `metric${key}`,
+        Math.sin((step + at) / (100 + key)),
+      ]);
+      return JSON.stringify({ step: step + at, stepSeconds: 1, ...Object.fromEntries(values) });
+    });
+    appendFileSync(join(folder, 'metrics.jsonl'), `${lines.join('\n')}\n`);
+  }
+  const stream = Array.from({ length: TOKENS }, (_, at) => Number(Math.sin(at).toPrecision(6)));
+  const names = ['oldLogprobs', 'rolloutLogprobs', 'logprobs', 'entropy', 'advantages', 'mask'];
+  const streams = Object.fromEntries(names.map((name) => [name, stream]));
+  const tokenIds = stream.map((_, at) => at);
+  const tokens = tokenIds.map((id) => `token${id}`);
+  for (let first = 0; first < SAMPLES; first += 1000) {
+    const lines = Array.from({ length: 1000 }, (_, at) =>
+      JSON.stringify(
+        sampleLine({
+          ...{ step: 2 * (first + at) + 1, length: TOKENS, reward: Math.sin(first + at) },
+          ...{ prompt: `question ${(first + at) % 100}`, completion: tokens.join(' ') },
+          ...{ tokenIds, tokens, streams },
+        }),
+      ),
+    );
+    appendFileSync(join(folder, 'samples.jsonl'), `${lines.join('\n')}\n`);
+  }
+}
+
+async function timed(name: string, action: () => Promise<unknown>): Promise<void> {
+  const start = performance.now();
+  await action();
+  say(`${name.padEnd(44)}${((performance.now() - start) / 1000).toFixed(3)} s`);
+}
+
+async function measureOpening(): Promise<void> {
+  const folder = emptyFolder();
+  writeLongRun(join(folder, 'long'));
+  const start = performance.now();
+  const dashboard = await openDashboard(folder);
+  try {
+    const ask = async (path: string): Promise<unknown> =>
+      (await fetch(new URL(path, dashboard.url))).json();
+    const list = () => ask('/api/runs') as Promise<RunList>;
+    const { runs } = await list();
+    const since = (): string => ((performance.now() - start) / 1000).toFixed(3);
+    say(`${`${STEPS} steps, ${SAMPLES} samples: in the list after`.padEnd(44)}${since()} s`);
+    const run = `/api/runs/${runs[0]?.id}`;
+    await ask(`${run}/metrics`);
+    say(`${'its metrics are there after'.padEnd(44)}${since()} s`);
+    await ask(`${run}/samples`);
+    say(`${'its samples are there after'.padEnd(44)}${since()} s`);
+    await timed('all curves, 1,000 points', () => ask(`${run}/series`));
+    await timed('first page of samples', () => ask(`${run}/samples`));
+    await timed('last page of samples', () => ask(`${run}/samples?offset=49950`));
+    await timed('what can be filtered by', () => ask(`${run}/samples/facets`));
+    await timed('a text in all samples', () => ask(`${run}/samples?text=question+42`));
+    await timed('the same again', () => ask(`${run}/samples?text=question+42`));
+    await timed('one prompt through 500 steps', async () => {
+      const page = (await ask(`${run}/samples?limit=1`)) as { samples: { promptId: string }[] };
+      await ask(`${run}/prompts/${page.samples[0]?.promptId}`);
+    });
+  } finally {
+    await dashboard.close();
+    rmSync(folder, { recursive: true });
+  }
+}
+
+/** A model of the quickstart's size, for the tiny tokenizer. */
+function smallModel(): Decoder {
+  const { vocabSize, eosTokenId = null, padTokenId = null } = tinyTokenizer();
+  const shape = { hiddenSize: 128, intermediateSize: 344, numLayers: 4, numHeads: 4 };
+  const special = { eosTokenId, padTokenId, maxPositionEmbeddings: 64 };
+  return createModel(makeDecoderConfig({ vocabSize, ...shape, ...special }), { seed: 1 });
+}
+
+/** Of this process, whoever else uses the machine. */
+function cpuMs(): number {
+  const { user, system } = process.cpuUsage();
+  return (user + system) / 1000;
+}
+
+/** Steps of a GRPO run in turn without and with samples; the smaller the step, the larger the share. */
+async function measureWriting(): Promise<void> {
+  const settings = { promptsPerStep: 6, groupSize: 16, steps: ROUNDS + 3 };
+  const sampling = { maxNewTokens: 24 };
+  const [without, with4] = [0, 4].map((samplesPerStep) =>
+    grpoTrainer(smallModel(), { ...settings, sampling, samplesPerStep }),
+  );
+  if (!without || !with4) return;
+  const folder = mkdtempSync(join(tmpdir(), 'posttrain-bench-'));
+  const files = new SampleFiles(folder, 256);
+  const times: [number[], number[]] = [[], []];
+  for (let round = 0; round < ROUNDS + 3; round++) {
+    const both = [...[without, with4].entries()];
+    for (const [at, trainer] of round % 2 === 0 ? both : both.toReversed()) {
+      const start = cpuMs();
+      const { samples } = await trainer.trainStep();
+      files.append(trainer.step, samples);
+      if (round >= 3) times[at === 0 ? 0 : 1].push(cpuMs() - start);
+    }
+  }
+  files.close();
+  rmSync(folder, { recursive: true });
+  const plain = median(times[0]);
+  const share = median(times[1].map((time, at) => time / (times[0][at] ?? NaN) - 1));
+  say(`a step of ${plain.toFixed(0)} ms; its samples add ${(100 * share).toFixed(1)} %`);
+}
+
+if (!process.argv.includes('--writing')) await measureOpening();
+await measureWriting();
