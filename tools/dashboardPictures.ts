@@ -30,7 +30,7 @@ interface Picture {
 function pictures(ids: Readonly<Record<keyof typeof DEMO_RUNS, string>>): Picture[] {
   const pair = `${ids.calm},${ids.wild}`;
   const hold = async (page: Page): Promise<void> => {
-    await page.locator('.tokens').focus();
+    await page.locator('.tokens').first().focus();
     for (const key of ['Home', 'ArrowRight', 'ArrowRight']) await page.keyboard.press(key);
     await page.locator('.explanation-card p', { hasText: /\w/ }).first().waitFor();
   };
@@ -49,6 +49,12 @@ function pictures(ids: Readonly<Record<keyof typeof DEMO_RUNS, string>>): Pictur
       place: `#/sample/${ids.ppo}/40?stream=values`,
       shows: '.token',
       scheme: 'dark',
+      prepare: hold,
+    },
+    {
+      name: 'pair',
+      place: `#/sample/${ids.dpo}/40`,
+      shows: '.token',
       prepare: hold,
     },
     { name: 'narrow', place: `#/runs`, shows: 'td .state', width: 400, scheme: 'dark' },
@@ -74,6 +80,7 @@ try {
     calm: idOf(DEMO_RUNS.calm),
     wild: idOf(DEMO_RUNS.wild),
     ppo: idOf(DEMO_RUNS.ppo),
+    dpo: idOf(DEMO_RUNS.dpo),
   };
   for (const { name, place, shows, scheme = 'light', width, prepare } of pictures(ids)) {
     const page = await browser.newPage({

@@ -1,7 +1,12 @@
-/** Small real runs to look at with the dashboard, made in some seconds: GRPO twice, and PPO. */
+/** Small real runs to look at with the dashboard, made in some seconds: GRPO twice, PPO, and DPO. */
 import { mkdirSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
-import { createGrpoRun, createPpoRun, type GrpoRunOptions } from '../../src/runs/index.js';
+import {
+  createDpoRun,
+  createGrpoRun,
+  createPpoRun,
+  type GrpoRunOptions,
+} from '../../src/runs/index.js';
 import { saveSmallModel } from '../runs/smallModel.js';
 
 /** Sums of small numbers; some of them come again and again, so that their completions can be followed. */
@@ -21,7 +26,12 @@ const REWARDS: GrpoRunOptions['rewards'] = [
 ];
 
 /** Names of the runs below the folder. */
-export const DEMO_RUNS = { calm: 'sums/grpo', wild: 'sums/grpo-fast', ppo: 'sums/ppo' } as const;
+export const DEMO_RUNS = {
+  calm: 'sums/grpo',
+  wild: 'sums/grpo-fast',
+  ppo: 'sums/ppo',
+  dpo: 'sums/dpo',
+} as const;
 
 /** Makes the runs of `DEMO_RUNS` below a folder. */
 export async function makeDemoRuns(folder: string, { steps = 30 } = {}): Promise<void> {
@@ -49,4 +59,16 @@ export async function makeDemoRuns(folder: string, { steps = 30 } = {}): Promise
     config: { ...config, groupSize: 1, minibatchSize: 2, samplesPerStep: 4, learningRate: 3e-3 },
   });
   await ppo.train();
+  const dpo = await createDpoRun({
+    model,
+    data: PROBLEMS.map(({ prompt, answer }) => ({
+      prompt,
+      chosen: answer,
+      rejected: `${answer}+1`,
+    })),
+    out: join(folder, DEMO_RUNS.dpo),
+    config: { maxSteps: steps, batchSize: 4, learningRate: 2e-3, checkpointEvery: steps, seed: 1 },
+    progress: null,
+  });
+  await dpo.train();
 }

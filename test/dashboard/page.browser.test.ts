@@ -223,6 +223,25 @@ describe('the page', () => {
     assert.ok((await page.locator('.history > li').count()) > 1);
   });
 
+  test('shows a preference pair side by side, with the implicit reward of each', async () => {
+    const run = await idOf(DEMO_RUNS.dpo);
+    const pair = await fetchJson<SampleDetail>(`api/runs/${run}/samples/20`);
+    await goTo(`#/sample/${run}/20`);
+    await page.getByRole('heading', { name: 'Preference pair' }).waitFor();
+    const sum = (numbers: readonly (number | null)[] = []): number =>
+      numbers.reduce<number>((total, value) => total + (value ?? 0), 0);
+    for (const [title, sequence] of [
+      ['Chosen', pair.completion],
+      ['Rejected', pair.rejected],
+    ] as const) {
+      const heading = page.getByRole('heading', { name: new RegExp(`^${title} implicit reward`) });
+      const text = ((await heading.textContent()) ?? '').replace('−', '-');
+      const shown = Number(/-?[\d.]+$/.exec(text)?.[0]);
+      const expected = sum(sequence?.streams.implicitRewards);
+      assert.ok(Math.abs(shown - expected) <= 1e-3 * Math.abs(expected), `${title}: ${text}`);
+    }
+  });
+
   test('shows the settings in which two runs differ, and no others', async () => {
     const ids = [await idOf(DEMO_RUNS.calm), await idOf(DEMO_RUNS.wild)];
     await goTo(`#/config?runs=${ids.join(',')}`);

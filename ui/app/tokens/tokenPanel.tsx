@@ -11,11 +11,14 @@ export function TokenPanel({
   sequence,
   index,
   explanationAddress,
+  isPair,
   chosen,
 }: {
   sequence: SampleSequence;
   index: number;
   explanationAddress: string;
+  /** A token of a pair has a part of the implicit reward; the loss is of whole completions. */
+  isPair: boolean;
   /** The stream that colours the text. */
   chosen: string | undefined;
 }): JSX.Element {
@@ -53,7 +56,7 @@ export function TokenPanel({
         </tbody>
       </table>
       <Alternatives sequence={sequence} index={index} />
-      <Explanation address={explanationAddress} />
+      <Explanation address={explanationAddress} isPair={isPair} />
     </div>
   );
 }
@@ -90,12 +93,12 @@ function Alternatives({
 }
 
 /** This token's part of the loss, with its numbers put in; asked for once the reader stays on it. */
-function Explanation({ address }: { address: string }): JSX.Element {
+function Explanation({ address, isPair }: { address: string; isPair: boolean }): JSX.Element {
   const settled = useSettled(address, 120);
   const { data, error } = useAnswer<TokenExplanation>(settled);
   return (
     <section class="explanation-card" aria-live="polite">
-      <h3>In the loss</h3>
+      <h3>{isPair ? 'In the implicit reward' : 'In the loss'}</h3>
       {error !== undefined && <Fault error={error} />}
       {data !== undefined && (
         <>
@@ -114,7 +117,8 @@ function Explanation({ address }: { address: string }): JSX.Element {
           )}
           {data.total !== null && (
             <p>
-              Part of the loss: <strong class="num">{formatNumber(data.total, 5)}</strong>
+              {isPair ? 'Part of the implicit reward' : 'Part of the loss'}:{' '}
+              <strong class="num">{formatNumber(data.total, 5)}</strong>
             </p>
           )}
           {data.remark !== '' && <p class="quiet">{data.remark}</p>}

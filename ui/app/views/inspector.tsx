@@ -106,7 +106,7 @@ function Inspector({
               </>
             )}
           </section>
-          <div class={sample.rejected === null ? '' : 'columns'}>
+          <div class={sample.rejected === null ? '' : 'pair'}>
             <SideCard
               side="completion"
               title={sample.kind === 'pair' ? 'Chosen' : 'Completion'}
@@ -141,6 +141,7 @@ function Inspector({
               sequence={shownSequence}
               index={active.index}
               chosen={info?.name}
+              isPair={sample.kind === 'pair'}
               explanationAddress={address(`${base}/tokens/${active.index}`, {
                 side: active.side === 'rejected' ? 'rejected' : undefined,
               })}
