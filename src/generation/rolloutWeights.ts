@@ -12,6 +12,7 @@ import { innerValues, mixExperts, Mlp, RMSNorm, type ExpertMlp, type Linear } fr
 import {
   arange,
   cat,
+  fewRowsLinear,
   keep,
   noGrad,
   packedLinear,
@@ -23,31 +24,35 @@ import {
 
 /** oneDNN tunes the packed layout to a number of rows; 64 served from 1 to 64 rows nearly as well as layouts of their own. */
 const PACKED_FOR_ROWS = 64;
-/** Below this many elements a single row is multiplied faster without packing. */
+/** Below this many elements a few rows are multiplied faster without packing. */
 const SMALL_MATRIX = 2 ** 18;
+/** Up to so many rows a product is as fast as its weight can be read, and packing gains nothing. */
+export const FEW_ROWS: Readonly<Record<string, number>> = { float32: 4, bfloat16: 1 };
 
 /** A matrix product with a weight that stays as it is. */
 export class FrozenLinear {
   private readonly plain: Tensor | null;
   private readonly packed: Tensor | null;
   private readonly bias: Tensor | null;
+  private readonly fewRows: number;
 
   /** @param weight [out, in]; a copy is kept only in the form that is used */
   constructor(weight: Tensor, bias: Tensor | null, packing: boolean) {
-    const packs = packing && weight.device === 'cpu' && weight.dtype === 'float32';
+    const onCpu = weight.device === 'cpu';
+    const packs = packing && onCpu && weight.dtype === 'float32';
     this.packed = packs ? keep(packLinearWeight(weight, PACKED_FOR_ROWS)) : null;
     this.plain = packs && weight.numel >= SMALL_MATRIX ? null : keep(weight.detach());
     this.bias = bias === null ? null : keep(bias.detach());
+    this.fewRows = onCpu ? (FEW_ROWS[weight.dtype] ?? 0) : 0;
   }
 
   /** @param x [rows, in] → [rows, out] */
   apply(x: Tensor): Tensor {
     const { plain, packed } = this;
-    if (packed === null || (plain !== null && x.size(0) === 1)) {
-      assert(plain !== null, 'internal: a matrix is kept packed, plain or both');
-      return x.linear(plain, this.bias);
-    }
-    return packedLinear(x, packed, this.bias);
+    if (plain !== null && x.size(0) <= this.fewRows) return fewRowsLinear(x, plain, this.bias);
+    if (packed !== null) return packedLinear(x, packed, this.bias);
+    assert(plain !== null, 'internal: a matrix is kept packed, plain or both');
+    return x.linear(plain, this.bias);
   }
 
   /** Frees the copies. */
@@ -206,15 +211,19 @@ class Freezer {
 }
 
 /**
- * @param options.packing use oneDNN's packed form where the device and dtype allow it (default). Off is for checking.
+ * @param options.packing use oneDNN's packed form where the device and dtype allow it (default), and `rows` are so many that
+ *   it is faster. Off is for checking.
+ * @param options.rows the most that will be computed together; many unless said
  */
 export function rolloutWeights(
   model: Decoder,
-  options: { packing?: boolean } = {},
+  options: { packing?: boolean; rows?: number } = {},
 ): RolloutWeights {
   const { embedTokens, embedPositions, norm, device, dtype, compute, computeDtype } = model;
   const rounded = computeDtype === dtype ? null : computeDtype;
-  const freezer = new Freezer(model.config, options.packing ?? true, rounded);
+  const isFew = (options.rows ?? Infinity) <= (FEW_ROWS[computeDtype] ?? 0);
+  const packing = (options.packing ?? true) && !isFew;
+  const freezer = new Freezer(model.config, packing, rounded);
   try {
     return noGrad(() => ({
       embed: (ids, positions) => {

@@ -427,7 +427,9 @@ describe('sample', () => {
       const rowSeeds = [seeds[index] ?? 0];
       const [alone] = await run({ ...common, promptIds, rowSeeds, maxNewTokens: 30 });
       assert.deepEqual(row.tokenIds, alone?.tokenIds);
-      assert.ok(worst(row.logprobs, alone?.logprobs ?? []) < 1e-5);
+      const off = worst(row.logprobs, alone?.logprobs ?? []);
+      // The penalty multiplies what logits are apart by.
+      assert.ok(off < 3e-5, String(off));
     }
   });
 

@@ -110,11 +110,15 @@ export async function sample(options: SampleOptions): Promise<SampledCompletion[
     seed: rowSeeds?.[index] ?? deriveSeed(seed, 'row', index),
   }));
 
-  const weights = rolloutWeights(model, { packing: options.packing ?? true });
+  const plans = planBatches(options);
+  const weights = rolloutWeights(model, {
+    packing: options.packing ?? true,
+    rows: Math.max(...plans.map(({ prompts, copies }) => prompts.length * copies)),
+  });
   const turn = new Turn(options.signal);
   let done = 0;
   try {
-    for (const { prompts, copies, first } of planBatches(options)) {
+    for (const { prompts, copies, first } of plans) {
       const batchRows = prompts.flatMap((prompt) => {
         const start = prompt * numCompletions + first;
         return rows.slice(start, start + copies);

@@ -33,6 +33,7 @@ export {
   cat,
   complex,
   embedding,
+  fewRowsLinear,
   packedLinear,
   packLinearWeight,
   scaledDotProductAttention,

@@ -36,7 +36,7 @@ export const linearAlgebra = {
   },
   /** Root-mean-square normalisation over the last dimension, scaled by `weight` [D]. */
   rmsNorm(this: Tensor, weight: Tensor, eps: number): Tensor {
-    return wrap(aten.rmsNorm(this.slot, weight.shape, weight.slot, eps));
+    return wrap(aten.posttrainRmsNorm(this.slot, weight.slot, eps));
   },
   /** Layer normalisation over the last dimension. */
   layerNorm(this: Tensor, weight: Tensor | null, bias: Tensor | null, eps = 1e-5): Tensor {
@@ -149,6 +149,19 @@ export function where(condition: Tensor, a: Tensor, b: Tensor): Tensor {
 /** real + i·imaginary, complex64 for float32. */
 export function complex(real: Tensor, imaginary: Tensor): Tensor {
   return wrap(aten.complex(real.slot, imaginary.slot));
+}
+
+/**
+ * `x.linear(weight, bias)` for a few rows, on the CPU: reads each weight once, at the speed of the memory, where libtorch's
+ * products of one row reach half of it. Not recorded by autograd. For other devices and dtypes than float32 and bfloat16
+ * it is `linear`.
+ *
+ * @param x [rows, in]
+ */
+export function fewRowsLinear(x: Tensor, weight: Tensor, bias?: Tensor | null): Tensor {
+  return wrap(
+    aten.posttrainFewRowsLinear(x.slot, weight.slot, optionalSlot('fewRowsLinear', 'bias', bias)),
+  );
 }
 
 /**

@@ -1031,6 +1031,12 @@ export let posttrainLinear: (input: Slot, weight: Slot, bias?: Slot | null) => S
   return posttrainLinear(...args);
 };
 
+// posttrain::few_rows_linear(Tensor input, Tensor weight, Tensor? bias=None) -> Tensor
+export let posttrainFewRowsLinear: (input: Slot, weight: Slot, bias?: Slot | null) => Slot = (...args) => {
+  native();
+  return posttrainFewRowsLinear(...args);
+};
+
 // aten::addmm(Tensor self, Tensor mat1, Tensor mat2, *, Scalar beta=1, Scalar alpha=1) -> Tensor
 export let addmm: (self: Slot, mat1: Slot, mat2: Slot, beta?: Scalar, alpha?: Scalar) => Slot = (...args) => {
   native();
@@ -1061,10 +1067,10 @@ export let layerNorm: (input: Slot, normalizedShape: Ints, weight?: Slot | null,
   return layerNorm(...args);
 };
 
-// aten::rms_norm(Tensor input, SymInt[] normalized_shape, Tensor? weight=None, float? eps=None) -> Tensor
-export let rmsNorm: (input: Slot, normalizedShape: Ints, weight?: Slot | null, eps?: number | null) => Slot = (...args) => {
+// posttrain::rms_norm(Tensor input, Tensor weight, float eps) -> Tensor
+export let posttrainRmsNorm: (input: Slot, weight: Slot, eps: number) => Slot = (...args) => {
   native();
-  return rmsNorm(...args);
+  return posttrainRmsNorm(...args);
 };
 
 // aten::_fused_rms_norm(Tensor input, int[] normalized_shape, Tensor? weight, float? eps) -> (Tensor, Tensor)
@@ -1485,12 +1491,13 @@ onLoad((addon) => {
   bmm = bind(addon, 'aten::bmm', "Tensor self, Tensor mat2");
   matmul = bind(addon, 'aten::matmul', "Tensor self, Tensor other");
   posttrainLinear = bind(addon, 'posttrain::linear', "Tensor input, Tensor weight, Tensor? bias=None");
+  posttrainFewRowsLinear = bind(addon, 'posttrain::few_rows_linear', "Tensor input, Tensor weight, Tensor? bias=None");
   addmm = bind(addon, 'aten::addmm', "Tensor self, Tensor mat1, Tensor mat2, *, Scalar beta=1, Scalar alpha=1");
   addmm_ = bind(addon, 'aten::addmm_', "Tensor(a!) self, Tensor mat1, Tensor mat2, *, Scalar beta=1, Scalar alpha=1");
   baddbmm = bind(addon, 'aten::baddbmm', "Tensor self, Tensor batch1, Tensor batch2, *, Scalar beta=1, Scalar alpha=1");
   embedding = bind(addon, 'aten::embedding', "Tensor weight, Tensor indices, SymInt padding_idx=-1, bool scale_grad_by_freq=False, bool sparse=False");
   layerNorm = bind(addon, 'aten::layer_norm', "Tensor input, SymInt[] normalized_shape, Tensor? weight=None, Tensor? bias=None, float eps=1.0000000000000001e-05, bool cudnn_enable=True");
-  rmsNorm = bind(addon, 'aten::rms_norm', "Tensor input, SymInt[] normalized_shape, Tensor? weight=None, float? eps=None");
+  posttrainRmsNorm = bind(addon, 'posttrain::rms_norm', "Tensor input, Tensor weight, float eps");
   fusedRmsNorm = bind(addon, 'aten::_fused_rms_norm', "Tensor input, int[] normalized_shape, Tensor? weight, float? eps");
   softmaxInt = bind(addon, 'aten::softmax.int', "Tensor self, int dim, ScalarType? dtype=None");
   logSoftmaxInt = bind(addon, 'aten::log_softmax.int', "Tensor self, int dim, ScalarType? dtype=None");

@@ -54,6 +54,7 @@ const TESTED_BY_HAND: Readonly<Record<string, string>> = {
   fromBytes: 'factories.test.ts',
   packLinearWeight: 'linearAlgebra.test.ts',
   packedLinear: 'linearAlgebra.test.ts',
+  fewRowsLinear: 'rows.test.ts',
   fusedAdamW_: 'src/optim/adamW.test.ts',
 };
 
