@@ -197,7 +197,8 @@ describe('the directory of a run', () => {
         streams: Record<string, number[]>;
       };
       assert.equal(sample.step, Math.floor(index / 4) + 1);
-      const expected = ['advantages', 'mask', 'oldLogprobs', 'refLogprobs', 'rolloutLogprobs'];
+      const recorded = ['advantages', 'mask', 'oldLogprobs', 'refLogprobs', 'rolloutLogprobs'];
+      const expected = [...recorded, 'logprobs', 'entropy', 'tokenWeights'].sort();
       assert.deepEqual(Object.keys(sample.streams).sort(), expected);
       for (const stream of [sample.tokens, ...Object.values(sample.streams)]) {
         assert.equal(stream.length, sample.tokenIds.length);
