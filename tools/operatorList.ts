@@ -136,6 +136,7 @@ export const OPERATORS: readonly string[] = [
     'matmul',
     'posttrain::linear',
     'posttrain::few_rows_linear',
+    'posttrain::attend_rows',
     'addmm',
     'addmm_',
     'baddbmm',

@@ -3,6 +3,7 @@
 #include <ATen/ATen.h>
 #include <torch/library.h>
 
+#include <cmath>
 #include <vector>
 
 #include "napi.h"
@@ -94,10 +95,161 @@ at::Tensor fewRowsLinear(const at::Tensor& x, const at::Tensor& weight, const st
   return y;
 }
 
+// Keys and values of one row and one head: so many columns, each `width` numbers that lie together.
+template <typename Number>
+struct Cached {
+  const Number *keys, *values;
+  int64_t keyStep, valueStep, columns, width;
+};
+
+// scores[j] = x · keys[j]
+template <typename Number>
+INLINE void scoreKeys(const float* x, const Cached<Number>& cached, float* scores) {
+  const int64_t even = cached.width / LANES * LANES;
+  for (int64_t column = 0; column < cached.columns; column += 4) {
+    // At the end some columns are computed twice.
+    const Number* keys[4];
+    for (int64_t i = 0; i < 4; i++) keys[i] = cached.keys + std::min(column + i, cached.columns - 1) * cached.keyStep;
+    Floats a{}, b{}, c{}, d{};
+    for (int64_t at = 0; at < even; at += LANES) {
+      const Floats values = load(x + at);
+      a += values * load(keys[0] + at);
+      b += values * load(keys[1] + at);
+      c += values * load(keys[2] + at);
+      d += values * load(keys[3] + at);
+    }
+    const Four found = sums(a, b, c, d);
+    for (int64_t i = 0; i < 4 && column + i < cached.columns; i++) {
+      float total = found[i];
+      for (int64_t at = even; at < cached.width; at++) total += x[at] * static_cast<float>(keys[i][at]);
+      scores[column + i] = total;
+    }
+  }
+}
+
+// to = Σ_j weights[j] · values[j]
+template <typename Number>
+INLINE void mixValues(const float* weights, const Cached<Number>& cached, float* to) {
+  int64_t at = 0;
+  for (; at + 4 * LANES <= cached.width; at += 4 * LANES) {
+    Floats a{}, b{}, c{}, d{};
+    for (int64_t column = 0; column < cached.columns; column++) {
+      const Number* const from = cached.values + column * cached.valueStep + at;
+      const float weight = weights[column];
+      a += weight * load(from);
+      b += weight * load(from + LANES);
+      c += weight * load(from + 2 * LANES);
+      d += weight * load(from + 3 * LANES);
+    }
+    store(to + at, a);
+    store(to + at + LANES, b);
+    store(to + at + 2 * LANES, c);
+    store(to + at + 3 * LANES, d);
+  }
+  for (; at + LANES <= cached.width; at += LANES) {
+    Floats sum{};
+    for (int64_t column = 0; column < cached.columns; column++)
+      sum += weights[column] * load(cached.values + column * cached.valueStep + at);
+    store(to + at, sum);
+  }
+  for (; at < cached.width; at++) {
+    float sum = 0;
+    for (int64_t column = 0; column < cached.columns; column++)
+      sum += weights[column] * static_cast<float>(cached.values[column * cached.valueStep + at]);
+    to[at] = sum;
+  }
+}
+
+PER_PROCESSOR void scoreFloats(const float* x, const Cached<float>& cached, float* scores) { scoreKeys(x, cached, scores); }
+PER_PROCESSOR void scoreHalves(const float* x, const Cached<c10::BFloat16>& cached, float* scores) { scoreKeys(x, cached, scores); }
+PER_PROCESSOR void mixFloats(const float* weights, const Cached<float>& cached, float* to) { mixValues(weights, cached, to); }
+PER_PROCESSOR void mixHalves(const float* weights, const Cached<c10::BFloat16>& cached, float* to) { mixValues(weights, cached, to); }
+
+struct Scoring {
+  float scale, softcap;  // no cap where it is 0
+};
+
+void toProbabilities(float* scores, int64_t columns, const float* mask, Scoring scoring) {
+  float largest = -INFINITY;
+  for (int64_t column = 0; column < columns; column++) {
+    float score = scores[column] * scoring.scale;
+    if (scoring.softcap != 0) score = scoring.softcap * std::tanh(score / scoring.softcap);
+    if (mask != nullptr) score += mask[column];
+    scores[column] = score;
+    largest = std::max(largest, score);
+  }
+  float total = 0;
+  for (int64_t column = 0; column < columns; column++) total += scores[column] = std::exp(scores[column] - largest);
+  for (int64_t column = 0; column < columns; column++) scores[column] /= total;
+}
+
+template <typename Number>
+at::Tensor attend(const at::Tensor& query, const at::Tensor& keys, const at::Tensor& values, const at::Tensor& mask, Scoring scoring) {
+  const int64_t rows = keys.size(0), kvHeads = keys.size(1), columns = keys.size(2), width = keys.size(3);
+  const int64_t heads = query.size(1), group = heads / kvHeads;
+  // Rounded to the cache's dtype, as products of it are.
+  const at::Tensor wide = query.to(keys.scalar_type()).to(at::kFloat).contiguous();
+  at::Tensor result = at::empty({rows, heads * width}, keys.options());
+  const float* const from = wide.const_data_ptr<float>();
+  const Number *const key = keys.const_data_ptr<Number>(), *const value = values.const_data_ptr<Number>();
+  const float* const hidden = mask.defined() ? mask.const_data_ptr<float>() : nullptr;
+  Number* const to = result.mutable_data_ptr<Number>();
+  // Less than that is done before a second thread has begun.
+  const int64_t grain = std::max<int64_t>(1, 8192 / (group * columns * width));
+  parallelFor(rows * kvHeads, grain, [&](int64_t begin, int64_t end) {
+    std::vector<float> scores(columns), mixed(width);
+    for (int64_t at = begin; at < end; at++) {
+      const int64_t row = at / kvHeads, head = at % kvHeads;
+      const Cached<Number> cached{key + row * keys.stride(0) + head * keys.stride(1),
+                                  value + row * values.stride(0) + head * values.stride(1),
+                                  keys.stride(2),
+                                  values.stride(2),
+                                  columns,
+                                  width};
+      for (int64_t i = 0; i < group; i++) {
+        const int64_t place = (row * heads + head * group + i) * width;
+        if constexpr (std::is_same_v<Number, float>) scoreFloats(from + place, cached, scores.data());
+        else scoreHalves(from + place, cached, scores.data());
+        toProbabilities(scores.data(), columns, hidden ? hidden + row * mask.stride(0) : nullptr, scoring);
+        if constexpr (std::is_same_v<Number, float>) mixFloats(scores.data(), cached, mixed.data());
+        else mixHalves(scores.data(), cached, mixed.data());
+        for (int64_t j = 0; j < width; j++) to[place + j] = static_cast<Number>(mixed[j]);
+      }
+    }
+  });
+  return result;
+}
+
+// attend_rows(query [B, H, D], keys and values [B, Hkv, L, D], mask [B, L] float32 added to the scores, scale, softcap)
+// → [B, H·D], the dtype of keys. Not recorded by autograd.
+at::Tensor attendRows(const at::Tensor& query, const at::Tensor& keys, const at::Tensor& values,
+                      const std::optional<at::Tensor>& mask, double scale, double softcap) {
+  const at::ScalarType dtype = keys.scalar_type();
+  TORCH_CHECK(query.dim() == 3 && keys.dim() == 4 && keys.sizes() == values.sizes() && query.size(0) == keys.size(0) &&
+                  query.size(2) == keys.size(3) && keys.size(1) > 0 && query.size(1) % keys.size(1) == 0 && keys.size(2) > 0,
+              "expected query [B, H, D], keys and values [B, Hkv, L, D], received ", query.sizes(), ", ", keys.sizes(), " and ",
+              values.sizes());
+  TORCH_CHECK(keys.is_cpu() && query.is_cpu() && values.is_cpu() && values.scalar_type() == dtype &&
+                  (dtype == at::kFloat || dtype == at::kBFloat16) && keys.stride(3) == 1 && values.stride(3) == 1,
+              "expected keys and values of float32 or bfloat16 on the CPU, whose last dimension is contiguous");
+  at::Tensor added;
+  if (mask.has_value()) {
+    TORCH_CHECK(mask->sizes() == at::IntArrayRef({keys.size(0), keys.size(2)}) && mask->scalar_type() == at::kFloat && mask->is_cpu(),
+                "expected a float32 mask [B, L]");
+    added = mask->stride(1) == 1 ? *mask : mask->contiguous();
+  }
+  const Scoring scoring{static_cast<float>(scale), static_cast<float>(softcap)};
+  return dtype == at::kFloat ? attend<float>(query, keys, values, added, scoring)
+                             : attend<c10::BFloat16>(query, keys, values, added, scoring);
+}
+
 }  // namespace
 
 TORCH_LIBRARY_FRAGMENT(posttrain, library) {
   library.def("few_rows_linear(Tensor input, Tensor weight, Tensor? bias=None) -> Tensor", &fewRowsLinear);
+  library.def(
+      "attend_rows(Tensor query, Tensor keys, Tensor values, Tensor? mask, float scale, float softcap) -> Tensor",
+      &attendRows);
 }
 
 }  // namespace posttrain

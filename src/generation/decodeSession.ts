@@ -17,6 +17,7 @@ import {
 } from '../models/index.js';
 import { attend } from '../nn/index.js';
 import {
+  attendRows,
   autocast,
   inferenceMode,
   keep,
@@ -28,9 +29,6 @@ import {
 } from '../torch/index.js';
 import type { RolloutLayer, RolloutWeights } from './rolloutWeights.js';
 import { needsOtherRotations, Rotations, rotate } from './rotations.js';
-
-/** From this many rows on, two batched products are faster than the fused kernel for a single query on the CPU. */
-const BATCHED_PRODUCT_ROWS = 16;
 
 /** Caches and positions of a batch of rows. Made by `DecodeSession.start`; freed by `dispose`. */
 export class DecodeSession {
@@ -218,18 +216,20 @@ export class DecodeSession {
       cache.narrow(2, columns - seen, seen),
     ) as [Tensor, Tensor];
     const rows = query.size(0);
-    const grouped = query.reshape([rows, kvHeads, numHeads / kvHeads, headDim]);
     const mask = this.mask?.narrow(3, columns - seen, seen) ?? null;
     const { scale, softcap } = this.scoring;
-    if (this.device === 'cpu' && rows >= BATCHED_PRODUCT_ROWS && softcap === null) {
-      const scores = grouped.mul(scale).matmul(keys.transpose(2, 3));
-      // Under autocast the scores are rounded; their softmax must not be.
-      const weights = (mask ? scores.add(mask) : scores)
-        .softmax(-1, { dtype: scores.dtype === 'float64' ? 'float64' : 'float32' })
-        .to(values.dtype);
-      return weights.matmul(values).reshape([rows, -1]);
-    }
+    if (this.hasKernel)
+      return attendRows(query, keys, values, {
+        mask: mask && mask.view([rows, seen]),
+        ...{ scale, softcap },
+      });
+    const grouped = query.reshape([rows, kvHeads, numHeads / kvHeads, headDim]);
     return attend(grouped, keys, values, { mask, scale, softcap }).reshape([rows, -1]);
+  }
+
+  /** Whether there is a kernel for one query per row. */
+  private get hasKernel(): boolean {
+    return this.device === 'cpu' && (this.dtype === 'float32' || this.dtype === 'bfloat16');
   }
 
   private get scoring(): { scale: number; softcap: number | null } {
@@ -323,7 +323,8 @@ export class DecodeSession {
       flat.fill(-Infinity, row * this.capacity, row * this.capacity + columns);
     });
     const shape = [this.rows, 1, 1, this.capacity];
-    return tensor(flat, { shape, dtype: this.dtype, device: this.device });
+    const dtype = this.hasKernel ? 'float32' : this.dtype;
+    return tensor(flat, { shape, dtype, device: this.device });
   }
 
   /** Keeps only the given rows, in the given order: finished rows leave the batch. */

@@ -30,6 +30,7 @@ export {
   type TensorOptions,
 } from './factories.js';
 export {
+  attendRows,
   cat,
   complex,
   embedding,

@@ -165,6 +165,39 @@ export function fewRowsLinear(x: Tensor, weight: Tensor, bias?: Tensor | null): 
 }
 
 /**
+ * Attention of one query per row and head against cached keys and values, on the CPU, in one pass over them. Heads that
+ * share a key read it once. Not recorded by autograd.
+ *
+ *     softmax(cap(scale · q·kᵀ) + mask) · v,  cap(s) = c·tanh(s/c)
+ *
+ * @param query [B, H, D]
+ * @param keys [B, Hkv, L, D] float32 or bfloat16, D contiguous
+ * @param values like keys
+ * @param options.mask [B, L] float32, added to the scores
+ * @param options.softcap c; null leaves scores as they are
+ * @returns [B, H·D], the dtype of keys
+ * @throws NativeError for other shapes, dtypes and devices
+ */
+export function attendRows(
+  query: Tensor,
+  keys: Tensor,
+  values: Tensor,
+  options: { mask: Tensor | null; scale: number; softcap: number | null },
+): Tensor {
+  const { mask, scale, softcap } = options;
+  return wrap(
+    aten.posttrainAttendRows(
+      query.slot,
+      keys.slot,
+      values.slot,
+      optionalSlot('attendRows', 'mask', mask),
+      scale,
+      softcap ?? 0,
+    ),
+  );
+}
+
+/**
  * A linear layer's weight in oneDNN's packed form, for inference on the CPU while the weight does not change.
  *
  * @param rows the number of rows it will be multiplied with; the layout is tuned to it

@@ -1037,6 +1037,12 @@ export let posttrainFewRowsLinear: (input: Slot, weight: Slot, bias?: Slot | nul
   return posttrainFewRowsLinear(...args);
 };
 
+// posttrain::attend_rows(Tensor query, Tensor keys, Tensor values, Tensor? mask, float scale, float softcap) -> Tensor
+export let posttrainAttendRows: (query: Slot, keys: Slot, values: Slot, mask: Slot | null | undefined, scale: number, softcap: number) => Slot = (...args) => {
+  native();
+  return posttrainAttendRows(...args);
+};
+
 // aten::addmm(Tensor self, Tensor mat1, Tensor mat2, *, Scalar beta=1, Scalar alpha=1) -> Tensor
 export let addmm: (self: Slot, mat1: Slot, mat2: Slot, beta?: Scalar, alpha?: Scalar) => Slot = (...args) => {
   native();
@@ -1492,6 +1498,7 @@ onLoad((addon) => {
   matmul = bind(addon, 'aten::matmul', "Tensor self, Tensor other");
   posttrainLinear = bind(addon, 'posttrain::linear', "Tensor input, Tensor weight, Tensor? bias=None");
   posttrainFewRowsLinear = bind(addon, 'posttrain::few_rows_linear', "Tensor input, Tensor weight, Tensor? bias=None");
+  posttrainAttendRows = bind(addon, 'posttrain::attend_rows', "Tensor query, Tensor keys, Tensor values, Tensor? mask, float scale, float softcap");
   addmm = bind(addon, 'aten::addmm', "Tensor self, Tensor mat1, Tensor mat2, *, Scalar beta=1, Scalar alpha=1");
   addmm_ = bind(addon, 'aten::addmm_', "Tensor(a!) self, Tensor mat1, Tensor mat2, *, Scalar beta=1, Scalar alpha=1");
   baddbmm = bind(addon, 'aten::baddbmm', "Tensor self, Tensor batch1, Tensor batch2, *, Scalar beta=1, Scalar alpha=1");

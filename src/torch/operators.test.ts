@@ -55,6 +55,7 @@ const TESTED_BY_HAND: Readonly<Record<string, string>> = {
   packLinearWeight: 'linearAlgebra.test.ts',
   packedLinear: 'linearAlgebra.test.ts',
   fewRowsLinear: 'rows.test.ts',
+  attendRows: 'rows.test.ts',
   fusedAdamW_: 'src/optim/adamW.test.ts',
 };
 

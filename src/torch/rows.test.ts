@@ -2,6 +2,7 @@ import assert from 'node:assert/strict';
 import { describe, test } from 'node:test';
 import { expectClose } from '../../test/expect.js';
 import {
+  attendRows,
   fewRowsLinear,
   Generator,
   getNumThreads,
@@ -9,6 +10,7 @@ import {
   noGrad,
   randn,
   setNumThreads,
+  tensor,
   tidy,
   type Tensor,
 } from './index.js';
@@ -72,6 +74,91 @@ describe('fewRowsLinear', () => {
       const wide = [x.to('float64'), weight.to('float64')] as const;
       expectClose(fewRowsLinear(...wide), wide[0].linear(wide[1]).toArray(), { rtol: 1e-12 });
       assert.throws(() => fewRowsLinear(x, random(30, 21)), /mat1 and mat2|size mismatch|shapes/);
+    });
+  });
+});
+
+describe('attendRows', () => {
+  interface Case {
+    rows: number;
+    heads: number;
+    kvHeads: number;
+    columns: number;
+    width: number;
+    softcap?: number;
+    masked?: boolean;
+    dtype?: 'float32' | 'bfloat16';
+  }
+  /** By its definition, in float64. */
+  const byHand = (
+    [query, keys, values]: readonly [Tensor, Tensor, Tensor],
+    { mask, scale, softcap }: { mask: Tensor | null; scale: number; softcap: number | null },
+  ): Tensor => {
+    const [q, k, v] = [query, keys, values].map((each) => each.to('float64')) as [
+      Tensor,
+      Tensor,
+      Tensor,
+    ];
+    const [rows, heads, width] = q.shape as [number, number, number];
+    const kvHeads = k.size(1);
+    const scores = q
+      .view([rows, kvHeads, heads / kvHeads, width])
+      .matmul(k.transpose(2, 3))
+      .mul(scale);
+    const capped = softcap === null ? scores : scores.div(softcap).tanh().mul(softcap);
+    const seen = mask === null ? capped : capped.add(mask.to('float64').unsqueeze(1).unsqueeze(1));
+    return seen
+      .softmax(-1)
+      .matmul(v)
+      .reshape([rows, heads * width]);
+  };
+
+  const cases: Case[] = [
+    { rows: 1, heads: 1, kvHeads: 1, columns: 1, width: 1 },
+    { rows: 3, heads: 6, kvHeads: 2, columns: 7, width: 24 },
+    { rows: 2, heads: 4, kvHeads: 4, columns: 33, width: 64 },
+    { rows: 2, heads: 3, kvHeads: 1, columns: 12, width: 100 },
+    { rows: 5, heads: 4, kvHeads: 2, columns: 300, width: 80, masked: true },
+    { rows: 2, heads: 4, kvHeads: 2, columns: 9, width: 32, softcap: 0.7 },
+    { rows: 3, heads: 4, kvHeads: 2, columns: 21, width: 64, masked: true, dtype: 'bfloat16' },
+  ];
+  for (const one of cases)
+    test(`gives what its definition gives: ${JSON.stringify(one)}`, () => {
+      tidy(() => {
+        const { rows, heads, kvHeads, columns, width, dtype = 'float32' } = one;
+        // Part of a larger cache, as it is while rows grow.
+        const cache = (): Tensor =>
+          random(rows, kvHeads, columns + 5, width)
+            .to(dtype)
+            .narrow(2, 3, columns);
+        const inputs = [random(rows, heads, width).to(dtype), cache(), cache()] as const;
+        const hidden = Array.from({ length: rows * columns }, (_, at) =>
+          at % columns < Math.floor(at / columns) ? -Infinity : 0,
+        );
+        const mask = one.masked ? tensor(hidden, { shape: [rows, columns] }) : null;
+        const options = { mask, scale: 0.3, softcap: one.softcap ?? null };
+        const found = attendRows(...inputs, options);
+        assert.equal(found.dtype, dtype);
+        const tolerance = dtype === 'float32' ? 1e-5 : 2 ** -7;
+        expectClose(found.to('float64'), byHand(inputs, options).toArray(), {
+          rtol: tolerance,
+          atol: tolerance / 10,
+        });
+      });
+    });
+
+  test('refuses other shapes, dtypes and layouts', () => {
+    tidy(() => {
+      const options = { mask: null, scale: 1, softcap: null };
+      const [query, cache] = [random(2, 4, 8), random(2, 2, 5, 8)];
+      assert.throws(() => attendRows(query, cache, random(2, 2, 4, 8), options), /expected query/);
+      assert.throws(() => attendRows(random(2, 3, 8), cache, cache, options), /expected query/);
+      const wide = cache.to('float64');
+      assert.throws(() => attendRows(query, wide, wide, options), /float32 or bfloat16/);
+      const turned = random(2, 2, 8, 5).transpose(2, 3);
+      assert.throws(() => attendRows(query, turned, turned, options), /contiguous/);
+      const mask = random(2, 4);
+      assert.throws(() => attendRows(query, cache, cache, { ...options, mask }), /mask \[B, L\]/);
     });
   });
 });

@@ -334,14 +334,15 @@ describe('the reference', () => {
     for (const losses of [{ sigmoid: 1 }, { aot: 1 }]) {
       const made = make(dpo({ losses }));
       const reference = made.reference as Decoder;
-      let rows = 0;
-      const read = reference.hiddenStates.bind(reference);
-      reference.hiddenStates = (input) => {
-        rows += input.inputIds.size(0);
-        return read(input);
+      let scored = 0;
+      const read = reference.lmHead.bind(reference);
+      reference.lmHead = (hidden) => {
+        scored += hidden.size(0);
+        return read(hidden);
       };
       await made.trainer.trainStep();
-      assert.equal(rows, 2 * PAIRS.length, Object.keys(losses).join());
+      const drawn = PAIRS.flatMap(({ chosenIds, rejectedIds }) => [...chosenIds, ...rejectedIds]);
+      assert.equal(scored, drawn.length, Object.keys(losses).join());
     }
   });
 
