@@ -10,6 +10,10 @@
 #include "parallel.h"
 #include "vectors.h"
 
+#if defined(__x86_64__) && defined(__GNUC__)
+#include <immintrin.h>
+#endif
+
 namespace posttrain {
 namespace {
 
@@ -53,6 +57,47 @@ PER_PROCESSOR void dotHalves(const float* x, const c10::BFloat16* weight, int64_
   dotRows(x, weight, width, rows, result);
 }
 
+#if defined(__x86_64__) && defined(__GNUC__)
+// The same where the processor multiplies numbers of bfloat16 in pairs: a quarter of the instructions, without which one
+// row's product waits for them and not for the memory.
+#define WITH_PAIRS __attribute__((target("avx512f,avx512bw,avx512vl,avx512bf16")))
+
+WITH_PAIRS INLINE __m512bh pairs(const c10::BFloat16* from) { return (__m512bh)_mm512_loadu_si512(from); }
+
+WITH_PAIRS void dotHalvesInPairs(
+    const c10::BFloat16* x, const c10::BFloat16* weight, int64_t width, int64_t rows, float* result) {
+  constexpr int64_t STEP = 2 * LANES;
+  const int64_t even = width / STEP * STEP;
+  for (int64_t row = 0; row < rows; row += 4) {
+    // At the end some rows are computed twice.
+    const c10::BFloat16* all[4];
+    for (int64_t i = 0; i < 4; i++) all[i] = weight + std::min(row + i, rows - 1) * width;
+    __m512 a = _mm512_setzero_ps(), b = a, c = a, d = a;
+    for (int64_t at = 0; at < even; at += STEP) {
+      const __m512bh values = pairs(x + at);
+      a = _mm512_dpbf16_ps(a, values, pairs(all[0] + at));
+      b = _mm512_dpbf16_ps(b, values, pairs(all[1] + at));
+      c = _mm512_dpbf16_ps(c, values, pairs(all[2] + at));
+      d = _mm512_dpbf16_ps(d, values, pairs(all[3] + at));
+    }
+    const Four found = sums((Floats)a, (Floats)b, (Floats)c, (Floats)d);
+    float totals[4] = {found[0], found[1], found[2], found[3]};
+    for (int64_t i = 0; i < 4 && row + i < rows; i++) {
+      for (int64_t at = even; at < width; at++) totals[i] += static_cast<float>(x[at]) * static_cast<float>(all[i][at]);
+      result[row + i] = totals[i];
+    }
+  }
+}
+
+bool multipliesPairs() {
+  static const bool answer = __builtin_cpu_supports("avx512bf16");
+  return answer;
+}
+#else
+void dotHalvesInPairs(const c10::BFloat16*, const c10::BFloat16*, int64_t, int64_t, float*) {}
+bool multipliesPairs() { return false; }
+#endif
+
 // x [M, in], weight [out, in] → [M, out]
 template <typename Number>
 void multiplyRows(const at::Tensor& x, const at::Tensor& weight, const std::optional<at::Tensor>& bias, at::Tensor& y) {
@@ -62,12 +107,16 @@ void multiplyRows(const at::Tensor& x, const at::Tensor& weight, const std::opti
   const Number* const weights = weight.const_data_ptr<Number>();
   const Number* const offset = bias.has_value() ? bias->const_data_ptr<Number>() : nullptr;
   Number* const to = y.mutable_data_ptr<Number>();
+  const at::Tensor narrow = x.contiguous();
+  const bool inPairs = std::is_same_v<Number, c10::BFloat16> && multipliesPairs();
   parallelFor(outputs, 32, [&](int64_t begin, int64_t end) {
     float found[32];
     for (int64_t first = begin; first < end; first += 32) {
       const int64_t count = std::min<int64_t>(32, end - first);
       for (int64_t row = 0; row < rows; row++) {
         if constexpr (std::is_same_v<Number, float>) dotFloats(from + row * width, weights + first * width, width, count, found);
+        else if (inPairs)
+          dotHalvesInPairs(narrow.const_data_ptr<Number>() + row * width, weights + first * width, width, count, found);
         else dotHalves(from + row * width, weights + first * width, width, count, found);
         for (int64_t i = 0; i < count; i++) {
           const float added = offset ? static_cast<float>(offset[first + i]) : 0;

@@ -1,14 +1,6 @@
 /** Reads Parquet files. Knows row groups and how their values become plain ones, not what columns mean. */
 import { open, stat } from 'node:fs/promises';
-import {
-  parquetMetadataAsync,
-  parquetReadObjects,
-  type AsyncBuffer,
-  type ColumnMetaData,
-  type FileMetaData,
-  type SchemaElement,
-} from 'hyparquet';
-import { compressors } from 'hyparquet-compressors';
+import type { AsyncBuffer, ColumnMetaData, FileMetaData, SchemaElement } from 'hyparquet';
 import { DataError, IoError } from '../errors/index.js';
 import { describeValue } from './row.js';
 
@@ -50,6 +42,9 @@ const HINT = 'The file may be incomplete or no Parquet file: download or write i
 export async function openParquet(path: string): Promise<ParquetFile> {
   const { size } = await stat(path);
   const file = bufferOf(path, size);
+  // Imported here, so that who reads no Parquet does not wait for it.
+  const { parquetMetadataAsync, parquetReadObjects } = await import('hyparquet');
+  const { compressors } = await import('hyparquet-compressors');
   const metadata = await explained(path, () => {
     if (size < 12) throw new IoError(`it has ${size} bytes`);
     return parquetMetadataAsync(file, { parsers: PARSERS, geoparquet: false });

@@ -27,7 +27,7 @@ const PACKED_FOR_ROWS = 64;
 /** Below this many elements a few rows are multiplied faster without packing. */
 const SMALL_MATRIX = 2 ** 18;
 /** Up to so many rows a product is as fast as its weight can be read, and packing gains nothing. */
-export const FEW_ROWS: Readonly<Record<string, number>> = { float32: 4, bfloat16: 1 };
+export const FEW_ROWS: Readonly<Record<string, number>> = { float32: 4, bfloat16: 4 };
 
 /** A matrix product with a weight that stays as it is. */
 export class FrozenLinear {

@@ -36,22 +36,24 @@ describe('fewRowsLinear', () => {
           });
         });
 
-  test('sums bfloat16 in float32 and rounds once', () => {
-    tidy(() => {
-      const [x, weight, bias] = [random(1, 100), random(40, 100), random(40)].map((each) =>
-        each.to('bfloat16'),
-      ) as [Tensor, Tensor, Tensor];
-      const exact = x
-        .to('float64')
-        .linear(weight.to('float64'), bias.to('float64'))
-        .to('bfloat16')
-        .to('float32');
-      const found = fewRowsLinear(x, weight, bias);
-      assert.equal(found.dtype, 'bfloat16');
-      // A sum that lies between two numbers of bfloat16 may go to either: one in 2⁸.
-      expectClose(found.to('float32'), exact.toArray(), { rtol: 2 ** -7, atol: 1e-6 });
-    });
-  });
+  for (const rows of [1, 3])
+    for (const inputs of [7, 32, 100])
+      test(`sums bfloat16 in float32 and rounds once: [${rows}, ${inputs}]`, () => {
+        tidy(() => {
+          const [x, weight, bias] = [random(rows, inputs), random(41, inputs), random(41)].map(
+            (each) => each.to('bfloat16'),
+          ) as [Tensor, Tensor, Tensor];
+          const exact = x
+            .to('float64')
+            .linear(weight.to('float64'), bias.to('float64'))
+            .to('bfloat16')
+            .to('float32');
+          const found = fewRowsLinear(x, weight, bias);
+          assert.equal(found.dtype, 'bfloat16');
+          // A sum that lies between two numbers of bfloat16 may go to either: one in 2⁸.
+          expectClose(found.to('float32'), exact.toArray(), { rtol: 2 ** -7, atol: 1e-6 });
+        });
+      });
 
   test('gives the same on one thread as on several', () => {
     const threads = getNumThreads();

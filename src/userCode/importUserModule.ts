@@ -2,7 +2,6 @@
 import { existsSync, statSync } from 'node:fs';
 import { extname, resolve } from 'node:path';
 import { fileURLToPath } from 'node:url';
-import { createJiti } from 'jiti';
 import type { ErrorOptions, PosttrainError } from '../errors/index.js';
 
 /** Parts of the package that such a file may import by name, with the folder of each. */
@@ -47,6 +46,8 @@ export async function importUserModule(
       hint: 'Paths are relative to the current folder.',
     });
   }
+  // Imported here, so that who has no such file does not wait for it.
+  const { createJiti } = await import('jiti');
   const jiti = createJiti(import.meta.url, {
     alias: Object.fromEntries(
       Object.entries(IMPORTABLE).map(([name, folder]) => [name, entryOf(folder)]),
