@@ -8,11 +8,14 @@
 #include <c10/core/CPUAllocator.h>
 #include <sys/mman.h>
 
+#include <algorithm>
+#include <cstdint>
 #include <cstdlib>
 #include <list>
 #include <map>
 #include <mutex>
 #include <unordered_map>
+#include <vector>
 
 #include "napi.h"
 

@@ -12,6 +12,9 @@
 namespace posttrain {
 namespace {
 
+// Of the rows in the backward pass: as many threads as may share them.
+constexpr int64_t PARTS = 64;
+
 INLINE float total(Floats value) { return sums(value, value, value, value)[0]; }
 
 // 1/√(mean(x²) + eps) of one row.
@@ -70,7 +73,8 @@ struct FusedRmsNorm : torch::autograd::Function<FusedRmsNorm> {
       for (int64_t row = begin; row < end; row++)
         normaliseRow(from + row * width, by, width, static_cast<float>(eps), to + row * width, scale + row);
     });
-    context->save_for_backward({x, weight, scales});
+    // Not the contiguous copy, which has no gradient.
+    context->save_for_backward({input, weight, scales});
     context->saved_data["eps"] = eps;
     return y;
   }
@@ -78,20 +82,20 @@ struct FusedRmsNorm : torch::autograd::Function<FusedRmsNorm> {
   static torch::autograd::variable_list backward(torch::autograd::AutogradContext* context,
                                                  torch::autograd::variable_list gradients) {
     const torch::autograd::variable_list saved = context->get_saved_variables();
-    const at::Tensor &x = saved[0], &weight = saved[1], &scales = saved[2];
+    const at::Tensor &input = saved[0], &weight = saved[1], &scales = saved[2];
     if (!gradients[0].defined()) return {{}, {}, {}};
-    const int64_t width = x.size(-1), rows = x.numel() / width;
+    const int64_t width = input.size(-1), rows = input.numel() / width;
     // With operators that have gradients themselves.
     if (at::GradMode::is_enabled()) {
-      const at::Tensor inverse = (x.square().mean(-1, true) + context->saved_data["eps"].toDouble()).rsqrt();
-      const at::Tensor normal = x * inverse, product = gradients[0] * weight;
+      const at::Tensor inverse = (input.square().mean(-1, true) + context->saved_data["eps"].toDouble()).rsqrt();
+      const at::Tensor normal = input * inverse, product = gradients[0] * weight;
       const at::Tensor ofX = inverse * (product - normal * (product * normal).mean(-1, true));
       return {ofX, (gradients[0] * normal).reshape({rows, width}).sum(0), {}};
     }
-    const at::Tensor gradient = gradients[0].contiguous(), factors = weight.contiguous();
+    const at::Tensor x = input.contiguous(), gradient = gradients[0].contiguous(), factors = weight.contiguous();
     at::Tensor ofX = at::empty_like(x);
-    // One sum per part of the rows, so that the result does not depend on how threads are scheduled.
-    const int64_t part = std::max<int64_t>(1, (rows + at::get_num_threads() - 1) / at::get_num_threads());
+    // One sum per part of the rows: the result depends neither on how many threads there are nor on their order.
+    const int64_t part = (rows + PARTS - 1) / PARTS;
     at::Tensor ofWeight = at::zeros({(rows + part - 1) / part, width}, x.options());
     const float *from = x.const_data_ptr<float>(), *by = factors.const_data_ptr<float>();
     const float *g = gradient.const_data_ptr<float>(), *scale = scales.const_data_ptr<float>();

@@ -1,4 +1,5 @@
 import assert from 'node:assert/strict';
+import { spawnSync } from 'node:child_process';
 import { describe, test } from 'node:test';
 import { expectClose } from '../../test/expect.js';
 import {
@@ -213,6 +214,55 @@ describe('rmsNorm of float32', () => {
         atol: 1e-3,
       });
     });
+  });
+
+  test('can be differentiated twice where its input is not contiguous', () => {
+    tidy(() => {
+      const x = random(8, 5).requiresGrad_();
+      const weight = random(8).requiresGrad_();
+      const twice = (norm: (rows: Tensor) => Tensor): (Tensor | null)[] => {
+        const y = norm(x.transpose(0, 1));
+        const [once] = grad([y.square().sum()], [x], { createGraph: true });
+        return grad([(once as Tensor).square().sum()], [x, weight]);
+      };
+      const wanted = twice((rows) => byHand(rows, weight, 0.1));
+      twice((rows) => rows.rmsNorm(weight, 0.1)).forEach((found, index) => {
+        const close = { rtol: 1e-3, atol: 1e-3 };
+        expectClose(found as Tensor, wanted[index]?.toArray() ?? [], close);
+      });
+    });
+  });
+
+  test('gives the same gradients on one thread as on several', () => {
+    const threads = getNumThreads();
+    tidy(() => {
+      const [x, weight] = [random(999, 48).requiresGrad_(), random(48).requiresGrad_()];
+      const towards = random(999, 48);
+      const gradients = (count: number): unknown => {
+        setNumThreads(count);
+        const y = x.rmsNorm(weight, 1e-6);
+        return grad([y.mul(towards).sum()], [x, weight]).map((each) => each?.toArray());
+      };
+      try {
+        assert.deepEqual(gradients(1), gradients(3));
+      } finally {
+        setNumThreads(threads);
+      }
+    });
+  });
+
+  test('computes every row where fewer threads come than were asked for', () => {
+    // Read when the process begins.
+    const script = `
+      import { ones, setNumThreads } from '${new URL('./index.js', import.meta.url).href}';
+      setNumThreads(4);
+      ones([4000, 64]).mul(3).rmsNorm(ones([64]), 0).sum().item() === 256000 || process.exit(1);
+      process.exit(0);`;
+    const { status, stderr } = spawnSync(process.execPath, ['--input-type=module', '-e', script], {
+      env: { ...process.env, OMP_THREAD_LIMIT: '1' },
+      encoding: 'utf8',
+    });
+    assert.equal(status, 0, stderr);
   });
 
   test('gives a frozen weight no gradient, and records nothing where none is asked for', () => {
