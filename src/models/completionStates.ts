@@ -187,6 +187,16 @@ function layoutOf(
         `${where}: expected 1 ≤ promptLengths[${row}] ≤ lengths[${row}] ≤ ${most}, received ${prompt} and ${length}.`,
       );
   });
+  const lengthOfPrompt = new Map<number, number>();
+  sharedPrompts?.forEach((prompt, row) => {
+    const length = promptLengths[row] ?? 0;
+    const first = lengthOfPrompt.get(prompt) ?? length;
+    lengthOfPrompt.set(prompt, first);
+    if (length !== first)
+      throw new ValueRangeError(
+        `${where}: expected rows with sharedPrompts ${prompt} to begin with the same prompt of ${first} tokens, received promptLengths[${row}] of ${length}.`,
+      );
+  });
   const end = Math.max(...lengths.map((length, row) => length + (placed[row]?.start ?? 0)));
   const width = Math.max(...lengths.map((length, row) => length - (promptLengths[row] ?? 0)));
   const places: number[] = [];

@@ -171,6 +171,16 @@ describe('rows that share prompts', () => {
     model.dispose();
   });
 
+  test('are refused where they cannot be the same', () => {
+    const model = modelOf('llama');
+    const sharedPrompts = [0, 0, 0, 0, 1, 0, 1];
+    assert.throws(
+      () => tidy(() => tokenLogprobs(model, inputOf(ROWS, { sharedPrompts }))),
+      /rows with sharedPrompts 0 to begin with the same prompt of 6 tokens, received promptLengths\[1\] of 2/,
+    );
+    model.dispose();
+  });
+
   test('are computed by themselves where frequencies depend on the length of a row', () => {
     const scaled = {
       rope_scaling: { rope_type: 'dynamic', factor: 2 },

@@ -26,6 +26,36 @@ const LEAST_SAVING = 1 / 16;
 /** Rows stand in one part while the shortest has at least this share of the longest one's tokens. */
 const LEAST_LENGTH = 0.8;
 
+/** Rows that stand in one part, from all of them, the longest first. */
+function partsOf<Row>(longestFirst: readonly Row[], lengthOf: (row: Row) => number): Row[][] {
+  const parts: Row[][] = [];
+  let least = Infinity;
+  for (const row of longestFirst) {
+    const open = parts.at(-1);
+    if (open && lengthOf(row) >= least) open.push(row);
+    else {
+      parts.push([row]);
+      least = LEAST_LENGTH * lengthOf(row);
+    }
+  }
+  return parts;
+}
+
+/**
+ * Tokens of completions that continue shared prompts, with the padding of their parts.
+ *
+ * @param lengths of the completions, in falling order
+ */
+export function paddedTokens(lengths: readonly number[]): number {
+  const parts = partsOf(lengths, (length) => length);
+  return parts.reduce((sum, part) => sum + part.length * (part[0] ?? 0), 0);
+}
+
+/** Whether prompts are computed once, by the tokens that are computed then and those of each row by itself. */
+export function sharingPays(tokens: number, apart: number): boolean {
+  return tokens <= (1 - LEAST_SAVING) * apart;
+}
+
 /**
  * Plans the computation of rows without their last tokens, which predict nothing that is asked for.
  *
@@ -51,16 +81,10 @@ export function planContinuation({
   const ownLength = (row: number): number =>
     Math.max(0, (lengths[row] ?? 0) - promptLength(row) - 1);
 
-  const partRows: number[][] = [];
   const longestFirst = [...lengths.keys()]
     .filter((row) => ownLength(row) > 0)
     .sort((a, b) => ownLength(b) - ownLength(a) || a - b);
-  for (const row of longestFirst) {
-    const open = partRows.at(-1);
-    const longest = open?.[0] ?? row;
-    if (open && ownLength(row) >= LEAST_LENGTH * ownLength(longest)) open.push(row);
-    else partRows.push([row]);
-  }
+  const partRows = partsOf(longestFirst, ownLength);
   const columns = Math.max(...promptRows.map(promptLength));
   const promptOf = sharedPrompts.map((prompt) => placeOfPrompt.get(prompt) ?? 0);
   const parts = partRows.map((rows) => ({
@@ -71,7 +95,7 @@ export function planContinuation({
     promptRows.length * columns +
     parts.reduce((sum, part) => sum + part.columns * part.promptOf.length, 0);
   const apart = lengths.length * Math.max(...lengths.map((length) => length - 1));
-  if (tokens > (1 - LEAST_SAVING) * apart) return null;
+  if (!sharingPays(tokens, apart)) return null;
   const prompts = { columns, lengths: promptRows.map(promptLength) };
   return { prompts, parts, promptRows, promptOf, partRows, tokens };
 }

@@ -21,6 +21,7 @@ export {
 } from './adapterFolder.js';
 export { backwardTokenLogprobs } from './backwardTokenLogprobs.js';
 export type { CompletionRows, PackedRows, RowPlace } from './completionStates.js';
+export { paddedTokens, sharingPays } from './continuation.js';
 export type { ComputeSettings } from './computeSettings.js';
 export { createModel, type CreateModelOptions } from './createModel.js';
 export { capLogits, Decoder, frequenciesDependOnLength } from './decoder.js';

@@ -210,16 +210,15 @@ export class GrpoTrainer implements Trainer {
     const { learningRate: base, warmupSteps, schedule, groupSize, microBatchTokens } = this.config;
     const { optimizer, policy } = this.parts;
     const settings = { ...this.config, reduction: objectiveReduction(this.config) };
-    const weights = lossWeights(minibatch, settings, {
-      device: policy.device,
-      counts: this.counts,
-    });
+    const { device } = policy;
+    const weights = lossWeights(minibatch, settings, { device, counts: this.counts });
     const unitSize = this.config.objective.kind === 'groupPreference' ? groupSize : 1;
     const canMove = (row: TrainingRow): boolean => rowMoves(row, this.config);
     try {
       const totalWeight = tidy(() => weights.sum().item());
       const sums = new StatSums();
-      const batches = microBatchesByUse(minibatch, microBatchTokens, canMove, unitSize);
+      const options = { unitSize, through: [policy] };
+      const batches = microBatchesByUse(minibatch, microBatchTokens, canMove, options);
       for (const { indices, moves } of batches) {
         tidy(() => sums.add(this.accumulate(minibatch, { weights, indices, moves })));
       }

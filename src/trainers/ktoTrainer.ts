@@ -192,7 +192,9 @@ export class KtoTrainer implements Trainer {
   ): void {
     const { policy, reference } = this.parts;
     const { beta, desirableWeight, undesirableWeight } = this.config;
-    for (const indices of microBatches(rows, this.config.microBatchTokens)) {
+    for (const indices of microBatches(rows, this.config.microBatchTokens, {
+      through: [policy, reference],
+    })) {
       tidy(() => {
         const part = indices.map((index) => rows[index] as KtoRow);
         const batch = collate(part, policy.device);

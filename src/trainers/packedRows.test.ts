@@ -46,17 +46,17 @@ describe('rowBatches', () => {
   test('packed lines are as long as the longest row, and a pass has as many as fit', () => {
     const rows = [a, b, c];
     assert.deepEqual(
-      rowBatches(rows, 10, true).map((batch) => batch.rows),
+      rowBatches(rows, 10, { packing: true }).map((batch) => batch.rows),
       [[a, c, b]],
     );
     assert.deepEqual(
-      rowBatches(rows, 9, true).map((batch) => batch.rows),
+      rowBatches(rows, 9, { packing: true }).map((batch) => batch.rows),
       [[a], [c, b]],
     );
-    assert.equal(rowBatches(rows, 10, true)[0]?.collate('cpu').inputIds.numel, 10);
+    assert.equal(rowBatches(rows, 10, { packing: true })[0]?.collate('cpu').inputIds.numel, 10);
   });
   test('without packing every row has a line of its own', () => {
-    const [batch, ...others] = rowBatches([a, b, c], 100, false);
+    const [batch, ...others] = rowBatches([a, b, c], 100, { packing: false });
     assert.deepEqual(others, []);
     assert.deepEqual(batch?.rows, [a, c, b]);
     const collated = batch?.collate('cpu');

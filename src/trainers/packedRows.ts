@@ -4,7 +4,13 @@
  */
 import { packBestFit, tokenBudgetBatches } from '../data/index.js';
 import { tensor } from '../torch/index.js';
-import { collate, microBatches, type TokenRow, type TokenTensors } from './tokenRows.js';
+import {
+  collate,
+  microBatches,
+  type BatchOptions,
+  type TokenRow,
+  type TokenTensors,
+} from './tokenRows.js';
 
 /** Rows of one pass. */
 export interface RowBatch<Row extends TokenRow> {
@@ -17,16 +23,16 @@ export interface RowBatch<Row extends TokenRow> {
  * The passes over the rows of an optimizer step. How rows are grouped changes memory and time, never a result.
  *
  * @param maxTokens most tokens of one pass, padding included
- * @param packing whether a line holds several rows; lines are as long as the longest row
+ * @param options.packing whether a line holds several rows; lines are as long as the longest row
  */
 export function rowBatches<Row extends TokenRow>(
   rows: readonly Row[],
   maxTokens: number,
-  packing: boolean,
+  { packing, through }: { packing: boolean } & Pick<BatchOptions, 'through'>,
 ): RowBatch<Row>[] {
   const rowsAt = (indices: readonly number[]): Row[] => indices.map((index) => rows[index] as Row);
   if (!packing) {
-    return microBatches(rows, maxTokens).map((indices) => {
+    return microBatches(rows, maxTokens, { through }).map((indices) => {
       const part = rowsAt(indices);
       return { rows: part, collate: (device) => collate(part, device) };
     });

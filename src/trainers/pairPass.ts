@@ -166,7 +166,10 @@ function forEachMicroBatch(
   visit: (microBatch: MicroBatch) => void,
 ): void {
   const rows = rowsOfPairs(pairs);
-  for (const indices of microBatches(rows, microBatchTokens, 2)) {
+  for (const indices of microBatches(rows, microBatchTokens, {
+    unitSize: 2,
+    through: [policy, reference],
+  })) {
     tidy(() => {
       const part = indices.map((index) => rows[index] as TokenRow);
       const batch = { ...collate(part, policy.device), temperature };

@@ -169,16 +169,16 @@ export class PpoTrainer implements Trainer {
    * @returns metrics; none where no row is scored, and then nothing was updated
    */
   private update(minibatch: readonly ExperienceRow[], place: number): Record<string, number> {
-    const { learningRate: base, warmupSteps, schedule } = this.config;
-    const { optimizer, policy, valueParameters } = this.parts;
+    const { learningRate: base, warmupSteps, schedule, microBatchTokens } = this.config;
+    const { optimizer, policy, valueModel, valueParameters } = this.parts;
     const counts = ({ reward }: ExperienceRow): boolean => !Number.isNaN(reward);
     if (!minibatch.some(counts)) return {};
-    const { device } = policy;
-    const weights = lossWeights(minibatch, this.config, { device, counts });
+    const weights = lossWeights(minibatch, this.config, { device: policy.device, counts });
     try {
       const totalWeight = tidy(() => weights.sum().item());
       const sums = new StatSums();
-      for (const indices of microBatches(minibatch, this.config.microBatchTokens)) {
+      const through = [policy, valueModel.trunk];
+      for (const indices of microBatches(minibatch, microBatchTokens, { through })) {
         tidy(() => this.accumulate(minibatch, { weights, indices }).forEach((s) => sums.add(s)));
       }
       const totalSteps = this.totalSteps * updatesPerStep(this.config);

@@ -147,12 +147,13 @@ export class SftTrainer implements Trainer {
     rows: readonly SftRow[],
     visit: (batch: TokenTensors, lossOf: (scored: TokenLogprobs) => { loss: Tensor }) => void,
   ): void {
-    const { device } = this.parts.model;
+    const { model } = this.parts;
     const totals = { sequences: rows.length, prompts: rows.length, tokens: countTrained(rows) };
     const { microBatchTokens, packing } = this.config;
-    for (const { rows: part, collate } of rowBatches(rows, microBatchTokens, packing)) {
+    const options = { packing, through: [model] };
+    for (const { rows: part, collate } of rowBatches(rows, microBatchTokens, options)) {
       tidy(() => {
-        const batch = collate(device);
+        const batch = collate(model.device);
         visit(batch, ({ logprobs }) => {
           const mask = trainedMask(part, batch.columns, logprobs);
           const weights = tokenWeights(mask, { kind: 'tokenMean' }, totals);

@@ -1,6 +1,7 @@
 import assert from 'node:assert/strict';
 import { describe, test } from 'node:test';
 import { expectClose } from '../../test/expect.js';
+import { createModel, parseDecoderConfig } from '../models/index.js';
 import { tinyModel } from '../../test/tinyRun.js';
 import { noGrad, tensor, tidy, zeros, type Tensor } from '../torch/index.js';
 import {
@@ -234,7 +235,7 @@ describe('microBatches', () => {
 
   test('units stay together and in order', () => {
     for (const maxTokens of [1, 8, 16, 20, 100]) {
-      const batches = microBatches(pairs, maxTokens, 2);
+      const batches = microBatches(pairs, maxTokens, { unitSize: 2 });
       assert.deepEqual(
         batches.flat().toSorted((a, b) => a - b),
         [...pairs.keys()],
@@ -251,8 +252,8 @@ describe('microBatches', () => {
         assert.ok(batch.length === 2 || tokens <= maxTokens);
       }
     }
-    assert.deepEqual(microBatches(pairs, 100, 2), [[2, 3, 4, 5, 0, 1, 6, 7]]);
-    assert.deepEqual(microBatches(pairs, 16, 2), [
+    assert.deepEqual(microBatches(pairs, 100, { unitSize: 2 }), [[2, 3, 4, 5, 0, 1, 6, 7]]);
+    assert.deepEqual(microBatches(pairs, 17, { unitSize: 2 }), [
       [2, 3],
       [4, 5, 0, 1],
       [6, 7],
@@ -269,15 +270,16 @@ describe('microBatches', () => {
 
     test('the prompt counts once: rows of the longest prompt first, its longest row first', () => {
       assert.deepEqual(microBatches(groups, 100), [[1, 3, 2, 0, 4]]);
-      // 10 + 4 + 1, and 10 + 3 + 2 + 1
-      assert.deepEqual(microBatches(groups, 16), [
+      // A prompt, its completions, and a sixteenth of the prompt for each that continues it with more than one token:
+      // 10 + 4 + 1 + 10/16, and 10 + 3 + 2 + 1 + 2·10/16.
+      assert.deepEqual(microBatches(groups, 17.25), [
         [1, 3],
         [2, 0, 4],
       ]);
-      assert.deepEqual(microBatches(groups, 15), [[1, 3], [2, 0], [4]]);
-      // 2·10 + 4 + 1 + 3 + 2 + 1
-      assert.deepEqual(microBatches(groups, 31), [[1, 3, 2, 0, 4]]);
-      assert.deepEqual(microBatches(groups, 30), [[1, 3, 2, 0], [4]]);
+      assert.deepEqual(microBatches(groups, 17), [[1, 3], [2, 0], [4]]);
+      // 2·10 + 4 + 1 + 3 + 2 + 1 + 3·10/16
+      assert.deepEqual(microBatches(groups, 32.875), [[1, 3, 2, 0, 4]]);
+      assert.deepEqual(microBatches(groups, 32.8), [[1, 3, 2, 0], [4]]);
     });
 
     test('short prompts do not make a rectangle larger than it is', () => {
@@ -287,11 +289,47 @@ describe('microBatches', () => {
 
     test('a unit’s prompt counts once too', () => {
       const pairs = [of(5, 10, 2), of(5, 10, 3), of(6, 10, 2), of(6, 10, 2)];
-      assert.deepEqual(microBatches(pairs, 29, 2), [[0, 1, 2, 3]]);
-      assert.deepEqual(microBatches(pairs, 28, 2), [
+      // 2·10 + 3 + 3·2 + 4·10/16
+      assert.deepEqual(microBatches(pairs, 31.5, { unitSize: 2 }), [[0, 1, 2, 3]]);
+      assert.deepEqual(microBatches(pairs, 31, { unitSize: 2 }), [
         [0, 1],
         [2, 3],
       ]);
+    });
+
+    test('counts the padding of completions of nearly the same length', () => {
+      // A prompt of 20 tokens, a part of 3 × 10 and one of 7, and four copies of the prompt at a sixteenth.
+      const rows = [of(5, 20, 10), of(5, 20, 9), of(5, 20, 8), of(5, 20, 7)];
+      assert.deepEqual(microBatches(rows, 62), [[0, 1, 2, 3]]);
+      assert.deepEqual(microBatches(rows, 61.9), [[0, 1, 2], [3]]);
+    });
+
+    test('counts the rectangle where sharing saves too little to be done', () => {
+      // 1 + 10·100 + 9/16 tokens with the prompt once; 10·101 as a rectangle.
+      const rows = [of(5, 1, 100), ...Array.from({ length: 9 }, () => of(5, 1, 80))];
+      assert.deepEqual(microBatches(rows, 1009).length, 2);
+      assert.deepEqual(microBatches(rows, 1010).length, 1);
+    });
+
+    test('counts it with every row where no prompt is shared: whole rows, frequencies that depend on length', () => {
+      const dynamic = createModel(
+        parseDecoderConfig({
+          ...{ model_type: 'llama', vocab_size: 8, hidden_size: 8, intermediate_size: 8 },
+          ...{ num_hidden_layers: 1, num_attention_heads: 1, max_position_embeddings: 8 },
+          rope_scaling: { rope_type: 'dynamic', factor: 2 },
+        }),
+        { seed: 1 },
+      );
+      const plain = tinyModel({ dtype: 'float32' });
+      const rows = [of(5, 10, 2), of(5, 10, 2), of(5, 10, 2)];
+      for (const through of [false, [dynamic], [plain, dynamic]] as const) {
+        assert.deepEqual(microBatches(rows, 35, { through }), [[0, 1], [2]]);
+        assert.deepEqual(microBatches(rows, 36, { through }), [[0, 1, 2]]);
+      }
+      for (const through of [[], [plain, null]] as const)
+        assert.deepEqual(microBatches(rows, 18, { through }), [[0, 1, 2]]);
+      dynamic.dispose();
+      plain.dispose();
     });
 
     test('equal prompts are one, whether rows hold the same array or not', () => {
@@ -304,7 +342,7 @@ describe('microBatches', () => {
 
   test('by use: a unit moves the policy where one of its rows does', () => {
     const moving = new Set([pairs[1], pairs[4]]);
-    const parts = microBatchesByUse(pairs, 100, (row) => moving.has(row), 2);
+    const parts = microBatchesByUse(pairs, 100, (row) => moving.has(row), { unitSize: 2 });
     assert.deepEqual(parts, [
       { indices: [4, 5, 0, 1], moves: true },
       { indices: [2, 3, 6, 7], moves: false },

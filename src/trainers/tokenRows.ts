@@ -5,9 +5,13 @@
 import { tokenWeights, type LossReduction } from '../algorithms/index.js';
 import type { GrpoConfig } from '../config/index.js';
 import {
+  frequenciesDependOnLength,
+  paddedTokens,
   sequenceScores,
+  sharingPays,
   tokenLogprobs,
   tokenValues,
+  type CausalLm,
   type Decoder,
   type PackedRows,
   type ScalarParts,
@@ -42,19 +46,34 @@ export interface TokenTensors {
   readonly sharedPrompts?: readonly number[];
 }
 
+/** How rows are put together. */
+export interface BatchOptions {
+  /** Neighbouring rows that stay together, for losses that couple them: 1 unless said. */
+  readonly unitSize?: number;
+  /** The models that rows pass through up to the states before their completions; false where whole rows are computed. */
+  readonly through?: readonly (Pick<CausalLm, 'config'> | null)[] | false | undefined;
+}
+
+/** Whether prompts that rows share are computed once. Frequencies that depend on how long a row is make its prompt its own. */
+function sharesPrompts(through: BatchOptions['through'] = []): boolean {
+  return (
+    through !== false &&
+    through.every((model) => model === null || !frequenciesDependOnLength(model.config))
+  );
+}
+
 /**
  * Groups of row indices that fit a token budget, rows of one prompt together and longest first, since a prompt that rows
  * share is computed once; rows of similar length together where none do. How rows are grouped changes memory and time,
  * never a result: weights are computed for the whole optimizer step.
- *
- * @param unitSize neighbouring rows that stay together, for losses that couple them: 1 unless said
  */
 export function microBatches(
   rows: readonly TokenRow[],
   maxTokens: number,
-  unitSize = 1,
+  { unitSize = 1, through }: BatchOptions = {},
 ): number[][] {
-  const prompts = promptNumbers(rows);
+  const sharing = sharesPrompts(through);
+  const prompts = sharing ? promptNumbers(rows) : [...rows.keys()];
   const units = Array.from({ length: rows.length / unitSize }, (_, unit) => {
     const indices = Array.from({ length: unitSize }, (_, at) => unit * unitSize + at);
     const longest = Math.max(...indices.map((index) => rowLength(rows[index])));
@@ -79,7 +98,7 @@ export function microBatches(
       open.indices.push(...indices);
       open.load.add(unit);
     } else {
-      const load = new Load();
+      const load = new Load(sharing);
       load.add(unit);
       batches.push({ indices, load });
     }
@@ -93,39 +112,51 @@ function rowLength(row: TokenRow | undefined): number {
 
 type LoadedRow = { readonly row: TokenRow; readonly prompt: number | undefined };
 
-/** How many tokens a micro-batch computes: its rectangle, or shared prompts once and completions, whichever is less. */
+/** A token whose keys and values are copied for a row takes at most so much of the memory of a token that is computed. */
+const COPIED = 1 / 16;
+
+/**
+ * How many tokens a micro-batch computes, padding included: its rectangle, or prompts once and completions with copies of
+ * their prompts' keys and values, as `planContinuation` decides.
+ */
 class Load {
-  private rows = 0;
+  private readonly sharing: boolean;
   private longest = 0;
   private longestPrompt = 0;
-  private completionTokens = 0;
-  private readonly prompts = new Set<number | undefined>();
+  /** Of the completions, in falling order. */
+  private lengths: readonly number[] = [];
+  private prompts: ReadonlySet<number | undefined> = new Set();
 
-  tokensWith(added: readonly LoadedRow[]): number {
-    const max = (first: number, of: (row: TokenRow) => number): number =>
-      Math.max(first, ...added.map(({ row }) => of(row)));
-    const rectangle = (this.rows + added.length) * max(this.longest, rowLength);
-    const isNew = added.filter(
-      ({ prompt }, at) =>
-        !this.prompts.has(prompt) && added.findIndex((other) => other.prompt === prompt) === at,
-    );
-    const prompts = this.prompts.size + isNew.length;
-    const completions = added.reduce((sum, { row }) => sum + row.completionIds.length, 0);
-    const shared =
-      prompts * max(this.longestPrompt, (row) => row.promptIds.length) +
-      this.completionTokens +
-      completions;
-    return Math.min(rectangle, shared);
+  constructor(sharing: boolean) {
+    this.sharing = sharing;
+  }
+
+  /** With these rows too. */
+  private with(added: readonly LoadedRow[]): Load {
+    const load = new Load(this.sharing);
+    load.longest = Math.max(this.longest, ...added.map(({ row }) => rowLength(row)));
+    const prompts = added.map(({ row }) => row.promptIds.length);
+    load.longestPrompt = Math.max(this.longestPrompt, ...prompts);
+    const lengths = added.map(({ row }) => row.completionIds.length);
+    load.lengths = [...this.lengths, ...lengths].sort((a, b) => b - a);
+    load.prompts = new Set([...this.prompts, ...added.map(({ prompt }) => prompt)]);
+    return load;
   }
 
   add(rows: readonly LoadedRow[]): void {
-    for (const { row, prompt } of rows) {
-      this.rows++;
-      this.longest = Math.max(this.longest, rowLength(row));
-      this.longestPrompt = Math.max(this.longestPrompt, row.promptIds.length);
-      this.completionTokens += row.completionIds.length;
-      this.prompts.add(prompt);
-    }
+    Object.assign(this, this.with(rows));
+  }
+
+  tokensWith(added: readonly LoadedRow[]): number {
+    return this.with(added).tokens();
+  }
+
+  private tokens(): number {
+    const rectangle = this.lengths.length * this.longest;
+    const continued = this.prompts.size * this.longestPrompt + paddedTokens(this.lengths);
+    if (!this.sharing || !sharingPays(continued, rectangle)) return rectangle;
+    const copying = this.lengths.filter((length) => length > 1).length;
+    return Math.min(rectangle, continued + COPIED * copying * this.longestPrompt);
   }
 }
 
@@ -138,8 +169,9 @@ export function microBatchesByUse<Row extends TokenRow>(
   rows: readonly Row[],
   maxTokens: number,
   canMove: (row: Row) => boolean,
-  unitSize = 1,
+  options: BatchOptions = {},
 ): { indices: readonly number[]; moves: boolean }[] {
+  const { unitSize = 1 } = options;
   const isUsed = rows.some(canMove) ? canMove : () => true;
   const moving = Array.from({ length: rows.length / unitSize }, (_, unit) =>
     rows.slice(unit * unitSize, (unit + 1) * unitSize).some(isUsed),
@@ -149,7 +181,7 @@ export function microBatchesByUse<Row extends TokenRow>(
       (index) => moving[Math.floor(index / unitSize)] === moves,
     );
     const part = chosen.map((index) => rows[index] as Row);
-    return microBatches(part, maxTokens, unitSize).map((places) => ({
+    return microBatches(part, maxTokens, options).map((places) => ({
       indices: places.map((at) => chosen[at] as number),
       moves,
     }));
@@ -299,7 +331,7 @@ export function logprobPass(
   options: { temperature: number; maxTokens: number },
 ): number[][] {
   const { temperature, maxTokens } = options;
-  return pass(model.device, rows, maxTokens, (batch, part) =>
+  return pass(model.device, rows, { maxTokens, through: [model] }, (batch, part) =>
     rowsOf(tokenLogprobs(model, { ...batch, temperature }).logprobs, part),
   );
 }
@@ -314,7 +346,7 @@ export function valuePass(
   rows: readonly TokenRow[],
   maxTokens: number,
 ): number[][] {
-  return pass(model.trunk.device, rows, maxTokens, (batch, part) =>
+  return pass(model.trunk.device, rows, { maxTokens, through: [model.trunk] }, (batch, part) =>
     rowsOf(tokenValues(model, batch).values, part),
   );
 }
@@ -328,7 +360,7 @@ export function scorePass(
   rows: readonly TokenRow[],
   maxTokens: number,
 ): number[] {
-  return pass(model.trunk.device, rows, maxTokens, (batch) =>
+  return pass(model.trunk.device, rows, { maxTokens, through: false }, (batch) =>
     Array.from(sequenceScores(model, batch).toTypedArray(), Number),
   );
 }
@@ -337,11 +369,11 @@ export function scorePass(
 function pass<Result>(
   device: string,
   rows: readonly TokenRow[],
-  maxTokens: number,
+  { maxTokens, through }: { maxTokens: number } & Pick<BatchOptions, 'through'>,
   compute: (batch: TokenTensors, part: readonly TokenRow[]) => readonly Result[],
 ): Result[] {
   const result: Result[] = [];
-  for (const indices of microBatches(rows, maxTokens)) {
+  for (const indices of microBatches(rows, maxTokens, { through })) {
     const part = indices.map((index) => rows[index] as TokenRow);
     const values = noGrad(() => tidy(() => ({ found: compute(collate(part, device), part) })));
     indices.forEach((index, place) => {
