@@ -3,6 +3,7 @@ import { existsSync, readdirSync, readFileSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { GROWTH_HEADER, growthLines } from './growth.js';
 import { ROOT } from './machine.js';
+import { PARTS_HEADER, partLines, type PartResults } from './parts.js';
 import { ratioPlot } from './ratioPlot.js';
 import {
   alignedTable,
@@ -35,14 +36,24 @@ export function updateDocument(): { path: string; missing: string[] } {
         missing.push(`npm run bench -- ${name}${other === null ? '' : ` --against ${other}`}`);
         return block;
       }
-      const results = readResults(file);
-      const body = `${tableOf(results)}\n\n${provenance(results)}`;
+      const body = name === 'parts' ? partsOf(file) : bodyOf(readResults(file));
       return `<!-- bench ${name} ${against} -->\n\n${body}\n\n<!-- end bench -->`;
     },
   );
   writeFileSync(path, text);
   writeFileSync(join(ROOT, 'docs', 'performance-ratios.svg'), ratioPlot(comparisons()));
   return { path, missing };
+}
+
+function bodyOf(results: Results): string {
+  return `${tableOf(results)}\n\n${provenance(results)}`;
+}
+
+function partsOf(file: string): string {
+  const { rows, circumstances } = JSON.parse(readFileSync(file, 'utf8')) as PartResults;
+  const { cpu, cores, commit, date } = circumstances;
+  const table = alignedTable(PARTS_HEADER, partLines(rows));
+  return `${table}\n\n${cpu}, ${cores} cores; commit ${commit}, ${date.slice(0, 10)}.`;
 }
 
 function tableOf(results: Results): string {

@@ -35,6 +35,9 @@ async function main(): Promise<void> {
   } else if (name === 'quantized') {
     const { benchQuantized } = await import('./quantized.js');
     benchQuantized(values.shape);
+  } else if (name === 'parts') {
+    const { benchParts } = await import('./parts.js');
+    benchParts();
   } else if (name === 'check') await runCheck();
   else if (name === 'docs') {
     const { updateDocument } = await import('./documentation.js');

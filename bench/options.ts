@@ -20,6 +20,7 @@ Cases
   startup          the first help text, the first import, the first token                (ours only)
   packing          fine-tuning steps on rows of 16 to 512 tokens, packed and not         (ours only)
   models           SmolLM2-135M, Qwen2.5-0.5B and Llama-3.2-1B with random weights; writes docs/models.md
+  parts            what single parts of the engine gain, each switched on and off
   quantized        one linear layer with a frozen weight in 8 or 4 bits, against the plain product (docs/lora.md)
   memory           peak memory of training against the estimate; writes the table of docs/memory.md
   check            whether the Python side of generate computes the same model (needs Python)

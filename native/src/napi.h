@@ -151,4 +151,7 @@ void defineRuntime(napi_env env, napi_value exports);
 void defineAllocator(napi_env env, napi_value exports);
 void defineLinear(napi_env env, napi_value exports);
 
+// Whether the processor has instructions for products of bfloat16.
+bool processorMultipliesPairs();
+
 }  // namespace posttrain

@@ -296,6 +296,8 @@ at::Tensor attendRows(const at::Tensor& query, const at::Tensor& keys, const at:
 
 }  // namespace
 
+bool processorMultipliesPairs() { return multipliesPairs(); }
+
 TORCH_LIBRARY_FRAGMENT(posttrain, library) {
   library.def("few_rows_linear(Tensor input, Tensor weight, Tensor? bias=None) -> Tensor", &fewRowsLinear);
   library.def(

@@ -37,6 +37,7 @@ napi_value runtimeInfo(napi_env env, napi_callback_info info) {
     set("cudaDevices", fromInt32(env, at::hasCUDA() ? static_cast<int32_t>(at::detail::getCUDAHooks().deviceCount()) : 0));
     set("hasMps", fromBool(env, at::hasMPS()));
     set("hasMkldnn", fromBool(env, at::hasMKLDNN()));
+    set("multipliesBfloat16", fromBool(env, processorMultipliesPairs()));
     set("parallel", fromString(env, at::get_parallel_info()));
     return result;
   });

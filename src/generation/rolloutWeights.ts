@@ -17,6 +17,7 @@ import {
   noGrad,
   packedLinear,
   packLinearWeight,
+  runtimeInfo,
   tidy,
   type Dtype,
   type Tensor,
@@ -29,30 +30,42 @@ const SMALL_MATRIX = 2 ** 18;
 /** Up to so many rows a product is as fast as its weight can be read, and packing gains nothing. */
 export const FEW_ROWS: Readonly<Record<string, number>> = { float32: 4, bfloat16: 4 };
 
+let multipliesBfloat16: boolean | undefined;
+
+/** Whether oneDNN's packed form is there, and faster: in bfloat16 only with instructions for it. */
+function canPack({ dtype, device }: Tensor): boolean {
+  if (device !== 'cpu') return false;
+  multipliesBfloat16 ??= runtimeInfo().multipliesBfloat16;
+  return dtype === 'float32' || (dtype === 'bfloat16' && multipliesBfloat16);
+}
+
 /** A matrix product with a weight that stays as it is. */
 export class FrozenLinear {
   private readonly plain: Tensor | null;
   private readonly packed: Tensor | null;
   private readonly bias: Tensor | null;
+  private readonly dtype: Dtype;
   private readonly fewRows: number;
 
   /** @param weight [out, in]; a copy is kept only in the form that is used */
   constructor(weight: Tensor, bias: Tensor | null, packing: boolean) {
-    const onCpu = weight.device === 'cpu';
-    const packs = packing && onCpu && weight.dtype === 'float32';
+    const packs = packing && canPack(weight);
     this.packed = packs ? keep(packLinearWeight(weight, PACKED_FOR_ROWS)) : null;
     this.plain = packs && weight.numel >= SMALL_MATRIX ? null : keep(weight.detach());
     this.bias = bias === null ? null : keep(bias.detach());
-    this.fewRows = onCpu ? (FEW_ROWS[weight.dtype] ?? 0) : 0;
+    this.dtype = weight.dtype;
+    this.fewRows = weight.device === 'cpu' ? (FEW_ROWS[weight.dtype] ?? 0) : 0;
   }
 
   /** @param x [rows, in] → [rows, out] */
   apply(x: Tensor): Tensor {
-    const { plain, packed } = this;
-    if (plain !== null && x.size(0) <= this.fewRows) return fewRowsLinear(x, plain, this.bias);
-    if (packed !== null) return packedLinear(x, packed, this.bias);
+    const { plain, packed, bias } = this;
+    // Under autocast the other products round what they take; these do not.
+    const rounded = (): Tensor => (this.dtype === 'bfloat16' ? x.to('bfloat16') : x);
+    if (plain !== null && x.size(0) <= this.fewRows) return fewRowsLinear(rounded(), plain, bias);
+    if (packed !== null) return packedLinear(rounded(), packed, bias);
     assert(plain !== null, 'internal: a matrix is kept packed, plain or both');
-    return x.linear(plain, this.bias);
+    return x.linear(plain, bias);
   }
 
   /** Frees the copies. */

@@ -18,6 +18,7 @@ function libtorch(schema?: string): Native {
       cudaDevices: 0,
       hasMps: false,
       hasMkldnn: false,
+      multipliesBfloat16: false,
       parallel: '',
     }),
   };

@@ -87,6 +87,8 @@ export interface RuntimeInfo {
   readonly cudaDevices: number;
   readonly hasMps: boolean;
   readonly hasMkldnn: boolean;
+  /** Whether the processor has instructions for products of bfloat16 (AVX512-BF16). */
+  readonly multipliesBfloat16: boolean;
   /** libtorch's own report on its thread pools. */
   readonly parallel: string;
 }

@@ -1,0 +1,221 @@
+/**
+ * What single parts of the engine gain: `npm run bench -- parts`. Each part is timed with and without, in turn, in one
+ * process, so that whatever else the machine does falls on both; the result is written to bench/results/parts.json.
+ */
+import { writeFileSync } from 'node:fs';
+import { join } from 'node:path';
+import { backwardTokenLogprobs, createModel, makeDecoderConfig } from '../src/models/index.js';
+import {
+  attendRows,
+  fewRowsLinear,
+  Generator,
+  inferenceMode,
+  noGrad,
+  randn,
+  releaseHostMemory,
+  scaledDotProductAttention,
+  tensor,
+  tidy,
+  useOneDnnLinear,
+  type Tensor,
+} from '../src/torch/index.js';
+import { SHAPES } from './jobs.js';
+import { circumstances, ROOT, type Circumstances } from './machine.js';
+import { alignedTable } from './results.js';
+import { median } from './statistics.js';
+
+/** One part, switched on and off. */
+export interface PartRow {
+  readonly part: string;
+  readonly with: number;
+  readonly without: number;
+}
+
+/** What `npm run bench -- parts` writes. */
+export interface PartResults {
+  readonly case: 'parts';
+  readonly circumstances: Circumstances;
+  readonly rows: readonly PartRow[];
+}
+
+/** Titles of the table's columns. */
+export const PARTS_HEADER = ['', 'with, ms', 'without, ms', 'times as fast'];
+
+/** Lines of the table. */
+export function partLines(rows: readonly PartRow[]): string[][] {
+  return rows.map((row) => [
+    row.part,
+    row.with.toPrecision(3),
+    row.without.toPrecision(3),
+    (row.without / row.with).toFixed(2),
+  ]);
+}
+
+const ROUNDS = 7;
+/** Weights are read from memory, as in a model, and not from the processor's caches. */
+const COLD_BYTES = 3e8;
+const generator = new Generator(1);
+const random = (...shape: number[]): Tensor => randn(shape, { generator });
+
+/** Milliseconds of both, medians of runs in turn. */
+function compare(part: string, on: () => void, off: () => void): PartRow {
+  const times: [number[], number[]] = [[], []];
+  for (let round = 0; round <= ROUNDS; round++)
+    for (const [side, run] of [on, off].entries()) {
+      const start = performance.now();
+      tidy(run);
+      if (round > 0) times[side]?.push(performance.now() - start);
+    }
+  const row = { part, with: median(times[0]), without: median(times[1]) };
+  process.stderr.write(
+    `${part}: ${row.with.toPrecision(3)} against ${row.without.toPrecision(3)} ms\n`,
+  );
+  return row;
+}
+
+/** Forward and backward of one layer on so many rows. */
+function oneDnn(rows: number, inputs: number, outputs: number): PartRow {
+  const x = random(rows, inputs).requiresGrad_();
+  const weight = random(outputs, inputs).requiresGrad_();
+  const run = (enabled: boolean) => () => {
+    const set = useOneDnnLinear(enabled);
+    x.linear(weight).sum().backward();
+    useOneDnnLinear(set);
+    x.grad = null;
+    weight.grad = null;
+  };
+  return compare(
+    `oneDNN in a linear layer, forward and backward, ${rows} rows, ${outputs}×${inputs}`,
+    run(true),
+    run(false),
+  );
+}
+
+function fewRows(
+  rows: number,
+  outputs: number,
+  inputs: number,
+  dtype: 'float32' | 'bfloat16',
+): PartRow {
+  const bytes = outputs * inputs * (dtype === 'float32' ? 4 : 2);
+  const count = Math.max(1, Math.floor(COLD_BYTES / bytes));
+  const weights = Array.from({ length: count }, () => random(outputs, inputs).to(dtype));
+  const x = random(rows, inputs).to(dtype);
+  const all = (multiply: (weight: Tensor) => Tensor) => () =>
+    noGrad(() => {
+      for (const weight of weights) tidy(() => void multiply(weight));
+    });
+  const found = compare(
+    `products of ${rows} rows, ${count} weights ${outputs}×${inputs} in ${dtype}`,
+    all((weight) => fewRowsLinear(x, weight)),
+    all((weight) => x.linear(weight)),
+  );
+  for (const weight of weights) weight.dispose();
+  return found;
+}
+
+function decodeAttention(rows: number, dtype: 'float32' | 'bfloat16'): PartRow {
+  const [heads, kvHeads, columns, width] = [9, 3, 256, 64];
+  const query = random(rows, heads, width).to(dtype);
+  const caches = Array.from({ length: 12 }, () => random(rows, kvHeads, columns, width).to(dtype));
+  const pairs = caches.flatMap((keys, at) =>
+    at % 2 === 0 ? [[keys, caches[at + 1] as Tensor] as const] : [],
+  );
+  const found = compare(
+    `attention of a new token, ${rows} rows, ${columns} columns, ${dtype}, 6 layers`,
+    () =>
+      inferenceMode(() => {
+        for (const [keys, values] of pairs)
+          attendRows(query, keys, values, { mask: null, scale: 0.125, softcap: null });
+      }),
+    () =>
+      inferenceMode(() => {
+        const grouped = query.view([rows, kvHeads, heads / kvHeads, width]);
+        for (const [keys, values] of pairs)
+          scaledDotProductAttention(grouped, keys, values, { scale: 0.125 });
+      }),
+  );
+  for (const cache of caches) cache.dispose();
+  return found;
+}
+
+/** Forward and backward of rows of one group through a model. */
+function group(
+  name: string,
+  promptTokens: number,
+  on: (ids: Tensor) => GroupInput,
+  off: (ids: Tensor) => GroupInput,
+  between?: () => void,
+): PartRow {
+  const shape = SHAPES['tiny'] as (typeof SHAPES)[string];
+  const model = createModel(makeDecoderConfig({ ...shape, maxPositionEmbeddings: 2048 }), {
+    seed: 0,
+  });
+  const [rows, drawn] = [8, 64];
+  const length = promptTokens + drawn;
+  const ids = Int32Array.from({ length: rows * length }, (_, at) =>
+    at % length < promptTokens ? (at % length) + 5 : (at * 7919) % shape.vocabSize,
+  );
+  const inputIds = tensor(ids, { shape: [rows, length], dtype: 'int64' });
+  const run = (inputOf: (ids: Tensor) => GroupInput) => () => {
+    const lengths = {
+      promptLengths: Array<number>(rows).fill(promptTokens),
+      lengths: Array<number>(rows).fill(length),
+    };
+    backwardTokenLogprobs(model, { ...inputOf(inputIds), ...lengths }, ({ logprobs }) => ({
+      loss: logprobs.sum(),
+    }));
+    for (const parameter of model.parameters()) parameter.grad = null;
+  };
+  const found = compare(name, run(on), () => {
+    between?.();
+    run(off)();
+  });
+  model.dispose();
+  return found;
+}
+
+interface GroupInput {
+  readonly inputIds: Tensor;
+  readonly sharedPrompts?: readonly number[];
+}
+
+const shared = Array<number>(8).fill(0);
+
+/** Times every part, prints the table and writes the results. */
+export function benchParts(): void {
+  const before = circumstances();
+  const apart = (inputIds: Tensor): GroupInput => ({ inputIds });
+  const together = (inputIds: Tensor): GroupInput => ({ inputIds, sharedPrompts: shared });
+  const rows = [
+    oneDnn(1024, 576, 1536),
+    oneDnn(1024, 1536, 576),
+    oneDnn(256, 576, 49152),
+    group('one prompt of 64 tokens for 8 completions of 64, 5.3 M, training', 64, together, apart),
+    group(
+      'one prompt of 512 tokens for 8 completions of 64, 5.3 M, training',
+      512,
+      together,
+      apart,
+    ),
+    group(
+      'freed blocks are kept, 8 rows of 576 tokens, 5.3 M, training',
+      512,
+      apart,
+      apart,
+      releaseHostMemory,
+    ),
+    fewRows(1, 3072, 576, 'float32'),
+    fewRows(1, 3072, 576, 'bfloat16'),
+    fewRows(1, 49152, 576, 'float32'),
+    fewRows(4, 3072, 576, 'float32'),
+    decodeAttention(1, 'float32'),
+    decodeAttention(64, 'float32'),
+    decodeAttention(64, 'bfloat16'),
+  ];
+  const results: PartResults = { case: 'parts', circumstances: before, rows };
+  const path = join(ROOT, 'bench', 'results', 'parts.json');
+  writeFileSync(path, `${JSON.stringify(results, undefined, 2)}\n`);
+  console.log(alignedTable(PARTS_HEADER, partLines(rows)));
+  process.stderr.write(`Written to ${path}\n`);
+}
