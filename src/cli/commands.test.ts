@@ -427,8 +427,15 @@ describe('merge', () => {
     const options = ['--model', folder, '--base', wide, '--out', at('misfit')];
     const { code, err } = await capture().run(['merge', ...options]);
     assert.equal(code, 1, err);
-    assert.match(err, /of another shape than adapter_config\.json says/);
-    assert.match(err, /\nCheck that adapter_config\.json belongs .* --base names another\.\n$/);
+    assert.match(
+      err,
+      /expected the base model that the adapter \S+ was trained on, .* received \S+wide,/,
+    );
+    assert.match(
+      err,
+      /\nName the folder of that model with --base; in code, with the option base\.\n$/,
+    );
+    assert.equal(existsSync(at('misfit')), false);
   });
 });
 

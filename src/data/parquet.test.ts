@@ -2,6 +2,7 @@ import assert from 'node:assert/strict';
 import { mkdtempSync, readFileSync, rmSync, statSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
+import { setTimeout } from 'node:timers/promises';
 import { after, describe, test } from 'node:test';
 import { ROOT } from '../../test/root.js';
 import { DataError } from '../errors/index.js';
@@ -109,6 +110,16 @@ describe('openParquet', () => {
         name,
       );
     }
+  });
+  test('a column of an unknown name after columns that are damaged is one error, and nothing comes after it', async () => {
+    const bytes = Buffer.from(readFileSync(golden('plain.parquet')));
+    const footer = bytes.length - 8 - bytes.readUInt32LE(bytes.length - 8);
+    bytes.fill(0xff, 4, footer);
+    const inSchema = bytes.indexOf('none', footer);
+    bytes.write('x', bytes.indexOf('none', inSchema + 1)); // In the first row group.
+    const path = damaged('unknown.parquet', bytes);
+    await assert.rejects(readRows(path), { code: 'E_DATA', message: /cannot be read/ });
+    await setTimeout(50); // An error that nobody handles would fail the test.
   });
   test('damage anywhere gives rows or an error of the data, and never anything else', async () => {
     const random = new SeededRandom(11);

@@ -1,5 +1,6 @@
 /** Reads Parquet files. Knows row groups and how their values become plain ones, not what columns mean. */
 import { open, stat } from 'node:fs/promises';
+import { setImmediate as nextTurn } from 'node:timers/promises';
 import type { AsyncBuffer, ColumnMetaData, FileMetaData, SchemaElement } from 'hyparquet';
 import { DataError, IoError } from '../errors/index.js';
 import { describeValue } from './row.js';
@@ -59,12 +60,16 @@ export async function openParquet(path: string): Promise<ParquetFile> {
   });
   const longDecimals = decimalsOf(metadata);
   const read = async ({ start: rowStart, rowCount }: RowGroup): Promise<PlainRow[]> => {
+    const reading = abandonable(file);
     const rows = await explained(path, () =>
       parquetReadObjects({
-        ...{ file, metadata, compressors, parsers: PARSERS, geoparquet: false },
+        ...{ file: reading.file, metadata, compressors, parsers: PARSERS, geoparquet: false },
         ...{ rowStart, rowEnd: rowStart + rowCount },
       }),
-    );
+    ).catch((error: unknown) => {
+      reading.abandon();
+      throw error;
+    });
     if (rows.length !== rowCount) throw differs(path, `${rowCount} rows`, `${rows.length}`);
     return rows.map((row, index) => plainRow(row, longDecimals, `${path}:${rowStart + index + 1}`));
   };
@@ -97,6 +102,29 @@ function bufferOf(path: string, byteLength: number): AsyncBuffer {
         await handle.close();
       }
     },
+  };
+}
+
+/**
+ * A file whose answers are held back once they are abandoned. The library begins to read columns before it has looked at
+ * the names of all; where one of those is wrong, nobody waits for the columns before it any more, and damage in them would
+ * end the process as an error that nobody handled.
+ */
+function abandonable({ byteLength, slice }: AsyncBuffer): {
+  file: AsyncBuffer;
+  abandon: () => void;
+} {
+  let isAbandoned = false;
+  const unlessAbandoned = async (bytes: Promise<ArrayBuffer>): Promise<ArrayBuffer> => {
+    await Promise.allSettled([bytes, nextTurn()]);
+    return isAbandoned ? new Promise(() => undefined) : bytes;
+  };
+  return {
+    file: {
+      byteLength,
+      slice: (start, end) => unlessAbandoned(Promise.resolve(slice(start, end))),
+    },
+    abandon: () => (isAbandoned = true),
   };
 }
 
