@@ -251,7 +251,7 @@ describe('tokenizeForSft with assistantOnly', () => {
     assert.throws(() => tokenizeForSft(rows, tokenizer, { ...options, maxLength: 8 }), {
       code: 'E_DATA',
       message:
-        'tokenizeForSft: expected at least one example of at most 8 tokens, but all 2 rows were left out.',
+        'tokenizeForSft: expected at least one example of at most 8 tokens, but all were left out: 2 rows.',
     });
   });
 

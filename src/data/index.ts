@@ -18,7 +18,7 @@ export {
   type DataFormat,
   type DataFormatName,
 } from './format.js';
-export type { Message, TextTokenizer } from './textTokenizer.js';
+export { forVocabulary, type Message, type TextTokenizer } from './textTokenizer.js';
 export { promptOf } from './tokenizeText.js';
 export {
   SftReader,

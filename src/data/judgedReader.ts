@@ -1,6 +1,6 @@
 /** Makes token ids of judged rows, one by one, and counts what is wrong with them. Knows no rankings. */
 import { createHash } from 'node:crypto';
-import { DataError } from '../errors/index.js';
+import { DataError, counted } from '../errors/index.js';
 import { booleanOf, type DataFormat } from './format.js';
 import { splitConversations, splitTexts, type SplitPair } from './implicitPrompt.js';
 import { atRow, describeValue, placeOf, type Row } from './row.js';
@@ -138,7 +138,7 @@ export class JudgedReader {
     if (this.counts.examples > 0) return { ...this.counts, faults: { ...this.faults } };
     const found = Object.entries(this.faults).filter(([, times]) => times > 0);
     throw new DataError(
-      `${this.caller}: expected at least one ${noun} of at most ${this.maxLength} tokens, but all ${this.rows} rows were left out (${found.map(([fault, times]) => `${fault} ${times}`).join(', ')}).`,
+      `${this.caller}: expected at least one ${noun} of at most ${this.maxLength} tokens, but all were left out: ${counted(this.rows, 'row')} (${found.map(([fault, times]) => `${fault} ${times}`).join(', ')}).`,
       { hint: `The first: ${this.firstFault?.message ?? ''}` },
     );
   }

@@ -110,7 +110,7 @@ function bufferOf(path: string, byteLength: number): AsyncBuffer {
  * the names of all; where one of those is wrong, nobody waits for the columns before it any more, and damage in them would
  * end the process as an error that nobody handled.
  */
-function abandonable({ byteLength, slice }: AsyncBuffer): {
+function abandonable(whole: AsyncBuffer): {
   file: AsyncBuffer;
   abandon: () => void;
 } {
@@ -121,8 +121,8 @@ function abandonable({ byteLength, slice }: AsyncBuffer): {
   };
   return {
     file: {
-      byteLength,
-      slice: (start, end) => unlessAbandoned(Promise.resolve(slice(start, end))),
+      byteLength: whole.byteLength,
+      slice: (start, end) => unlessAbandoned(Promise.resolve(whole.slice(start, end))),
     },
     abandon: () => (isAbandoned = true),
   };

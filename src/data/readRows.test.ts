@@ -1,7 +1,7 @@
 import assert from 'node:assert/strict';
 import { mkdirSync, mkdtempSync, readFileSync, statSync, utimesSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
-import { join } from 'node:path';
+import { basename, join } from 'node:path';
 import { describe, test } from 'node:test';
 import { gzipSync } from 'node:zlib';
 import { ROOT } from '../../test/root.js';
@@ -383,6 +383,14 @@ describe('compressed files', () => {
     writeFileSync(join(at, 'test.jsonl.gz'), gzipSync('{"a": 3}'));
     assert.equal((await readRows(at)).length, 2);
     assert.deepEqual((await readRows(at, { split: 'test' }))[0]?.values, { a: 3 });
+  });
+  test('a compressed file whose name does not say so is told its name', async () => {
+    const path = file('jsonl', gzipSync('{"a": 1}'));
+    await assert.rejects(readRows(path), {
+      code: 'E_DATA',
+      message: `${path}:1:2: expected UTF-8 text, received other bytes.`,
+      hint: `It is compressed by gzip: name it ${basename(path)}.gz.`,
+    });
   });
   test('what is damaged, incomplete or no gzip is named, and so is another kind of file', async () => {
     const whole = gzipSync(JSON.stringify({ a: 'some text' }));

@@ -1,6 +1,6 @@
 /** Opens one data file of any kind: all rows in order, or single ones again. Knows bytes and lines, not what columns mean. */
 import { open, stat } from 'node:fs/promises';
-import { extname } from 'node:path';
+import { basename, extname } from 'node:path';
 import { DataError, IoError } from '../errors/index.js';
 import {
   byteRecords,
@@ -199,8 +199,11 @@ function decodeRecord(path: string, { bytes, start, line }: ByteRecord): string 
     return DECODERS[start === 0 ? 'start' : 'rest'].decode(bytes);
   } catch (error) {
     const column = columnOfInvalidByte(bytes);
+    const isGzip = start === 0 && bytes[0] === 0x1f && bytes[1] === 0x8b;
     throw new DataError(`${path}:${line}:${column}: expected UTF-8 text, received other bytes.`, {
-      hint: 'Save the file as UTF-8.',
+      hint: isGzip
+        ? `It is compressed by gzip: name it ${basename(path)}.gz.`
+        : 'Save the file as UTF-8.',
       cause: error,
     });
   }

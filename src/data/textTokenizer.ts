@@ -27,3 +27,14 @@ export interface TextTokenizer {
   /** Begins a text that has no prompt. */
   readonly bosTokenId?: number | undefined;
 }
+
+/** A tokenizer for the rows of a model: what it makes of them must be tokens of the model. */
+export function forVocabulary(tokenizer: TextTokenizer, vocabularySize: number): TextTokenizer {
+  const { eosTokenId, bosTokenId } = tokenizer;
+  return {
+    encode: (text, options) => tokenizer.encode(text, options),
+    applyChatTemplate: (messages, options) => tokenizer.applyChatTemplate(messages, options),
+    assistantSpans: (messages, options) => tokenizer.assistantSpans?.(messages, options),
+    ...{ eosTokenId, bosTokenId, vocabularySize },
+  };
+}

@@ -305,7 +305,7 @@ describe('tokenizePreferences', () => {
       assert.throws(() => tokenizePreferences(rows, digits, { maxLength: 8, faulty: 'skip' }), {
         code: 'E_DATA',
         message:
-          'tokenizePreferences: expected at least one pair of at most 8 tokens, but all 3 rows were left out (equal 2, empty 1).',
+          'tokenizePreferences: expected at least one pair of at most 8 tokens, but all were left out: 3 rows (equal 2, empty 1).',
         hint: /^The first: .+:1: .*same/,
       });
     });
@@ -494,7 +494,7 @@ describe('tokenizeUnpaired', () => {
     assert.deepEqual(report.faults, { ...NO_FAULTS, empty: 1, tooLong: 1 });
     assert.throws(() => tokenizeUnpaired(rows.slice(1), digits, { maxLength: 8, faulty: 'skip' }), {
       message:
-        'tokenizeUnpaired: expected at least one example of at most 8 tokens, but all 2 rows were left out (empty 1, tooLong 1).',
+        'tokenizeUnpaired: expected at least one example of at most 8 tokens, but all were left out: 2 rows (empty 1, tooLong 1).',
     });
   });
 

@@ -262,7 +262,7 @@ describe('tokenizeForSft', () => {
         {
           code: 'E_DATA',
           message:
-            'tokenizeForSft: expected at least one example of at most 4 tokens, but all 1 rows were left out.',
+            'tokenizeForSft: expected at least one example of at most 4 tokens, but all were left out: 1 row.',
         },
       );
     });
@@ -419,7 +419,7 @@ describe('tokenizePrompts', () => {
       {
         code: 'E_DATA',
         message:
-          'tokenizePrompts: expected at least one prompt of at most 3 tokens, but all 1 rows were left out.',
+          'tokenizePrompts: expected at least one prompt of at most 3 tokens, but all were left out: 1 row.',
       },
     );
     assert.throws(() => tokenizePrompts([], digits, { maxPromptLength: 0 }), {

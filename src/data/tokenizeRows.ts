@@ -1,5 +1,5 @@
 /** Turns rows into token ids with masks. Knows formats and chat templates, not tensors or losses. */
-import { ConfigError, DataError } from '../errors/index.js';
+import { ConfigError, DataError, counted } from '../errors/index.js';
 import { assistantTokens, type MarkedTokens } from './assistantTokens.js';
 import type { ExampleReader } from './exampleReader.js';
 import { detectFormat, type DataFormat } from './format.js';
@@ -160,7 +160,7 @@ export class SftReader implements ExampleReader<SftExample, SftReport> {
   report(): SftReport {
     if (this.counts.examples === 0) {
       throw new DataError(
-        `tokenizeForSft: expected at least one example of at most ${this.options.maxLength} tokens, but all ${this.rows} rows were left out.`,
+        `tokenizeForSft: expected at least one example of at most ${this.options.maxLength} tokens, but all were left out: ${counted(this.rows, 'row')}.`,
         { hint: 'Raise maxLength, or check that completions are not empty.' },
       );
     }
@@ -277,7 +277,7 @@ export function tokenizePrompts(
   }
   if (prompts.length === 0) {
     throw new DataError(
-      `tokenizePrompts: expected at least one prompt of at most ${maxPromptLength} tokens, but all ${rows.length} rows were left out.`,
+      `tokenizePrompts: expected at least one prompt of at most ${maxPromptLength} tokens, but all were left out: ${counted(rows.length, 'row')}.`,
       { hint: 'Raise maxPromptLength.' },
     );
   }

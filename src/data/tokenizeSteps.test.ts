@@ -153,7 +153,7 @@ describe('tokenizeSteps', () => {
     assert.throws(() => read([sum, sum], { maxLength: 5, faulty: 'skip' }), {
       code: 'E_DATA',
       message:
-        'tokenizeSteps: expected at least one example of at most 5 tokens, but all 2 rows were left out (empty 0, tooLong 2, unreadable 0).',
+        'tokenizeSteps: expected at least one example of at most 5 tokens, but all were left out: 2 rows (empty 0, tooLong 2, unreadable 0).',
       hint: /^The first: steps\.jsonl:1: expected .*5 tokens.*$/,
     });
   });

@@ -1,5 +1,5 @@
 /** Turns prompts and steps into token ids, for training on judged steps and for judging them: one way for both. */
-import { DataError, ValueRangeError } from '../errors/index.js';
+import { DataError, ValueRangeError, counted } from '../errors/index.js';
 import type { ExampleReader } from './exampleReader.js';
 import { validateFormat, validateRow, type DataFormat } from './format.js';
 import { atRow, placeOf, type Row } from './row.js';
@@ -184,7 +184,7 @@ export class StepReader implements ExampleReader<StepExample, StepReport> {
     const { counts, faults, rows } = this;
     if (counts.examples > 0) return { ...counts, faults: { ...faults } };
     throw new DataError(
-      `tokenizeSteps: expected at least one example of at most ${this.options.maxLength} tokens, but all ${rows} rows were left out (empty ${faults.empty}, tooLong ${faults.tooLong}, unreadable ${faults.unreadable}).`,
+      `tokenizeSteps: expected at least one example of at most ${this.options.maxLength} tokens, but all were left out: ${counted(rows, 'row')} (empty ${faults.empty}, tooLong ${faults.tooLong}, unreadable ${faults.unreadable}).`,
       { hint: `The first: ${this.firstFault?.message ?? ''}` },
     );
   }

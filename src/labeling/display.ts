@@ -1,5 +1,6 @@
 /** Prompts and completions as lines of a terminal. Knows widths; writes nothing. */
 import stringWidth from 'string-width';
+import { counted } from '../errors/index.js';
 import type { Comparison, LabelCompletion } from './comparison.js';
 
 /** Narrower columns are hard to read: below it completions stand below each other. */
@@ -134,7 +135,7 @@ function cellLines(number: number, completion: LabelCompletion, width: number): 
   const { text, finishReason, tokens, copies } = completion;
   const notes = [
     ...(copies > 1 ? [`sampled ${copies} times`] : []),
-    ...(finishReason === 'length' ? [`cut off after ${tokens} tokens`] : []),
+    ...(finishReason === 'length' ? [`cut off after ${counted(tokens, 'token')}`] : []),
   ];
   return [
     ...ruled([String(number), ...notes].join(' · '), width),

@@ -322,7 +322,7 @@ describe('label', () => {
     const data = [{ prompt: '1'.repeat(60) }, ...PROMPTS];
     const { result, screen } = await labelled('q\n', { data });
     assert.equal(result.prompts, 6);
-    assert.match(screen, /^1 prompts that are too long are left out\.\n/);
+    assert.match(screen, /^Left out, because too long: 1 prompt\.\n/);
   });
 
   describe('rejects', () => {

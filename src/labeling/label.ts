@@ -1,7 +1,7 @@
 /** A whole labelling session: from a model and rows of prompts to preferences on the disk. */
 import { createHash } from 'node:crypto';
 import { tokenizePrompts, validateRows, type PromptExample, type Row } from '../data/index.js';
-import { ValueRangeError } from '../errors/index.js';
+import { ValueRangeError, counted } from '../errors/index.js';
 import { defaultMaxNewTokens, endTokenIds, sample } from '../generation/index.js';
 import { weightsSha256, type Decoder } from '../models/index.js';
 import type { ProgressStream } from '../runs/index.js';
@@ -152,7 +152,7 @@ async function prepare(
     maxPromptLength: Math.max(1, model.config.maxPositionEmbeddings - (given ?? 1)),
   });
   if (report.dropped > 0)
-    options.screen.write(`${report.dropped} prompts that are too long are left out.\n`);
+    options.screen.write(`Left out, because too long: ${counted(report.dropped, 'prompt')}.\n`);
   const longest = Math.max(...prompts.map(({ inputIds }) => inputIds.length));
   const tokens = createHash('sha256');
   for (const { inputIds } of prompts) tokens.update(`${inputIds.join(' ')}\n`);

@@ -1,5 +1,6 @@
 /** Shows one example as it is trained on, token by token, before a run begins. */
 import type { DataFormat, PreferenceExample, Row } from '../data/index.js';
+import { counted } from '../errors/index.js';
 import type { Tokenizer } from '../tokenizers/index.js';
 import type { ProgressStream } from './progress.js';
 
@@ -36,7 +37,7 @@ export function tellExample(
   for (const { name, ids, isTrained } of parts) {
     const what = name === undefined ? '' : `, ${name}`;
     progress?.write(
-      `Example (${row.file}:${row.line}${what}; ${ids.length} tokens, trained ones ${progress.isTTY === true ? 'in green' : 'in ⟦ ⟧'}): ${markedText({ ids, isTrained }, tokenizer, { open, close })}\n`,
+      `Example (${row.file}:${row.line}${what}; ${counted(ids.length, 'token')}, trained ones ${progress.isTTY === true ? 'in green' : 'in ⟦ ⟧'}): ${markedText({ ids, isTrained }, tokenizer, { open, close })}\n`,
     );
   }
 }
@@ -62,7 +63,7 @@ export function markedText(
     const isCut = hidden > 0 && place === start + hidden;
     const before = isCut ? start - 1 : place - 1;
     if (isCut || (place > 0 && isTrained(before) !== isTrained(place))) endRun(isTrained(before));
-    if (isCut) parts.push(` … ${hidden} tokens … `);
+    if (isCut) parts.push(` … ${counted(hidden, 'token')} … `);
     run.push(id);
   });
   endRun(isTrained(ids.length - 1));

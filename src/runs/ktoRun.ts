@@ -33,7 +33,8 @@ export async function createKtoRun(
     {
       ...{ formats: ['unpaired-preference', 'preference'], faulty: config.faulty },
       open: (format) => new UnpairedReader(format, texts, { ...config, maxLength }),
-      describe: (format, report) => `${format.name} rows; ${describePreferences(report)}`,
+      rowName: ({ name }) => `${name} row`,
+      describe: describePreferences,
       lengthOf: ({ promptIds, completionIds }) => promptIds.length + completionIds.length,
     },
   );

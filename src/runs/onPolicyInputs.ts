@@ -7,7 +7,7 @@ import {
   type Row as DataRow,
 } from '../data/index.js';
 import { loadEnvironment, type Environment } from '../environments/index.js';
-import { ConfigError } from '../errors/index.js';
+import { ConfigError, counted } from '../errors/index.js';
 import { evaluate } from '../eval/index.js';
 import { lastingName } from '../hub/index.js';
 import { tokenizerFolderOf, type Decoder, type ScalarModel } from '../models/index.js';
@@ -127,7 +127,9 @@ export async function readOnPolicyInputs<ConfigInput, Row>(
     const { prompts, report } = tokenizePrompts(rows, texts, config);
     const dropped =
       report.dropped > 0 ? `, ${report.dropped} longer than maxPromptLength left out` : '';
-    progress?.write(`${word}: ${report.prompts} prompts, ${report.tokens} tokens${dropped}\n`);
+    progress?.write(
+      `${word}: ${counted(report.prompts, 'prompt')}, ${counted(report.tokens, 'token')}${dropped}\n`,
+    );
     return prompts;
   };
   const found = await readRunRows(options, {
@@ -145,7 +147,9 @@ export async function readOnPolicyInputs<ConfigInput, Row>(
   }
   const shared = sharedPrompts(prompts, held ?? []);
   if (shared > 0)
-    progress?.write(`${shared} prompts of the evaluation data are in the training data too.\n`);
+    progress?.write(
+      `In the training data too: ${counted(shared, 'prompt')} of the evaluation data.\n`,
+    );
   if (held && heldRewards.length === 0) {
     throw new ConfigError(
       'Evaluation data: expected a reward function beside the reward model or judge, received none.',

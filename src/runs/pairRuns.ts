@@ -12,6 +12,7 @@ import {
   type SimpoConfigInput,
 } from '../config/index.js';
 import { PairReader } from '../data/index.js';
+import { counted } from '../errors/index.js';
 import { tokenizerFolderOf } from '../models/index.js';
 import { loadTokenizer } from '../tokenizers/index.js';
 import { DpoTrainer, needsReferenceModel, type PairMethod } from '../trainers/index.js';
@@ -105,7 +106,8 @@ async function createPairRun<Method extends PairMethod>(
     {
       ...{ formats: ['preference'], faulty: config.faulty, lengthOf: longestOfPair },
       open: (format) => new PairReader(format, texts, { ...config, maxLength }),
-      describe: (_, report) => `preference rows; ${describePreferences(report)}`,
+      rowName: () => 'preference row',
+      describe: describePreferences,
     },
   );
   tellPair(progress, tokenizer, data.first);
@@ -141,7 +143,7 @@ async function createPairRun<Method extends PairMethod>(
     const { warmupSteps } = trainer;
     if (warmupSteps >= trainer.totalSteps && trainer.totalSteps > 0) {
       progress?.write(
-        `The learning rate is still rising when the run ends: warmupSteps is ${warmupSteps}, and there are ${trainer.totalSteps} steps. It stays below ${learningRate}; lower warmupSteps.\n`,
+        `The learning rate is still rising when the run ends: warmupSteps is ${warmupSteps}, and the run has ${counted(trainer.totalSteps, 'step')}. It stays below ${learningRate}; lower warmupSteps.\n`,
       );
     }
     const opened = await openDirectory(out, start, { method: name, config, inputs }, trainer);

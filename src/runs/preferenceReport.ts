@@ -17,18 +17,18 @@ export function describePreferences(report: PreferenceReport | UnpairedReport): 
   const { examples, tokens, boundaryMerges, withoutEos, faults } = report;
   const kind =
     'desirable' in report
-      ? `${examples} completions (${report.desirable} desirable)`
-      : `${examples} pairs of ${report.comparisons} comparisons`;
+      ? `${counted(examples, 'completion')} (${report.desirable} desirable)`
+      : `${counted(examples, 'pair')} of ${counted(report.comparisons, 'comparison')}`;
   const remarks: [number, string][] = [
     [boundaryMerges, 'tokenized apart at the end of the prompt'],
-    [withoutEos, 'completions without an end token'],
+    [withoutEos, 'without an end token'],
     ...(Object.entries(faults) as [PreferenceFault, number][]).map(
       ([fault, count]): [number, string] => [count, `left out ${FAULTS[fault]}`],
     ),
   ];
   const found = remarks.filter(([count]) => count > 0).map(([count, what]) => `${count} ${what}`);
   const circles = 'circles' in report ? circleRemark(report) : [];
-  return [kind, `${tokens} tokens`, ...found, ...circles].join(', ');
+  return [kind, counted(tokens, 'token'), ...found, ...circles].join(', ');
 }
 
 /** What is told of comparisons that no ranking agrees with; nothing where there are none. */

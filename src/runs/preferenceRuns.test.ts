@@ -241,7 +241,7 @@ describe('a run on preferences', () => {
     run.dispose();
     assert.match(
       told.join(''),
-      /^The learning rate is still rising when the run ends: warmupSteps is 3, and there are 3 steps\. It stays below 0\.5; lower warmupSteps\.$/m,
+      /^The learning rate is still rising when the run ends: warmupSteps is 3, and the run has 3 steps\. It stays below 0\.5; lower warmupSteps\.$/m,
     );
     told.length = 0;
     (await createDpoRun(options('dpo', { maxSteps: 3, warmupSteps: 2 }, { progress }))).dispose();

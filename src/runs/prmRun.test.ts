@@ -143,7 +143,7 @@ describe('createPrmRun', () => {
     // What the machine has left is told, too, and is another number on each.
     assert.match(lines.at(-1) ?? '', /^Needs about 0\.\d\d GB of /);
     assert.deepEqual(lines.slice(0, -1), [
-      'Data: 11 rows; 10 examples, 20 steps, 17 of them right, 1 with an empty step left out, 1 steps hold the separator\n',
+      'Data: 11 rows; 10 examples, 20 steps, 17 of them right, 1 with an empty step left out, 1 step with the separator inside\n',
       'Evaluation data: 4 rows; 4 examples, 8 steps, 6 of them right\n',
       'Example (<memory>:1, steps right, wrong; 18 tokens, trained ones in ⟦ ⟧): 0+1+1=0+1=1⟦ ⟧1+1=3⟦ ⟧\n',
     ]);

@@ -1,5 +1,6 @@
 import { parseConfig, PrmConfig, type ConfigSource, type PrmConfigInput } from '../config/index.js';
 import { StepReader, type StepReport } from '../data/index.js';
+import { counted } from '../errors/index.js';
 import { evaluateSteps, stepMetrics } from '../eval/index.js';
 import {
   createStepModel,
@@ -69,7 +70,8 @@ export async function createPrmRun(
     {
       ...{ formats: ['stepwise'], faulty: config.faulty },
       open: (format) => new StepReader(format, texts, { ...config, maxLength }),
-      describe: (_, report) => `rows; ${describe(report)}`,
+      rowName: () => 'row',
+      describe,
       lengthOf: ({ inputIds }) => inputIds.length,
     },
   );
@@ -136,8 +138,14 @@ function describe(report: StepReport): string {
     [faults.tooLong, 'too long left out'],
     [faults.empty, 'with an empty step left out'],
     [faults.unreadable, 'that cannot be read left out'],
-    [separatorsInside, 'steps hold the separator'],
   ] as const;
   const found = remarks.filter(([count]) => count > 0).map(([count, what]) => `${count} ${what}`);
-  return [`${examples} examples, ${steps} steps, ${rightSteps} of them right`, ...found].join(', ');
+  return [
+    counted(examples, 'example'),
+    `${counted(steps, 'step')}, ${rightSteps} of them right`,
+    ...found,
+    ...(separatorsInside > 0
+      ? [`${counted(separatorsInside, 'step')} with the separator inside`]
+      : []),
+  ].join(', ');
 }

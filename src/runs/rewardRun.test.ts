@@ -363,13 +363,13 @@ describe('a reward model run', () => {
       await assert.rejects(createRewardRun({ ...again, referenceData: undefined }), {
         code: 'E_CHECKPOINT',
         message:
-          'Resuming: expected the reference data that the run was started with (1 rows), received none.',
+          'Resuming: expected the reference data that the run was started with (1 row), received none.',
       });
       const other = [{ prompt: '1+1=', completion: '3' }];
       await assert.rejects(createRewardRun({ ...again, referenceData: other }), {
         code: 'E_CHECKPOINT',
         message:
-          'Resuming: expected the reference data that the run was started with (1 rows), received 1 rows with other contents.',
+          'Resuming: expected the reference data that the run was started with (1 row), received 1 row with other contents.',
       });
     });
   });

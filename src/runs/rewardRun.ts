@@ -17,7 +17,7 @@ import {
   type PreferenceReport,
   type TextTokenizer,
 } from '../data/index.js';
-import { ConfigError } from '../errors/index.js';
+import { ConfigError, counted } from '../errors/index.js';
 import { evaluatePreferences, preferenceMetrics, scoreSequences } from '../eval/index.js';
 import {
   createScalarModel,
@@ -102,7 +102,8 @@ export async function createRewardRun(
     {
       ...{ formats: ['preference'], faulty: config.faulty, lengthOf: longestOfPair },
       open: (format) => new PairReader(format, texts, reading.config),
-      describe: (_, report) => `preference rows; ${describePairs(report)}`,
+      rowName: () => 'preference row',
+      describe: describePairs,
       groupOf: ({ comparison }) => comparison,
     },
   );
@@ -209,7 +210,7 @@ async function readReference(
   if (start.record) requireSameData(start.record, record, 'referenceData');
   validateFormat(rows, ['prompt-completion'], config.faulty);
   const { examples, report } = tokenizeCompletions(rows, tokenizer, config);
-  progress?.write(`Reference data: ${describe(report, 'completions')}\n`);
+  progress?.write(`Reference data: ${describe(report, 'completion')}\n`);
   return { sequences: examples, record };
 }
 
@@ -278,25 +279,25 @@ async function centerOn(
   }
   const mean = sum / count;
   model.shiftScores(-mean);
-  return `Scores are shifted by ${formatNumber(-mean)}, so that those of ${count} reference completions have a mean of 0.`;
+  return `Scores are shifted by ${formatNumber(-mean)}, so that those of ${counted(count, 'reference completion')} have a mean of 0.`;
 }
 
 function describePairs(report: PreferenceReport): string {
   const { examples, comparisons, margins } = report;
   const counts = [
-    ...(comparisons < examples ? [`of ${comparisons} comparisons`] : []),
+    ...(comparisons < examples ? [`of ${counted(comparisons, 'comparison')}`] : []),
     ...(margins > 0 ? [`${margins} with a margin`] : []),
   ];
-  return [describe(report, 'pairs'), ...counts, ...circleRemark(report)].join(', ');
+  return [describe(report, 'pair'), ...counts, ...circleRemark(report)].join(', ');
 }
 
 function describe(report: JudgedReport, noun: string): string {
   const { examples, tokens, boundaryMerges, withoutEos, faults } = report;
   const remarks = [
     [boundaryMerges, 'tokenized apart at the end of the prompt'],
-    [withoutEos, 'completions without an end token'],
+    [withoutEos, 'without an end token'],
     ...Object.entries(faults).map(([fault, count]) => [count, `left out (${fault})`] as const),
   ] as const;
   const found = remarks.filter(([count]) => count > 0).map(([count, what]) => `${count} ${what}`);
-  return [`${examples} ${noun}, ${tokens} tokens`, ...found].join(', ');
+  return [counted(examples, noun), counted(tokens, 'token'), ...found].join(', ');
 }

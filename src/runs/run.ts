@@ -1,7 +1,7 @@
 /** A run that is built and waits to be trained, and what building one needs whatever its method. */
 import { existsSync } from 'node:fs';
 import { join } from 'node:path';
-import { CheckpointError, ConfigError, UsageError } from '../errors/index.js';
+import { CheckpointError, ConfigError, UsageError, counted } from '../errors/index.js';
 import { hubIdOf, isCommit, lastingName } from '../hub/index.js';
 import { isAdapterFolder, openModelFolder, weightsSha256, type Decoder } from '../models/index.js';
 import { AdamW, decayGroups, type ParameterGroup } from '../optim/index.js';
@@ -319,7 +319,7 @@ function requireWork(
   );
   if (changed === undefined) return;
   throw new ConfigError(
-    `Resuming ${out}: expected the settings of the run, which is finished after ${totalSteps} steps, received another ${changed[0]}.`,
+    `Resuming ${out}: expected the settings of the run, which is finished after ${counted(totalSteps, 'step')}, received another ${changed[0]}.`,
     {
       hint: `Nothing is left to train with it. More steps make a run go on; for other settings start a new one from ${join(out, 'model')}.`,
     },

@@ -2,6 +2,7 @@
 import { createHash } from 'node:crypto';
 import { configFromObject, mergedSettings, type ConfigSource } from '../config/index.js';
 import {
+  forVocabulary,
   readRows,
   rowsFromObjects,
   splitRows,
@@ -10,7 +11,7 @@ import {
   type SplitSize,
   type TextTokenizer,
 } from '../data/index.js';
-import { CheckpointError, ConfigError } from '../errors/index.js';
+import { CheckpointError, ConfigError, counted } from '../errors/index.js';
 import { hubIdOf, lastingName } from '../hub/index.js';
 import { modelPositions, modelVocabulary, type ComputeSettings } from '../models/index.js';
 import {
@@ -179,13 +180,7 @@ export function checkDataSettings(
 
 /** A tokenizer for the rows of a model's training: what it makes of them must be tokens of the model. */
 export function tokenizerFor(modelFolder: string, tokenizer: Tokenizer): TextTokenizer {
-  const { eosTokenId, bosTokenId } = tokenizer;
-  return {
-    encode: (text, options) => tokenizer.encode(text, options),
-    applyChatTemplate: (messages, options) => tokenizer.applyChatTemplate(messages, options),
-    assistantSpans: (messages, options) => tokenizer.assistantSpans(messages, options),
-    ...{ eosTokenId, bosTokenId, vocabularySize: modelVocabulary(modelFolder) },
-  };
+  return forVocabulary(tokenizer, modelVocabulary(modelFolder));
 }
 
 /**
@@ -231,9 +226,9 @@ export function requireSameData(
   const before = record.inputs[name];
   if (typeof before !== 'object' || before === null || !('sha256' in before)) return;
   if (before.sha256 === data?.sha256) return;
-  const rows = 'rows' in before ? `${String(before.rows)} rows` : 'other rows';
+  const rows = 'rows' in before ? counted(Number(before.rows), 'row') : 'other rows';
   const what = name === 'data' ? 'data' : 'reference data';
-  const received = data === undefined ? 'none' : `${data.rows} rows with other contents`;
+  const received = data === undefined ? 'none' : `${counted(data.rows, 'row')} with other contents`;
   throw new CheckpointError(
     `Resuming: expected the ${what} that the run was started with (${rows}), received ${received}.`,
     {

@@ -1,12 +1,7 @@
 /** What supervised fine-tuning reads of rows, and what it tells of them. */
 import type { SftConfig } from '../config/index.js';
-import {
-  SftReader,
-  type DataFormat,
-  type SftExample,
-  type SftReport,
-  type TextTokenizer,
-} from '../data/index.js';
+import { SftReader, type SftExample, type SftReport, type TextTokenizer } from '../data/index.js';
+import { counted } from '../errors/index.js';
 import type { Tokenizer } from '../tokenizers/index.js';
 import { describeFormat, tellExample } from './examplePreview.js';
 import type { ProgressStream } from './progress.js';
@@ -21,6 +16,7 @@ export function sftKind(
     formats: ['language-modeling', 'prompt-completion'],
     faulty: 'stop',
     open: (format) => new SftReader(format, tokenizer, config),
+    rowName: (format) => `${describeFormat(format)} row`,
     describe,
     lengthOf: ({ inputIds }) => inputIds.length,
   };
@@ -37,7 +33,7 @@ export function tellSftExample(
   tellExample(progress, tokenizer, row, [{ ids, isTrained: (at) => completionMask[at] === 1 }]);
 }
 
-function describe(format: DataFormat, report: SftReport): string {
+function describe(report: SftReport): string {
   const { examples, trainedTokens, truncated, dropped, boundaryMerges, withoutEos } = report;
   const remarks = [
     [truncated, 'cut at maxLength'],
@@ -46,6 +42,6 @@ function describe(format: DataFormat, report: SftReport): string {
     [withoutEos, 'without an end token'],
   ] as const;
   const found = remarks.filter(([count]) => count > 0).map(([count, what]) => `${count} ${what}`);
-  const counts = [`${examples} examples, ${trainedTokens} trained tokens`, ...found].join(', ');
-  return `${describeFormat(format)} rows; ${counts}`;
+  const counts = [counted(examples, 'example'), counted(trainedTokens, 'trained token')];
+  return [...counts, ...found].join(', ');
 }

@@ -36,8 +36,10 @@ export interface ExampleKind<Example, Report> {
   /** What happens to rows with a fault. */
   readonly faulty: 'stop' | 'skip';
   readonly open: (format: DataFormat) => ExampleReader<Example, Report>;
+  /** What one row is called: `preference row`. */
+  readonly rowName: (format: DataFormat) => string;
   /** What is told of rows that were read, after how many there are. */
-  readonly describe: (format: DataFormat, report: Report) => string;
+  readonly describe: (report: Report) => string;
   /** Tokens of the longest sequence of an example. */
   readonly lengthOf: (example: Example) => number;
   /** What examples that belong together have in common; undefined for one that stands alone. */
@@ -113,8 +115,8 @@ function examplesOf<Example, Report>(
   const reader = kind.open(format);
   const examples = rows.flatMap((row) => reader.add(row));
   const misplaced = reader.misplaced?.() ?? new Set();
-  const told = `${rows.length} ${kind.describe(format, reader.report())}`;
-  progress?.write(`${word}: ${told}\n`);
+  const told = kind.describe(reader.report());
+  progress?.write(`${word}: ${counted(rows.length, kind.rowName(format))}; ${told}\n`);
   return misplaced.size === 0 ? examples : examples.filter((_, at) => !misplaced.has(at));
 }
 
@@ -209,8 +211,8 @@ async function scanExamples<Example, Report>(
     index++;
   }
   const misplaced = reader.misplaced?.() ?? new Set();
-  const told = kind.describe(format, reader.report());
-  progress?.write(`Data: ${index - heldOut.size} ${told}\n`);
+  const told = kind.describe(reader.report());
+  progress?.write(`Data: ${counted(index - heldOut.size, kind.rowName(format))}; ${told}\n`);
   const kept = (list: number[]): number[] =>
     misplaced.size === 0 ? list : list.filter((_, at) => !misplaced.has(at));
   return {

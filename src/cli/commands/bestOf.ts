@@ -1,4 +1,5 @@
 /** `generate --best-of`: the completion that rewards score highest. */
+import { counted } from '../../errors/index.js';
 import type { GenerateOptions } from '../../generation/index.js';
 import { parseRewardWeight } from '../../rewards/index.js';
 import { readRewards } from '../../runs/index.js';
@@ -77,7 +78,7 @@ function print(
     io.out(best.text);
     const { tokenIds, finishReason, score } = best;
     io.stderr.write(
-      `(${tokenIds.length} tokens, ${finishReason}, score ${score.toPrecision(4)}, best of ${n})\n`,
+      `(${counted(tokenIds.length, 'token')}, ${finishReason}, score ${score.toPrecision(4)}, best of ${n})\n`,
     );
   }
   if (found.prompts.every(({ best }) => best === undefined)) return;

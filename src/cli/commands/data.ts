@@ -1,6 +1,8 @@
+import { existsSync } from 'node:fs';
+import { join } from 'node:path';
 import type { Command } from 'commander';
 import { counted } from '../../errors/index.js';
-import type { DataFormat, Examination, Finding, Row } from '../../data/index.js';
+import type { DataFormat, Examination, Finding, Row, TextTokenizer } from '../../data/index.js';
 import type { Tokenizer } from '../../tokenizers/index.js';
 import { asPositive, withExample, withJson } from '../options.js';
 import type { CommandContext } from '../program.js';
@@ -50,7 +52,10 @@ export function registerData(program: Command, { io, setExitCode }: CommandConte
       findings: findingsOf(examination),
       ...(tokenizer &&
         examination.usable.length > 0 && {
-          tokens: await tokensOf(examination, { tokenizer, maxLength }),
+          tokens: await tokensOf(examination, {
+            ...{ tokenizer, maxLength },
+            vocabularySize: await vocabularyOf(model),
+          }),
         }),
       sample: rows[0]?.values ?? {},
     };
@@ -63,6 +68,17 @@ export function registerData(program: Command, { io, setExitCode }: CommandConte
 async function tokenizerOf(folder: string): Promise<Tokenizer> {
   const { loadTokenizer } = await import('../../tokenizers/index.js');
   return loadTokenizer(folder);
+}
+
+/** How many tokens the model beside a tokenizer has; undefined without one, or where it is of a family that is not known. */
+async function vocabularyOf(folder: string | undefined): Promise<number | undefined> {
+  if (folder === undefined || !existsSync(join(folder, 'config.json'))) return undefined;
+  const { modelVocabulary } = await import('../../models/index.js');
+  try {
+    return modelVocabulary(folder);
+  } catch {
+    return undefined; // Tokens can be counted for models that cannot be trained here.
+  }
 }
 
 function encodePlain(tokenizer: Tokenizer, text: string): number {
@@ -88,17 +104,23 @@ interface TokenReport extends Lengths {
 /** Lengths of the rows as their format is trained: prompt and completion with the template's tokens and EOS. */
 async function tokensOf(
   { usable, format }: Examination,
-  { tokenizer, maxLength }: { tokenizer: Tokenizer; maxLength: number | undefined },
+  {
+    tokenizer,
+    vocabularySize,
+    maxLength,
+  }: Record<'maxLength' | 'vocabularySize', number | undefined> & { tokenizer: Tokenizer },
 ): Promise<TokenReport> {
   const { markedText } = await import('../../runs/index.js');
-  const read = await sequenceReader(format, tokenizer);
+  const { forVocabulary } = await import('../../data/index.js');
+  const known = vocabularySize === undefined ? tokenizer : forVocabulary(tokenizer, vocabularySize);
+  const read = await sequenceReader(format, known);
   const sequences: Sequence[] = [];
   const refused: string[] = [];
   for (const row of usable) {
     try {
       sequences.push(...read(row));
     } catch (error) {
-      if (!isDataError(error)) throw error;
+      if (!isRefusal(error)) throw error;
       refused.push(error.message);
     }
   }
@@ -116,8 +138,10 @@ async function tokensOf(
 
 const SHOWN_REFUSALS = 5;
 
-function isDataError(error: unknown): error is Error {
-  return error instanceof Error && 'code' in error && error.code === 'E_DATA';
+/** Of the row, or of its tokens, which are beyond the model's vocabulary. */
+function isRefusal(error: unknown): error is Error {
+  const codes: readonly unknown[] = ['E_DATA', 'E_CONFIG'];
+  return error instanceof Error && 'code' in error && codes.includes(error.code);
 }
 
 interface Sequence {
@@ -128,7 +152,7 @@ interface Sequence {
 /** What makes the sequences of a row as its format is trained; of a pair the longer one. It throws for a row that is refused. */
 async function sequenceReader(
   format: DataFormat,
-  tokenizer: Tokenizer,
+  tokenizer: TextTokenizer,
 ): Promise<(row: Row) => Sequence[]> {
   const data = await import('../../data/index.js');
   const options = {

@@ -1,7 +1,7 @@
 import { appendFileSync, existsSync, rmSync, writeFileSync } from 'node:fs';
 import type { Command } from 'commander';
 import type { Row } from '../../data/index.js';
-import { IoError, UsageError } from '../../errors/index.js';
+import { IoError, UsageError, counted } from '../../errors/index.js';
 import type { Estimate, Evaluation, Perplexity } from '../../eval/index.js';
 import type { Decoder } from '../../models/index.js';
 import type { Tokenizer } from '../../tokenizers/index.js';
@@ -182,7 +182,7 @@ async function measureAccuracy(
   specs: readonly string[],
   { rows, model, tokenizer }: Subject,
 ): Promise<void> {
-  const { tokenizePrompts } = await import('../../data/index.js');
+  const { forVocabulary, tokenizePrompts } = await import('../../data/index.js');
   const { evaluate } = await import('../../eval/index.js');
   const { Progress } = await import('../../runs/index.js');
   const { openRewards } = await import('./evalRewardModel.js');
@@ -204,9 +204,15 @@ async function measureAccuracy(
   const { maxTurns = 4 } = options;
   const { defaultMaxNewTokens } = await import('../placement.js');
   const room = Math.max(1, model.config.maxPositionEmbeddings - (options.maxNewTokens ?? 1));
-  const { prompts, report } = tokenizePrompts(rows, tokenizer, { maxPromptLength: room });
+  const { prompts, report } = tokenizePrompts(
+    rows,
+    forVocabulary(tokenizer, model.config.vocabSize),
+    { maxPromptLength: room },
+  );
   if (report.dropped > 0)
-    io.stderr.write(`${report.dropped} prompts of more than ${room} tokens are left out.\n`);
+    io.stderr.write(
+      `Left out: ${counted(report.dropped, 'prompt')} of more than ${counted(room, 'token')}.\n`,
+    );
   const longest = Math.max(...prompts.map(({ inputIds }) => inputIds.length));
   const total = prompts.length * (1 + options.samples);
   const progress = new Progress(io.stderr, { label: 'eval', total, unit: 'completion' });
@@ -307,7 +313,8 @@ async function measurePerplexity(
   options: EvalOptions,
   { rows, model, tokenizer }: Subject,
 ): Promise<void> {
-  const { detectFormat, tokenizeForSft, validateRows } = await import('../../data/index.js');
+  const { detectFormat, forVocabulary, tokenizeForSft, validateRows } =
+    await import('../../data/index.js');
   const { perplexity } = await import('../../eval/index.js');
   if (detectFormat(rows).name === 'prompt-only') {
     throw new UsageError('eval: expected --reward for rows with prompts alone.', {
@@ -315,15 +322,19 @@ async function measurePerplexity(
     });
   }
   validateRows(rows, ['language-modeling', 'prompt-completion']);
-  const { examples, report } = tokenizeForSft(rows, tokenizer, {
-    maxLength: model.config.maxPositionEmbeddings,
-    appendEos: tokenizer.eosTokenId !== undefined,
-  });
+  const { examples, report } = tokenizeForSft(
+    rows,
+    forVocabulary(tokenizer, model.config.vocabSize),
+    {
+      maxLength: model.config.maxPositionEmbeddings,
+      appendEos: tokenizer.eosTokenId !== undefined,
+    },
+  );
   const result: Perplexity = perplexity({ model, examples });
   if (options.json === true) io.out(JSON.stringify({ rows: report.examples, ...result }));
   else {
     io.out(
-      `perplexity ${result.perplexity.toFixed(4)}   loss ${result.loss.toFixed(4)} nats   (${result.tokens} tokens of ${report.examples} rows)`,
+      `perplexity ${result.perplexity.toFixed(4)}   loss ${result.loss.toFixed(4)} nats   (${counted(result.tokens, 'token')} of ${counted(report.examples, 'row')})`,
     );
   }
 }

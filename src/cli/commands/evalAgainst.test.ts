@@ -116,7 +116,7 @@ describe('eval --against', () => {
       ...['--judge', at('judge.ts'), '--json'],
     ]);
     assert.equal(code, 0, err);
-    assert.match(err, /^1 prompts are left out: there is no room to complete them\.$/m);
+    assert.match(err, /^Left out, because there is no room to complete them: 1 prompt\.$/m);
     assert.equal((JSON.parse(out) as { problems: number }).problems, 6);
   });
 

@@ -2,7 +2,7 @@
 import { existsSync } from 'node:fs';
 import type { PromptExample, Row } from '../../data/index.js';
 import { hubIdOf } from '../../hub/index.js';
-import { UsageError } from '../../errors/index.js';
+import { UsageError, counted } from '../../errors/index.js';
 import type { Opponent, WinRate, WinRateOptions } from '../../eval/index.js';
 import type { CommandContext } from '../program.js';
 import { tellFailures, writeResult, type EvalOptions, type Subject } from './eval.js';
@@ -92,7 +92,7 @@ async function sidesOf(
   const common = rows.filter((row) => own.has(row) && (others === undefined || others.has(row)));
   if (common.length < rows.length)
     io.stderr.write(
-      `${rows.length - common.length} prompts are left out: there is no room to complete them.\n`,
+      `Left out, because there is no room to complete them: ${counted(rows.length - common.length, 'prompt')}.\n`,
     );
   const taken = (from: ReadonlyMap<Row, PromptExample>): PromptExample[] =>
     common.flatMap((row) => from.get(row) ?? []);
@@ -119,9 +119,11 @@ async function promptsOf(
   { model, tokenizer }: Pick<Opponent, 'model' | 'tokenizer'>,
   { maxNewTokens = 1 }: AgainstOptions,
 ): Promise<Map<Row, PromptExample>> {
-  const { tokenizePrompts } = await import('../../data/index.js');
+  const { forVocabulary, tokenizePrompts } = await import('../../data/index.js');
   const maxPromptLength = Math.max(1, model.config.maxPositionEmbeddings - maxNewTokens);
-  const { prompts } = tokenizePrompts(rows, tokenizer, { maxPromptLength });
+  const { prompts } = tokenizePrompts(rows, forVocabulary(tokenizer, model.config.vocabSize), {
+    maxPromptLength,
+  });
   return new Map(prompts.map((prompt) => [prompt.row, prompt]));
 }
 
@@ -202,15 +204,16 @@ function describe(found: WinRate, { against, samples, temperature }: AgainstOpti
   const { problems, winRate, wins, ties, losses, uncompared, firstPreferred } = found;
   const percent = (share: number): string => (100 * share).toFixed(1);
   const row = (name: string, value: string): string => `  ${name.padEnd(18)} ${value}`;
-  const drawn = samples === 0 ? 'greedy' : `${samples} samples at temperature ${temperature}`;
+  const drawn =
+    samples === 0 ? 'greedy' : `${counted(samples, 'sample')} at temperature ${temperature}`;
   return [
-    `${problems} prompts, ${drawn}, against ${against}; 95 % interval over prompts`,
+    `${counted(problems, 'prompt')}, ${drawn}, against ${against}; 95 % interval over prompts`,
     row(
       'win rate',
       `${percent(winRate.value).padStart(5)} %  [${percent(winRate.low)}, ${percent(winRate.high)}]   (ties count half)`,
     ),
     row('won, tied, lost', `${[wins, ties, losses].map(percent).join(', ')} %`),
-    ...(uncompared > 0 ? [row('not compared', `${uncompared} pairs (left out)`)] : []),
+    ...(uncompared > 0 ? [row('not compared', `${counted(uncompared, 'pair')} (left out)`)] : []),
     ...(firstPreferred === undefined
       ? []
       : [

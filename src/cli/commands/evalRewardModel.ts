@@ -1,5 +1,6 @@
 /** What `eval` does with reward models and process reward models: measures one, or measures a policy by them. */
 import type { Row } from '../../data/index.js';
+import { counted } from '../../errors/index.js';
 import type {
   Estimate,
   PreferenceEvaluation,
@@ -29,17 +30,22 @@ export async function measureRewardModel(
   options: RewardModelOptions,
   rows: readonly Row[],
 ): Promise<void> {
-  const { tokenizePreferences, validateFormat } = await import('../../data/index.js');
+  const { forVocabulary, tokenizePreferences, validateFormat } =
+    await import('../../data/index.js');
   const { evaluatePreferences } = await import('../../eval/index.js');
   const { openScalarModel } = await import('../placement.js');
   refuseSampling(options.given, 'a reward model', 'model:<reward model>');
   validateFormat(rows, ['preference'], 'skip');
   const { model, tokenizer } = await openScalarModel(options);
-  const { pairs, report } = tokenizePreferences(rows, tokenizer, {
-    maxLength: model.config.maxPositionEmbeddings,
-    appendEos: tokenizer.eosTokenId !== undefined,
-    faulty: 'skip',
-  });
+  const { pairs, report } = tokenizePreferences(
+    rows,
+    forVocabulary(tokenizer, model.config.vocabSize),
+    {
+      maxLength: model.config.maxPositionEmbeddings,
+      appendEos: tokenizer.eosTokenId !== undefined,
+      faulty: 'skip',
+    },
+  );
   const leftOut = rows.length - pairs.length;
   tellLeftOut(io, leftOut, report.faults);
   const found = evaluatePreferences({ model, pairs, seed: options.seed });
@@ -52,17 +58,21 @@ export async function measureStepModel(
   options: RewardModelOptions,
   rows: readonly Row[],
 ): Promise<void> {
-  const { tokenizeSteps, validateFormat } = await import('../../data/index.js');
+  const { forVocabulary, tokenizeSteps, validateFormat } = await import('../../data/index.js');
   const { evaluateSteps } = await import('../../eval/index.js');
   const { openStepModel } = await import('../placement.js');
   refuseSampling(options.given, 'a process reward model', 'prm:<process reward model>');
   validateFormat(rows, ['stepwise'], 'skip');
   const { model, tokenizer } = await openStepModel(options);
-  const { examples, report } = tokenizeSteps(rows, tokenizer, {
-    maxLength: model.config.maxPositionEmbeddings,
-    stepSeparator: model.stepSeparator,
-    faulty: 'skip',
-  });
+  const { examples, report } = tokenizeSteps(
+    rows,
+    forVocabulary(tokenizer, model.config.vocabSize),
+    {
+      maxLength: model.config.maxPositionEmbeddings,
+      stepSeparator: model.stepSeparator,
+      faulty: 'skip',
+    },
+  );
   const leftOut = rows.length - examples.length;
   tellLeftOut(io, leftOut, report.faults);
   const found = evaluateSteps({ model, examples, seed: options.seed });
@@ -77,16 +87,16 @@ function tellLeftOut(
   const found = Object.entries(faults).filter(([, count]) => count > 0);
   if (found.length === 0) return;
   const reasons = found.map(([fault, count]) => `${fault} ${count}`).join(', ');
-  io.stderr.write(`${leftOut} rows are left out: ${reasons}.\n`);
+  io.stderr.write(`Left out: ${counted(leftOut, 'row')} (${reasons}).\n`);
 }
 
 function describe(found: PreferenceEvaluation): string {
   const { pairs, comparisons, accuracy } = found;
   const percent = (share: number): string => (100 * share).toFixed(1);
   const row = (name: string, value: string): string => `  ${name.padEnd(18)} ${value}`;
-  const of = comparisons < pairs ? ` of ${comparisons} comparisons` : '';
+  const of = comparisons < pairs ? ` of ${counted(comparisons, 'comparison')}` : '';
   return [
-    `${pairs} pairs${of}; 95 % interval over ${comparisons < pairs ? 'comparisons' : 'pairs'}`,
+    `${counted(pairs, 'pair')}${of}; 95 % interval over ${comparisons < pairs ? 'comparisons' : 'pairs'}`,
     row(
       'accuracy',
       `${percent(accuracy.value).padStart(5)} %  [${percent(accuracy.low)}, ${percent(accuracy.high)}]`,
@@ -110,7 +120,7 @@ function describeSteps(found: StepEvaluation): string {
     estimate === undefined ? [] : [row(name, interval(estimate))];
   const probabilities = [rightProbability, wrongProbability].map((p) => p?.toFixed(4) ?? '—');
   return [
-    `${found.steps} steps of ${found.examples} rows; 95 % intervals over rows`,
+    `${counted(found.steps, 'step')} of ${counted(found.examples, 'row')}; 95 % intervals over rows`,
     row(
       'accuracy of steps',
       `${percent(accuracy).padStart(5)} %  (larger class: ${percent(Math.max(rightShare, 1 - rightShare))} %)`,

@@ -1,5 +1,5 @@
 import { Option, type Command } from 'commander';
-import { UsageError } from '../../errors/index.js';
+import { UsageError, counted } from '../../errors/index.js';
 import type { GenerateOptions } from '../../generation/index.js';
 import type { ChatMessage } from '../../tokenizers/index.js';
 import {
@@ -198,7 +198,7 @@ async function printCompletions(
     const alone = results.length === 1;
     if (!alone) io.out(`> ${shown}`);
     io.out(text);
-    io.stderr.write(`(${tokenIds.length} tokens, ${finishReason})\n`);
+    io.stderr.write(`(${counted(tokenIds.length, 'token')}, ${finishReason})\n`);
   }
 }
 

@@ -1,5 +1,5 @@
 import { Option, type Command } from 'commander';
-import { UsageError } from '../../errors/index.js';
+import { UsageError, counted } from '../../errors/index.js';
 import type { LabelMode, LabelResult } from '../../labeling/index.js';
 import {
   asCount,
@@ -111,8 +111,8 @@ function describe(result: LabelResult): string {
   if (alike > 0) notes.push(`${alike} not asked, because their completions are alike`);
   if (state === 'stopped') notes.push(`${remaining} left`);
   return [
-    `${prompts} prompts: ${notes.join(', ')}.`,
-    `Preferences: ${out} (${pairs} pairs)`,
+    `${counted(prompts, 'prompt')}: ${notes.join(', ')}.`,
+    `Preferences: ${out} (${counted(pairs, 'pair')})`,
     ...(state === 'stopped' ? ['Go on: add --resume to the same command.'] : []),
   ].join('\n');
 }

@@ -69,7 +69,7 @@ describe('train prm', () => {
       capture().run(['eval', '--model', String(trained['model']), ...more]);
     const { code, out, err } = await evaluated('--data', at('faulty.jsonl'), '--json');
     assert.equal(code, 0, err);
-    assert.match(err, /^1 rows are left out: empty 1\.$/m);
+    assert.match(err, /^Left out: 1 row \(empty 1\)\.$/m);
     const found = JSON.parse(out) as Record<string, unknown>;
     assert.deepEqual([found['examples'], found['steps'], found['leftOut']], [8, 16, 1]);
     assert.equal(found['rightShare'], 0.75);

@@ -144,7 +144,7 @@ describe('eval', () => {
     const args = ['eval', '--model', judge, '--data', at('torn.jsonl')];
     const { code, out, err } = await capture().run([...args, '--json']);
     assert.equal(code, 0, err);
-    assert.match(err, /^1 rows are left out: unreadable 1\.$/m);
+    assert.match(err, /^Left out: 1 row \(unreadable 1\)\.$/m);
     assert.equal((JSON.parse(out) as Record<string, unknown>)['leftOut'], 1);
   });
 
@@ -179,8 +179,8 @@ describe('eval', () => {
       '--data',
       at('some.jsonl'),
     ]);
-    assert.match(err, /1 rows are left out: equal 1\.\n/);
-    assert.match(out, /^2 pairs of 1 comparisons; 95 % interval over comparisons\n/);
+    assert.match(err, /Left out: 1 row \(equal 1\)\.\n/);
+    assert.match(out, /^2 pairs of 1 comparison; 95 % interval over comparisons\n/);
   });
 
   test('of a reward model: no other rows, no reward', async () => {
