@@ -92,9 +92,11 @@ describe('an adapter of PEFT', () => {
     test(`${name}: gives the same outputs here`, async () => {
       const model = await open(name);
       const { inputIds, outputs } = expectedOf(name);
+      // The large factor of this one takes PEFT's own float32 outputs 2.5e-5 away from those in float64.
+      const atol = name === 'rslora' ? 4e-5 : 1e-5;
       tidy(() =>
         expectClose(kept(noGrad(() => model.outputs(ids(inputIds)))), outputs, {
-          atol: 1e-5,
+          atol,
           rtol: 1e-5,
         }),
       );
