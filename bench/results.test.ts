@@ -45,6 +45,22 @@ test('a results file is read as it was written, and prettier leaves it alone', a
   }
 });
 
+test('a results file names no folder of the machine', () => {
+  const folder = mkdtempSync(join(tmpdir(), 'posttrain-bench-'));
+  try {
+    const path = join(folder, 'results.json');
+    const model = join(ROOT, 'build', 'bench', 'models', 'tiny');
+    const [row] = results.rows;
+    const job = { kind: 'generate', model } as unknown as Results['rows'][number]['job'];
+    writeResults({ ...results, rows: row ? [{ ...row, job }] : [] }, path);
+    const text = readFileSync(path, 'utf8');
+    assert.ok(text.includes('"build/bench/models/tiny"'), text);
+    assert.ok(!text.includes(ROOT));
+  } finally {
+    rmSync(folder, { recursive: true, force: true });
+  }
+});
+
 test('the table holds both sides, the ratio and its spread, in the form of prettier', async () => {
   const table = markdownTable(results);
   assert.match(table, /\| tiny, batch 1 \|\s+1,234 \|\s+99.9 \|\s+12.35 \|\s+11.00–13.50 \|/);

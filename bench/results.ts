@@ -41,12 +41,19 @@ export function resultsPath(name: string, against: string | null): string {
   return join(ROOT, 'bench', 'results', file);
 }
 
-/** Writes results as prettier would: lists of numbers on one line. */
+/**
+ * Writes results as prettier would: lists of numbers on one line. Paths in the checkout are written from its top, so that a
+ * file says nothing of the machine's folders.
+ */
 export function writeResults(results: Results, path: string): void {
-  const text = JSON.stringify(results, undefined, 2).replaceAll(
-    /\[\s*([^[\]{}]*?)\s*\]/g,
-    (_, list: string) => `[${list.replaceAll(/\s+/g, ' ')}]`,
-  );
+  const text = JSON.stringify(
+    results,
+    (_, value: unknown) =>
+      typeof value === 'string' && value.startsWith(`${ROOT}/`)
+        ? value.slice(ROOT.length + 1)
+        : value,
+    2,
+  ).replaceAll(/\[\s*([^[\]{}]*?)\s*\]/g, (_, list: string) => `[${list.replaceAll(/\s+/g, ' ')}]`);
   mkdirSync(dirname(path), { recursive: true });
   writeFileSync(path, `${text}\n`);
 }
