@@ -33,7 +33,7 @@ const LAYERS: Readonly<Record<string, string>> = {
   runs: 'config hub torch nn optim tokenizers models generation algorithms rewards environments data annotation trainers eval selection',
   publishing: 'config hub runs',
   labeling: 'torch hub models generation data runs tokenizers(types)',
-  dashboard: '',
+  dashboard: 'trainers(types)',
   quickstart: 'config torch tokenizers models generation rewards data tasks eval runs',
   reproduce:
     'config torch tokenizers models generation algorithms rewards environments data annotation tasks eval runs quickstart',

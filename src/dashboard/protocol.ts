@@ -24,6 +24,8 @@
  * 403 (wrong host).
  */
 
+import type { LossRecord } from '../trainers/index.js';
+
 /** Raised when an answer changes so that an older page could not read it. */
 export const PROTOCOL_VERSION = 1;
 
@@ -404,32 +406,8 @@ export interface TopTokens {
   readonly logprobs: readonly (readonly number[])[];
 }
 
-/** What a loss is made of, so that a token's part can be computed. Settings that a method lacks are missing. */
-export interface LossSettings {
-  readonly method: string;
-  /** ppoClip, gspo, cispo, reinforce, groupPreference; sigmoid, ipo, … */
-  readonly objective: string;
-  /** Distances from 1; with cispo the bounds of the ratio itself. */
-  readonly clipLow?: number;
-  readonly clipHigh?: number;
-  /** c of dual clip. */
-  readonly dualClip?: number | null;
-  /** token or sequence, of gspo. */
-  readonly level?: string;
-  /** old or rollout: what the ratio is taken against. */
-  readonly ratioAgainst?: string;
-  readonly klCoef?: number;
-  readonly klPlacement?: string;
-  readonly klEstimator?: string;
-  readonly reduction?: string;
-  readonly discount?: number;
-  readonly gaeLambda?: number;
-  readonly vfCoef?: number;
-  readonly valueClip?: number | null;
-  readonly entropyCoef?: number;
-  readonly temperature?: number;
-  readonly beta?: number;
-}
+/** What a loss is made of, so that a token's part can be computed: as trainers record it. */
+export type LossSettings = LossRecord;
 
 /** The steps of a completion that a process-reward model has judged. */
 export interface SampleStep {

@@ -5,7 +5,7 @@
 import { createHash } from 'node:crypto';
 import type { FileHandle } from 'node:fs/promises';
 import { LineTail } from './lineTail.js';
-import type { SampleFacets, SampleKind, SampleQuery } from './protocol.js';
+import type { SampleFacets, SampleQuery } from './protocol.js';
 import { parseHeader, type SampleHeader } from './sampleLines.js';
 import { listRunFolder, openRunFile, type RunFileName, type RunPlace } from './watchedFolders.js';
 
@@ -17,16 +17,7 @@ const SEARCH_BLOCK_BYTES = 4 << 20;
 const KEPT_SEARCHES = 8;
 
 /** A sample as far as it is in the memory. */
-export interface SampleEntry {
-  readonly kind: SampleKind;
-  readonly step: number;
-  readonly promptIndex: number;
-  readonly groupIndex: number;
-  readonly length: number;
-  readonly finishReason: string | null;
-  readonly reward: number | null;
-  readonly rewards: Readonly<Record<string, number | null>>;
-  readonly advantage: number | null;
+export interface SampleEntry extends Omit<SampleHeader, 'weightVersion' | 'prompt' | 'completion'> {
   readonly promptId: string;
   /** Its line. */
   readonly file: SampleFile;

@@ -6,7 +6,7 @@ import { parseObject } from './metricTable.js';
 import type {
   LossSettings,
   SampleKind,
-  SampleStep,
+  SampleSequence,
   SampleStreams,
   SampleTurn,
   Stream,
@@ -29,24 +29,13 @@ export interface SampleHeader {
   readonly completion: string;
 }
 
-/** One sequence of a line. */
-export interface SequenceRecord {
-  readonly text: string;
-  readonly tokenIds: readonly number[];
-  readonly tokens: readonly string[];
-  /** As recorded; those that do not fit the tokens are left out. */
-  readonly streams: SampleStreams;
-  readonly topTokens: TopTokens | null;
-  readonly steps: readonly SampleStep[];
-}
-
 /** A whole line. */
 export interface SampleLine extends SampleHeader {
   readonly turns: readonly SampleTurn[];
   readonly loss: LossSettings | null;
-  readonly sequence: SequenceRecord;
+  readonly sequence: SampleSequence;
   /** Of a pair. */
-  readonly rejected: SequenceRecord | null;
+  readonly rejected: SampleSequence | null;
 }
 
 /** Streams that samples.jsonl may hold. */
@@ -123,7 +112,7 @@ function headerOf(record: Readonly<Record<string, unknown>>): SampleHeader | und
   };
 }
 
-function sequenceOf(record: Readonly<Record<string, unknown>>, text: string): SequenceRecord {
+function sequenceOf(record: Readonly<Record<string, unknown>>, text: string): SampleSequence {
   const tokenIds = listOf(record['tokenIds']).map((id) => numberOf(id) ?? -1);
   const tokens = listOf(record['tokens']).map(textOf);
   const length = tokenIds.length;

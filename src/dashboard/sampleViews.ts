@@ -13,12 +13,7 @@ import type {
   TokenExplanation,
 } from './protocol.js';
 import { promptIdOf } from './sampleIndex.js';
-import {
-  parseSample,
-  type SampleHeader,
-  type SampleLine,
-  type SequenceRecord,
-} from './sampleLines.js';
+import { parseSample, type SampleHeader, type SampleLine } from './sampleLines.js';
 import { explainToken } from './tokenExplanation.js';
 
 const PROMPT_EXCERPT = 200;
@@ -100,7 +95,7 @@ async function readSample(run: FollowedRun, index: number): Promise<SampleLine |
   return line && parseSample(line);
 }
 
-function sequenceView(sequence: SequenceRecord, loss: LossSettings | null): SampleSequence {
+function sequenceView(sequence: SampleSequence, loss: LossSettings | null): SampleSequence {
   return { ...sequence, streams: withDerived(sequence.streams, loss) };
 }
 

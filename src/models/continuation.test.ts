@@ -26,6 +26,9 @@ const SIZES = {
 const FAMILIES: Readonly<Record<string, Record<string, unknown>>> = {
   llama: { model_type: 'llama', ...SIZES },
   'mistral, a window of 4': { model_type: 'mistral', ...SIZES, sliding_window: 4 },
+  'mistral, a window of one less than a prompt': {
+    ...{ model_type: 'mistral', ...SIZES, sliding_window: 5 },
+  },
   'qwen3, normalised heads': { model_type: 'qwen3', ...SIZES, head_dim: 8 },
   'gemma2, capped scores, two kinds of layers': {
     ...{ model_type: 'gemma2', ...SIZES, head_dim: 8, sliding_window: 3 },
@@ -263,5 +266,16 @@ describe('planContinuation', () => {
     assert.deepEqual(sources, [0, 1, 2, 6, 7, 7, 3, 4, 15]);
     assert.deepEqual(found.partRows, [[0], [2]]);
     assert.deepEqual(predictors, [2, 6, 7, 4, 2, 8]);
+  });
+
+  test('takes padding from the row itself, also at the end of all rows', () => {
+    // Own tokens 10 and 8 in one part; the second row ends where the rows end, and its part goes on.
+    const rows = { promptLengths: [3, 5, 5], lengths: [14, 7, 14] };
+    const found = planContinuation({ ...rows, sharedPrompts: [0, 1, 1] });
+    assert.ok(found);
+    assert.deepEqual(found.partRows, [[0, 2], [1]]);
+    const { sources } = continuedPlaces(found, rows, 14);
+    assert.equal(Math.max(...sources), 3 * 14 - 1);
+    assert.deepEqual(sources.slice(20, 30), [33, 34, 35, 36, 37, 38, 39, 40, 41, 41]);
   });
 });

@@ -36,11 +36,11 @@ import {
   withPrefix,
   type SavedState,
 } from './savedState.js';
+import { microBatchesByUse } from './microBatches.js';
 import {
   collate,
   logprobPass,
   lossWeights,
-  microBatchesByUse,
   rememberOldLogprobs,
   weightsOfRows,
 } from './tokenRows.js';

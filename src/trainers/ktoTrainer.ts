@@ -15,11 +15,11 @@ import { DataEpochs } from './dataEpochs.js';
 import { StatSums, takeOptimizerStep } from './optimizerStep.js';
 import { requirePositions, type PlacedSequence } from './requirePositions.js';
 import type { SavedState } from './savedState.js';
+import { microBatches } from './microBatches.js';
 import {
   collate,
   completionMask,
   logprobPass,
-  microBatches,
   type TokenRow,
   type TokenTensors,
 } from './tokenRows.js';

@@ -5,13 +5,16 @@ import type { PairMethod } from './pairObjective.js';
 /** Constants of a loss. Those that a method lacks are missing. docs/run-format.md explains them. */
 export interface LossRecord {
   readonly method: string;
-  /** Kind of the objective. */
+  /** ppoClip, gspo, cispo, reinforce, groupPreference; sigmoid, ipo, … */
   readonly objective: string;
   /** Distances from 1; with cispo bounds of the ratio itself. */
   readonly clipLow?: number;
   readonly clipHigh?: number;
+  /** c of dual clip. */
   readonly dualClip?: number | null;
+  /** token or sequence, of gspo. */
   readonly level?: string;
+  /** old or rollout: what the ratio is taken against. */
   readonly ratioAgainst?: string;
   readonly klCoef?: number;
   readonly klPlacement?: string;

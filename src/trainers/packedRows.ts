@@ -4,13 +4,8 @@
  */
 import { packBestFit, tokenBudgetBatches } from '../data/index.js';
 import { tensor } from '../torch/index.js';
-import {
-  collate,
-  microBatches,
-  type BatchOptions,
-  type TokenRow,
-  type TokenTensors,
-} from './tokenRows.js';
+import { microBatches, type BatchOptions } from './microBatches.js';
+import { collate, type TokenRow, type TokenTensors } from './tokenRows.js';
 
 /** Rows of one pass. */
 export interface RowBatch<Row extends TokenRow> {

@@ -9,13 +9,13 @@ import {
 import { noGrad, tensor, tidy, type Tensor } from '../torch/index.js';
 import { StatSums } from './optimizerStep.js';
 import type { PairLogprobs, PairLosses } from './pairObjective.js';
+import { recordTokens } from './pairRecord.js';
+import { microBatches } from './microBatches.js';
 import {
   collate,
   completionMask,
   drawnTokens,
   logprobPass,
-  microBatches,
-  rowsOf,
   type TokenRow,
   type TokenTensors,
 } from './tokenRows.js';
@@ -202,30 +202,6 @@ function forEachMicroBatch(
       visit({ batch, places, logprobsOf });
     });
   }
-}
-
-/** Keeps the tokens of the pairs that are written down, unless an earlier pass has. */
-function recordTokens(
-  recorded: Map<number, PairTokens | null>,
-  found: {
-    places: readonly number[];
-    part: readonly TokenRow[];
-    scored: TokenLogprobs;
-    ofReference: TokenLogprobs | null;
-  },
-): void {
-  const { places, part, scored, ofReference } = found;
-  if (!places.some((place) => recorded.get(place) === null)) return;
-  const ofPolicy = rowsOf(scored.logprobs, part);
-  const reference = ofReference && rowsOf(ofReference.logprobs, part);
-  places.forEach((place, at) => {
-    if (recorded.get(place) !== null) return;
-    recorded.set(place, {
-      chosen: ofPolicy[2 * at] ?? [],
-      rejected: ofPolicy[2 * at + 1] ?? [],
-      ...(reference && { refChosen: reference[2 * at], refRejected: reference[2 * at + 1] }),
-    });
-  });
 }
 
 /** Log-probabilities of all pairs in their order, cut off from the parameters. */

@@ -1,8 +1,9 @@
 /** A pair of preference data as samples.jsonl keeps it. */
+import type { TokenLogprobs } from '../models/index.js';
 import type { Tokenizer } from '../tokenizers/index.js';
 import type { LossRecord } from './lossRecord.js';
 import type { Pair, PairTokens } from './pairPass.js';
-import type { TokenRow } from './tokenRows.js';
+import { rowsOf, type TokenRow } from './tokenRows.js';
 import type { PairRecord, PairSide } from './trainer.js';
 
 /** What is known of a pair of a step. */
@@ -47,6 +48,30 @@ export function pairRecord(
       ...side(pair.rejected, tokens.rejected, tokens.refRejected),
     },
   };
+}
+
+/** Keeps the tokens of the pairs that are written down, unless an earlier pass has. */
+export function recordTokens(
+  recorded: Map<number, PairTokens | null>,
+  found: {
+    places: readonly number[];
+    part: readonly TokenRow[];
+    scored: TokenLogprobs;
+    ofReference: TokenLogprobs | null;
+  },
+): void {
+  const { places, part, scored, ofReference } = found;
+  if (!places.some((place) => recorded.get(place) === null)) return;
+  const ofPolicy = rowsOf(scored.logprobs, part);
+  const reference = ofReference && rowsOf(ofReference.logprobs, part);
+  places.forEach((place, at) => {
+    if (recorded.get(place) !== null) return;
+    recorded.set(place, {
+      chosen: ofPolicy[2 * at] ?? [],
+      rejected: ofPolicy[2 * at + 1] ?? [],
+      ...(reference && { refChosen: reference[2 * at], refRejected: reference[2 * at + 1] }),
+    });
+  });
 }
 
 function sum(values: readonly number[]): number {

@@ -32,11 +32,11 @@ import {
   withPrefix,
   type SavedState,
 } from './savedState.js';
+import { microBatches } from './microBatches.js';
 import {
   collate,
   logprobPass,
   lossWeights,
-  microBatches,
   perToken,
   scorePass,
   valuePass,

@@ -5,18 +5,15 @@
 import { tokenWeights, type LossReduction } from '../algorithms/index.js';
 import type { GrpoConfig } from '../config/index.js';
 import {
-  frequenciesDependOnLength,
-  paddedTokens,
   sequenceScores,
-  sharingPays,
   tokenLogprobs,
   tokenValues,
-  type CausalLm,
   type Decoder,
   type PackedRows,
   type ScalarParts,
 } from '../models/index.js';
 import { noGrad, tensor, tidy, type Tensor } from '../torch/index.js';
+import { microBatches, promptNumbers, type BatchOptions } from './microBatches.js';
 
 /** A prompt and its completion. */
 export interface TokenRow {
@@ -46,148 +43,6 @@ export interface TokenTensors {
   readonly sharedPrompts?: readonly number[];
 }
 
-/** How rows are put together. */
-export interface BatchOptions {
-  /** Neighbouring rows that stay together, for losses that couple them: 1 unless said. */
-  readonly unitSize?: number;
-  /** The models that rows pass through up to the states before their completions; false where whole rows are computed. */
-  readonly through?: readonly (Pick<CausalLm, 'config'> | null)[] | false | undefined;
-}
-
-/** Whether prompts that rows share are computed once. Frequencies that depend on how long a row is make its prompt its own. */
-function sharesPrompts(through: BatchOptions['through'] = []): boolean {
-  return (
-    through !== false &&
-    through.every((model) => model === null || !frequenciesDependOnLength(model.config))
-  );
-}
-
-/**
- * Groups of row indices that fit a token budget, rows of one prompt together and longest first, since a prompt that rows
- * share is computed once; rows of similar length together where none do. How rows are grouped changes memory and time,
- * never a result: weights are computed for the whole optimizer step.
- */
-export function microBatches(
-  rows: readonly TokenRow[],
-  maxTokens: number,
-  { unitSize = 1, through }: BatchOptions = {},
-): number[][] {
-  const sharing = sharesPrompts(through);
-  const prompts = sharing ? promptNumbers(rows) : [...rows.keys()];
-  const units = Array.from({ length: rows.length / unitSize }, (_, unit) => {
-    const indices = Array.from({ length: unitSize }, (_, at) => unit * unitSize + at);
-    const longest = Math.max(...indices.map((index) => rowLength(rows[index])));
-    return { indices, longest, prompt: prompts[unit * unitSize] ?? 0 };
-  });
-  const longestOfPrompt = new Map<number, number>();
-  for (const { prompt, longest } of units)
-    longestOfPrompt.set(prompt, Math.max(longest, longestOfPrompt.get(prompt) ?? 0));
-  const order = (prompt: number): number => longestOfPrompt.get(prompt) ?? 0;
-  units.sort(
-    (a, b) =>
-      order(b.prompt) - order(a.prompt) ||
-      a.prompt - b.prompt ||
-      b.longest - a.longest ||
-      (a.indices[0] ?? 0) - (b.indices[0] ?? 0),
-  );
-  const batches: { readonly indices: number[]; readonly load: Load }[] = [];
-  for (const { indices } of units) {
-    const unit = indices.map((index) => ({ row: rows[index] as TokenRow, prompt: prompts[index] }));
-    const open = batches.at(-1);
-    if (open && open.load.tokensWith(unit) <= maxTokens) {
-      open.indices.push(...indices);
-      open.load.add(unit);
-    } else {
-      const load = new Load(sharing);
-      load.add(unit);
-      batches.push({ indices, load });
-    }
-  }
-  return batches.map(({ indices }) => indices);
-}
-
-function rowLength(row: TokenRow | undefined): number {
-  return (row?.promptIds.length ?? 0) + (row?.completionIds.length ?? 0);
-}
-
-type LoadedRow = { readonly row: TokenRow; readonly prompt: number | undefined };
-
-/** A token whose keys and values are copied for a row takes at most so much of the memory of a token that is computed. */
-const COPIED = 1 / 16;
-
-/**
- * How many tokens a micro-batch computes, padding included: its rectangle, or prompts once and completions with copies of
- * their prompts' keys and values, as `planContinuation` decides.
- */
-class Load {
-  private readonly sharing: boolean;
-  private longest = 0;
-  private longestPrompt = 0;
-  /** Of the completions, in falling order. */
-  private lengths: readonly number[] = [];
-  private prompts: ReadonlySet<number | undefined> = new Set();
-
-  constructor(sharing: boolean) {
-    this.sharing = sharing;
-  }
-
-  /** With these rows too. */
-  private with(added: readonly LoadedRow[]): Load {
-    const load = new Load(this.sharing);
-    load.longest = Math.max(this.longest, ...added.map(({ row }) => rowLength(row)));
-    const prompts = added.map(({ row }) => row.promptIds.length);
-    load.longestPrompt = Math.max(this.longestPrompt, ...prompts);
-    const lengths = added.map(({ row }) => row.completionIds.length);
-    load.lengths = [...this.lengths, ...lengths].sort((a, b) => b - a);
-    load.prompts = new Set([...this.prompts, ...added.map(({ prompt }) => prompt)]);
-    return load;
-  }
-
-  add(rows: readonly LoadedRow[]): void {
-    Object.assign(this, this.with(rows));
-  }
-
-  tokensWith(added: readonly LoadedRow[]): number {
-    return this.with(added).tokens();
-  }
-
-  private tokens(): number {
-    const rectangle = this.lengths.length * this.longest;
-    const continued = this.prompts.size * this.longestPrompt + paddedTokens(this.lengths);
-    if (!this.sharing || !sharingPays(continued, rectangle)) return rectangle;
-    const copying = this.lengths.filter((length) => length > 1).length;
-    return Math.min(rectangle, continued + COPIED * copying * this.longestPrompt);
-  }
-}
-
-/**
- * Micro-batches of rows that move the policy and of rows that cannot (no weight, or an advantage of 0 and no KL term),
- * apart from each other: the latter need no gradient, which is two thirds of the work. Where no row can move it, all are
- * treated alike, so that the optimizer gets the gradient of zero that they have.
- */
-export function microBatchesByUse<Row extends TokenRow>(
-  rows: readonly Row[],
-  maxTokens: number,
-  canMove: (row: Row) => boolean,
-  options: BatchOptions = {},
-): { indices: readonly number[]; moves: boolean }[] {
-  const { unitSize = 1 } = options;
-  const isUsed = rows.some(canMove) ? canMove : () => true;
-  const moving = Array.from({ length: rows.length / unitSize }, (_, unit) =>
-    rows.slice(unit * unitSize, (unit + 1) * unitSize).some(isUsed),
-  );
-  return [true, false].flatMap((moves) => {
-    const chosen = [...rows.keys()].filter(
-      (index) => moving[Math.floor(index / unitSize)] === moves,
-    );
-    const part = chosen.map((index) => rows[index] as Row);
-    return microBatches(part, maxTokens, options).map((places) => ({
-      indices: places.map((at) => chosen[at] as number),
-      moves,
-    }));
-  });
-}
-
 /** Rows as tensors. What fills the padding is never read: attention is causal and lengths are known. */
 export function collate(rows: readonly TokenRow[], device: string): TokenTensors {
   const promptLengths = rows.map((row) => row.promptIds.length);
@@ -204,21 +59,6 @@ export function collate(rows: readonly TokenRow[], device: string): TokenTensors
   return rows.some(({ supports }) => supports)
     ? { ...shape, supports: rows.map(({ supports }) => supports) }
     : shape;
-}
-
-/** The same number for rows with the same prompt, whether they share its array or hold equal ones. */
-export function promptNumbers(rows: readonly Pick<TokenRow, 'promptIds'>[]): number[] {
-  const byArray = new Map<readonly number[], number>();
-  const byTokens = new Map<string, number>();
-  return rows.map(({ promptIds }, row) => {
-    const known = byArray.get(promptIds);
-    if (known !== undefined) return known;
-    const key = promptIds.join();
-    const number = byTokens.get(key) ?? row;
-    byTokens.set(key, number);
-    byArray.set(promptIds, number);
-    return number;
-  });
 }
 
 /** Tokens of a row that the model drew. */
