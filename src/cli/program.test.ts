@@ -58,6 +58,7 @@ describe('the command line', () => {
     [['train', 'sft', '--model', 'x'], /^train: expected --out, the folder of the run\./],
     [['train', 'sft', '--out', '/nowhere/x'], /^train: expected --model and --data\./],
     [['config', 'gpro'], /received "gpro"\. Did you mean grpo\?/],
+    [['dashboard', 'runs', '--port', '65536'], /Expected a port from 0 to 65535/],
     [['init', '--out', '/nowhere/x'], /^init: expected either --text or --characters\./],
   ];
   for (const [argv, message] of wrong) {

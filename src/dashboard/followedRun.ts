@@ -2,7 +2,7 @@
 import { findPatterns } from './failurePatterns.js';
 import { LineTail } from './lineTail.js';
 import { explainMetric, GROUP_TITLES } from './metricExplanations.js';
-import { MetricTable } from './metricTable.js';
+import { MetricTable, parseObject } from './metricTable.js';
 import {
   HEADLINE_METRICS,
   type Mark,
@@ -87,6 +87,9 @@ export class FollowedRun {
     return this.record !== undefined;
   }
 
+  /** Why a folder with a config.json cannot be told; undefined where it can, or holds no run. */
+  fault: string | undefined;
+
   get config(): RunConfig | undefined {
     return this.record;
   }
@@ -118,10 +121,16 @@ export class FollowedRun {
   /** Reads what the run is, and how it stands by its own words. */
   async pollRecord(): Promise<void> {
     const config = await this.textIfChanged('config.json');
-    if (config !== 'same') this.record = config === undefined ? undefined : parseRunConfig(config);
+    if (config !== 'same') this.takeConfig(config);
     if (this.record === undefined) return;
     const status = await this.textIfChanged('status.json');
     if (status !== 'same') this.status = status === undefined ? undefined : parseRunStatus(status);
+  }
+
+  private takeConfig(text: string | undefined): void {
+    const isJson = text === undefined || parseObject(text) !== undefined;
+    this.fault = isJson ? undefined : 'config.json is not a JSON object';
+    this.record = text === undefined ? undefined : parseRunConfig(text);
   }
 
   /** The text of a small file where it is another one than before. */

@@ -108,6 +108,28 @@ describe('a hostile run folder', () => {
     assert.ok(list.unreadable.some(({ reason }) => /no plain file/.test(reason)));
   });
 
+  test('a config.json that is torn or no object is told, and forgotten when it is whole', async () => {
+    const reasons = async (): Promise<(string | undefined)[]> => {
+      const { unreadable } = await json<RunList>('/api/runs');
+      return ['torn', 'list'].map((name) => unreadable.find((each) => each.name === name)?.reason);
+    };
+    for (const [name, text] of [
+      ['torn', '{"method":"grpo","config":{'],
+      ['list', '[]'],
+    ] as const) {
+      writeRun(join(folder, name));
+      writeFileSync(join(folder, name, 'config.json'), text);
+      await listWith(name);
+    }
+    const reason = 'config.json is not a JSON object';
+    assert.deepEqual(await reasons(), [reason, reason]);
+    for (const name of ['torn', 'list']) writeRun(join(folder, name));
+    assert.deepEqual(await until(reasons, (found) => found.every((each) => each === undefined)), [
+      undefined,
+      undefined,
+    ]);
+  });
+
   test('junk, names of prototypes and long lines are passed over; what is right is read', async () => {
     const junk = randomBytes(200_000).toString('latin1').replaceAll('\n', '');
     writeRun(join(folder, 'junk'), {

@@ -77,9 +77,9 @@ export class RunRegistry {
   list(): RunList {
     const runs = [...this.runs.values()].filter((run) => run.isRun).map((run) => this.summary(run));
     runs.sort((a, b) => ((a.started ?? '') < (b.started ?? '') ? 1 : -1));
-    const faults = [...this.faults].flatMap(([id, reason]) => {
-      const run = this.runs.get(id);
-      return run ? [{ name: nameOfPlace(run.place), reason }] : [];
+    const faults = [...this.runs.values()].flatMap((run) => {
+      const reason = this.faults.get(run.id) ?? run.fault;
+      return reason === undefined ? [] : [{ name: nameOfPlace(run.place), reason }];
     });
     return { runs, unreadable: [...this.unreadable, ...faults] };
   }

@@ -1,7 +1,7 @@
 import { spawn } from 'node:child_process';
 import { existsSync } from 'node:fs';
 import { join } from 'node:path';
-import { Option, type Command } from 'commander';
+import { InvalidArgumentError, Option, type Command } from 'commander';
 import { IoError } from '../../errors/index.js';
 import { asCount, withExample } from '../options.js';
 import type { CommandContext } from '../program.js';
@@ -17,6 +17,13 @@ interface DashboardCommandOptions {
   readonly besideRun?: boolean;
 }
 
+/** Reads a port. */
+function asPort(text: string): number {
+  const port = asCount(text);
+  if (port > 65535) throw new InvalidArgumentError('Expected a port from 0 to 65535.');
+  return port;
+}
+
 /** Adds `dashboard`. */
 export function registerDashboard(program: Command, { io }: CommandContext): void {
   const command = program
@@ -26,7 +33,7 @@ export function registerDashboard(program: Command, { io }: CommandContext): voi
     .option(
       '--port <port>',
       `port to listen on, 0 for any (default: ${DEFAULT_PORT}, or another where it is taken)`,
-      asCount,
+      asPort,
     )
     .option(
       '--host <address>',
