@@ -1,6 +1,6 @@
 // Memory of tensors on the CPU. Large blocks that are freed are kept for the next tensor of their size: a training step
 // asks for the same sizes again and again, and a block that is new from the system costs a page fault for every 4 KiB of
-// it, which the kernel fills with zeros (a seventh of a step of a 135 M model).
+// it, which the kernel fills with zeros (`npm run bench -- parts` measures it).
 //
 // Blocks that are in use and blocks that wait take together at most a quarter more than what was in use at once before,
 // plus `SLACK`. A strict limit would give the blocks of the forward pass back for those of the backward pass, and ask for

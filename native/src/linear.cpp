@@ -1,8 +1,8 @@
 // A linear layer whose large float32 products on the CPU run on oneDNN where MKL is slow, with the gradients of any other.
 //
-// MKL takes its AVX2 kernels on processors of AMD; oneDNN takes AVX-512 ones: 8 to 20 % less time for a product of a
-// thousand rows, half of it for a large output (`npm run bench -- parts`). Which of the two computes depends on the
-// processor and the shapes alone, so that a run that is repeated or resumed computes the same.
+// MKL takes its AVX2 kernels on processors of AMD; oneDNN takes AVX-512 ones: less time for a product of a thousand rows,
+// most of all for a large output (`npm run bench -- parts`). Which of the two computes depends on the processor and the
+// shapes alone, so that a run that is repeated or resumed computes the same.
 #include <ATen/ATen.h>
 #include <ATen/autocast_mode.h>
 #include <ATen/core/dispatch/Dispatcher.h>

@@ -5,6 +5,8 @@
 
 #include <algorithm>
 #include <cmath>
+#include <functional>
+#include <initializer_list>
 #include <type_traits>
 #include <vector>
 
@@ -133,13 +135,21 @@ bool isPlain(const at::Tensor& tensor, at::ScalarType dtype) {
   return tensor.layout() == at::kStrided && tensor.is_cpu() && tensor.scalar_type() == dtype && tensor.is_contiguous();
 }
 
-// few_rows_linear(x [M, in], weight [out, in], bias) → x · weightᵀ + bias. Not recorded by autograd.
+// A result without a gradient where one is asked for would be wrong in silence.
+void refuseGradient(const char* name, std::initializer_list<std::reference_wrapper<const at::Tensor>> tensors) {
+  if (!at::GradMode::is_enabled()) return;
+  for (const at::Tensor& tensor : tensors)
+    TORCH_CHECK(!tensor.requires_grad(), name, " has no gradient: expected tensors that require none, or noGrad");
+}
+
+// few_rows_linear(x [M, in], weight [out, in], bias) → x · weightᵀ + bias. Has no gradient.
 at::Tensor fewRowsLinear(const at::Tensor& x, const at::Tensor& weight, const std::optional<at::Tensor>& bias) {
   const at::ScalarType dtype = weight.scalar_type();
   const bool isKnown = (dtype == at::kFloat || dtype == at::kBFloat16) && x.dim() == 2 && weight.dim() == 2 &&
                        x.scalar_type() == dtype && x.is_cpu() && isPlain(weight, dtype) && x.size(1) == weight.size(1) &&
                        (!bias.has_value() || (isPlain(*bias, dtype) && bias->numel() == weight.size(0)));
   if (!isKnown) return at::linear(x, weight, bias);
+  refuseGradient("few_rows_linear", {x, weight});
   at::Tensor y = at::empty({x.size(0), weight.size(0)}, x.options());
   if (dtype == at::kFloat) multiplyRows<float>(x, weight, bias, y);
   else multiplyRows<c10::BFloat16>(x, weight, bias, y);
@@ -276,6 +286,7 @@ at::Tensor attend(const at::Tensor& query, const at::Tensor& keys, const at::Ten
 at::Tensor attendRows(const at::Tensor& query, const at::Tensor& keys, const at::Tensor& values,
                       const std::optional<at::Tensor>& mask, double scale, double softcap) {
   const at::ScalarType dtype = keys.scalar_type();
+  refuseGradient("attend_rows", {query, keys, values});
   TORCH_CHECK(query.dim() == 3 && keys.dim() == 4 && keys.sizes() == values.sizes() && query.size(0) == keys.size(0) &&
                   query.size(2) == keys.size(3) && keys.size(1) > 0 && query.size(1) % keys.size(1) == 0 && keys.size(2) > 0,
               "expected query [B, H, D], keys and values [B, Hkv, L, D], received ", query.sizes(), ", ", keys.sizes(), " and ",

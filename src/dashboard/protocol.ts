@@ -1,6 +1,6 @@
 /**
  * What the dashboard's server says, as types alone: every answer and every event. The browser side imports this file and
- * nothing else of the server. Numbers that were not finite are null. Everything is JSON; texts of completions are data
+ * nothing else of the server; what this file imports must need no Node either. Numbers that were not finite are null. Everything is JSON; texts of completions are data
  * of strangers, to be shown as text and never as markup.
  *
  *     GET /api/info                                   Info
@@ -24,7 +24,7 @@
  * 403 (wrong host).
  */
 
-import type { LossRecord } from '../trainers/index.js';
+import type { LossRecord } from '../trainers/lossSettings.js';
 
 /** Raised when an answer changes so that an older page could not read it. */
 export const PROTOCOL_VERSION = 1;

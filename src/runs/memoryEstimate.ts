@@ -58,10 +58,10 @@ export type MemoryPart =
 /** Node.js with libtorch loaded, before a tensor is made: measured on Linux, see docs/memory.md. */
 const RUNTIME_BYTES = 300e6;
 /**
- * What the allocator holds for each byte of activations: tensors of many sizes are freed between others that stay. With
- * glibc's threshold for mapped blocks fixed at 128 KB it is 1.0, and everything slower.
+ * What the allocator holds for each byte of activations: freed blocks of a quarter more than was in use at once
+ * (native/src/allocator.cpp), in sizes rounded up by at most an eighth.
  */
-const FRAGMENTATION = 1.8;
+const FRAGMENTATION = 1.4;
 /** Elements of one chunk of logits, and the fewest tokens in it: those of `backwardTokenLogprobs`. */
 const CHUNK_ELEMENTS = 2 ** 22;
 const MIN_CHUNK_TOKENS = 256;
@@ -80,7 +80,7 @@ const DRAW_MATRICES = 4;
  * Source: ours. Activations are what our decoder keeps for its backward pass, counted layer by layer.
  */
 export function estimateMemory(plan: MemoryPlan): MemoryEstimate {
-  const { models, passTokens, rollout, dtype, precision } = plan;
+  const { models, passTokens, rollout, dtype } = plan;
   const bytes = DTYPE_BYTES[dtype];
   const counts = models.map(parameterCount);
   const trained = models.map(({ trained: which }, index) =>
@@ -105,10 +105,7 @@ export function estimateMemory(plan: MemoryPlan): MemoryEstimate {
   const [policy] = models;
   const sampled = rollout === null || policy === undefined ? null : { ...policy, rollout };
   const sampling = {
-    rolloutWeights:
-      sampled === null || (dtype !== 'float32' && precision === 'full')
-        ? 0
-        : rolloutBytes(sampled, plan),
+    rolloutWeights: sampled === null ? 0 : rolloutBytes(sampled, plan),
     cache: sampled === null ? 0 : cacheBytes(sampled, plan),
   };
   // In the only pass of a step a gradient takes the place of the activations that it was computed from.
@@ -188,10 +185,10 @@ interface Sampled extends PlannedModel {
   readonly rollout: PlannedRollout;
 }
 
-/** Layers are packed for sampling, in bfloat16 where they compute in it. */
-function rolloutBytes({ config }: Sampled, { precision }: MemoryPlan): number {
+/** A copy of the matrices to sample with: packed, or with layers that read the same side by side. */
+function rolloutBytes({ config }: Sampled, { dtype, precision }: MemoryPlan): number {
   const count = linearCount(config) + config.vocabSize * config.hiddenSize;
-  return count * (precision === 'full' ? DTYPE_BYTES.float32 : DTYPE_BYTES.bfloat16);
+  return count * DTYPE_BYTES[precision === 'full' ? dtype : 'bfloat16'];
 }
 
 function cacheBytes({ config, rollout }: Sampled, { dtype, precision }: MemoryPlan): number {

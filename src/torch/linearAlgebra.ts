@@ -153,10 +153,10 @@ export function complex(real: Tensor, imaginary: Tensor): Tensor {
 
 /**
  * `x.linear(weight, bias)` for a few rows, on the CPU: reads each weight once, at the speed of the memory, where libtorch's
- * products of one row reach half of it. Not recorded by autograd. For other devices and dtypes than float32 and bfloat16
- * it is `linear`.
+ * products of one row reach half of it. For other devices and dtypes than float32 and bfloat16 it is `linear`.
  *
  * @param x [rows, in]
+ * @throws NativeError where a gradient would be recorded: there is none
  */
 export function fewRowsLinear(x: Tensor, weight: Tensor, bias?: Tensor | null): Tensor {
   return wrap(
@@ -166,7 +166,7 @@ export function fewRowsLinear(x: Tensor, weight: Tensor, bias?: Tensor | null): 
 
 /**
  * Attention of one query per row and head against cached keys and values, on the CPU, in one pass over them. Heads that
- * share a key read it once. Not recorded by autograd.
+ * share a key read it once.
  *
  *     softmax(cap(scale · q·kᵀ) + mask) · v,  cap(s) = c·tanh(s/c)
  *
@@ -176,7 +176,7 @@ export function fewRowsLinear(x: Tensor, weight: Tensor, bias?: Tensor | null): 
  * @param options.mask [B, L] float32, added to the scores
  * @param options.softcap c; null leaves scores as they are
  * @returns [B, H·D], the dtype of keys
- * @throws NativeError for other shapes, dtypes and devices
+ * @throws NativeError for other shapes, dtypes and devices, and where a gradient would be recorded: there is none
  */
 export function attendRows(
   query: Tensor,

@@ -81,6 +81,29 @@ describe('fewRowsLinear', () => {
   });
 });
 
+describe('kernels for a few rows have no gradient', () => {
+  test('and refuse to be recorded, whichever tensor asks for one', () => {
+    tidy(() => {
+      const [x, weight] = [random(2, 8), random(3, 8)];
+      const [query, keys, values] = [random(2, 4, 8), random(2, 2, 5, 8), random(2, 2, 5, 8)];
+      const options = { mask: null, scale: 1, softcap: null };
+      for (const one of [x, weight, query, keys, values]) {
+        one.requiresGrad_();
+        const calls = [
+          { uses: [x, weight], run: () => fewRowsLinear(x, weight) },
+          { uses: [query, keys, values], run: () => attendRows(query, keys, values, options) },
+        ];
+        for (const { uses, run } of calls) {
+          if (uses.includes(one)) assert.throws(run, /has no gradient/);
+          else run();
+          noGrad(run);
+        }
+        one.requiresGrad = false;
+      }
+    });
+  });
+});
+
 describe('attendRows', () => {
   interface Case {
     rows: number;

@@ -12,7 +12,7 @@ export { PpoTrainer } from './ppoTrainer.js';
 export type { PpoParts } from './ppoParts.js';
 export { needsReference, type GrpoParts } from './grpoParts.js';
 export { forecastNullGroups, nullGroupWarning, type NullGroupForecast } from './nullGroups.js';
-export type { LossRecord } from './lossRecord.js';
+export type { LossRecord } from './lossSettings.js';
 export type {
   PairRecord,
   PairSide,

@@ -1,7 +1,7 @@
 /** A pair of preference data as samples.jsonl keeps it. */
 import type { TokenLogprobs } from '../models/index.js';
 import type { Tokenizer } from '../tokenizers/index.js';
-import type { LossRecord } from './lossRecord.js';
+import type { LossRecord } from './lossSettings.js';
 import type { Pair, PairTokens } from './pairPass.js';
 import { rowsOf, type TokenRow } from './tokenRows.js';
 import type { PairRecord, PairSide } from './trainer.js';

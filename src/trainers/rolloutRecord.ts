@@ -1,6 +1,6 @@
 /** What a rollout tells: numbers for the metrics, rows for samples.jsonl. */
 import type { Tokenizer } from '../tokenizers/index.js';
-import type { LossRecord } from './lossRecord.js';
+import type { LossRecord } from './lossSettings.js';
 import type { RolloutRow } from './rollout.js';
 import { drawnTokens } from './tokenRows.js';
 import type { SampleRecord } from './trainer.js';

@@ -2,7 +2,7 @@
 import type { FinishReason } from '../generation/index.js';
 import type { Turn } from '../rewards/index.js';
 import type { Tensor } from '../torch/index.js';
-import type { LossRecord } from './lossRecord.js';
+import type { LossRecord } from './lossSettings.js';
 
 /** Numbers of one completion, one per token: what an inspector shows. */
 export interface TokenStreams {
