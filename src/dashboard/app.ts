@@ -84,7 +84,9 @@ export function dashboardApp({ registry, folders, ui, guard: rules, version }: A
 
   const ofRun = (path: string, answer: Answer): void => {
     app.get(`/api/runs/:run${path}`, async (context) => {
-      const needs = /^\/(samples|groups|prompts|export\/samples)/.test(path) ? 'all' : 'metrics';
+      const needs = /^\/(samples|groups|prompts|export\/samples)/.test(path)
+        ? 'samples'
+        : 'metrics';
       const run = await registry.run(context.req.param('run') ?? '', needs);
       const found: unknown = run && (await answer(run, context));
       if (found instanceof Response) return found;

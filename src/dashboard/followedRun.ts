@@ -34,12 +34,19 @@ const MAX_CONFIG_BYTES = 4 << 20;
 const MAX_METRICS_LINE_BYTES = 1 << 20;
 /** Steps that the time left is estimated from. */
 const RECENT_STEPS = 20;
+/** Bytes of a long file that are read before anything else gets its turn. */
+const PART_BYTES = 8 << 20;
+/** Marks are looked for again when a run is longer by this share: the rules read whole columns. */
+const MARKS_GROWTH = 1 / 1000;
 
-/** What of a run has changed. */
+/** What is followed apart from each other: who looks at samples need not wait for the metrics. */
+export type RunPart = 'metrics' | 'samples';
+
+/** What a poll has found new. */
 export interface Changes {
   readonly summary: boolean;
-  readonly metrics: boolean;
-  readonly samples: boolean;
+  /** Of the lines that were polled. */
+  readonly lines: boolean;
 }
 
 /** A run and everything that is known of it. */
@@ -48,11 +55,8 @@ export class FollowedRun {
   readonly samples: SampleIndex;
   table = new MetricTable();
   metricsRevision = 1;
-  /** Whether everything that lies on the disk has been read once. */
-  isIndexed = false;
-  /** Fulfilled once the metrics have been: the samples of a long run take longer. */
-  readonly metricsRead: Promise<void>;
-  private tellMetricsRead = (): void => undefined;
+  private readonly isRead: Record<RunPart, boolean> = { metrics: false, samples: false };
+  private markedLines = 0;
   private record: RunConfig | undefined;
   private status: RunStatusFile | undefined;
   private marks: readonly Mark[] = [];
@@ -62,7 +66,6 @@ export class FollowedRun {
 
   constructor(place: RunPlace) {
     this.place = place;
-    this.metricsRead = new Promise((resolve) => (this.tellMetricsRead = resolve));
     this.samples = new SampleIndex(place);
     this.metricsTail = new LineTail({
       open: () => openRunFile(place, 'metrics.jsonl'),
@@ -70,6 +73,8 @@ export class FollowedRun {
       listener: {
         onReset: () => {
           this.table = new MetricTable();
+          this.marks = [];
+          this.markedLines = 0;
           this.metricsRevision++;
         },
         onLine: (line) => this.table.add(line.toString('utf8')),
@@ -99,23 +104,48 @@ export class FollowedRun {
     return ['running', 'starting'].includes(this.state());
   }
 
+  /** Whether all that lies on the disk of it has been read once. */
+  hasRead(part: RunPart): boolean {
+    return this.isRead[part];
+  }
+
+  /** Whether everything that lies on the disk has been read once. */
+  get isIndexed(): boolean {
+    return this.isRead.metrics && this.isRead.samples;
+  }
+
   /**
-   * Reads what is new.
+   * Reads what is new of metrics or samples; of a long file a part.
    *
    * @throws IoError where a file of it is no plain file
    */
-  async poll(): Promise<Changes> {
+  async poll(part: RunPart): Promise<Changes> {
     await this.pollRecord();
-    if (this.record === undefined) return { summary: false, metrics: false, samples: false };
-    const metrics = await this.metricsTail.poll();
-    if (metrics) this.marks = findPatterns(this.table, this.record);
-    this.tellMetricsRead();
-    const samples = await this.samples.poll();
-    this.isIndexed = true;
+    if (this.record === undefined) return { summary: false, lines: false };
+    const lines = await (part === 'metrics' ? this.pollMetrics() : this.pollSamples());
     const summary = JSON.stringify(this.summary());
     const hasChanged = summary !== this.lastSummary;
     this.lastSummary = summary;
-    return { summary: hasChanged, metrics, samples };
+    return { summary: hasChanged, lines };
+  }
+
+  private async pollMetrics(): Promise<boolean> {
+    const hasChanged = await this.metricsTail.poll(PART_BYTES);
+    this.isRead.metrics ||= this.metricsTail.isAtEnd;
+    const { lines } = this.table;
+    const grown = lines - this.markedLines;
+    const isDue = grown > lines * MARKS_GROWTH || (grown > 0 && !this.isLive);
+    if (this.record !== undefined && this.metricsTail.isAtEnd && isDue) {
+      this.marks = findPatterns(this.table, this.record);
+      this.markedLines = lines;
+    }
+    return hasChanged;
+  }
+
+  private async pollSamples(): Promise<boolean> {
+    const hasChanged = await this.samples.poll(PART_BYTES);
+    this.isRead.samples ||= this.samples.isAtEnd;
+    return hasChanged;
   }
 
   /** Reads what the run is, and how it stands by its own words. */

@@ -152,7 +152,7 @@ describe('a hostile run folder', () => {
     const keys = groups.flatMap((group) => group.metrics.map(({ key }) => key));
     assert.deepEqual(keys.sort(), ['constructor', 'loss']);
     const { values } = await json<Series>(`/api/runs/${id}/series`);
-    assert.deepEqual(values['loss']?.last, [1, null, 3]);
+    assert.deepEqual(values['loss']?.mean, [1, null, 3]);
     const page = await json<SamplePage>(`/api/runs/${id}/samples`);
     assert.equal(page.total, 1);
     assert.deepEqual(page.samples[0]?.rewards, { exact: 1 });

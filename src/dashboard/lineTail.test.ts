@@ -99,4 +99,30 @@ describe('LineTail', () => {
       lines,
     );
   });
+
+  test('a long file is told in parts, each line once, whatever happens to it in between', async () => {
+    const lines = Array.from({ length: 40 }, (_, at) => String(at).padEnd(200_000, '.'));
+    const { path, told, tail } = followed(`${lines.join('\n')}\n`);
+    await tail.poll(1);
+    const first = told.length;
+    assert.ok(first > 0 && first < 40 && !tail.isAtEnd);
+    appendFileSync(path, 'end\n');
+    while (!tail.isAtEnd) await tail.poll(1 << 20);
+    assert.deepEqual(
+      told.map((each) => each.slice(each.indexOf(':') + 1)),
+      [...lines, 'end'],
+    );
+    assert.equal(await tail.poll(1), false);
+  });
+
+  test('a line longer than a part does not hold the rest up', async () => {
+    const { told, tail } = followed(`${'x'.repeat(3 << 20)}\nb\n`);
+    await tail.poll(10);
+    await tail.poll(10);
+    assert.equal(tail.isAtEnd, true);
+    assert.deepEqual(
+      told.map((each) => each.length),
+      [2 + (3 << 20), `${(3 << 20) + 1}:b`.length],
+    );
+  });
 });

@@ -33,35 +33,43 @@ export class LineTail {
   private readonly options: LineTailOptions;
   /** Where the first line begins that has not been told. */
   private offset = 0;
-  private seal = Buffer.alloc(0);
+  private seal: Buffer = Buffer.alloc(0);
   private seen: { ino: number; size: number; mtimeMs: number } | undefined;
   /** Set while the line at `offset` is known to be too long: bytes up to here belong to it. */
   private passedOver = 0;
+  /** Whether the latest poll came to the end of the file, or found none. */
+  isAtEnd = false;
 
   constructor(options: LineTailOptions) {
     this.options = options;
   }
 
   /**
-   * Tells all lines that are new.
+   * Tells the lines that are new: all of them, or those of about `maxBytes`, so that something else can be done before the
+   * rest of a long file.
    *
    * @returns whether anything was told
    * @throws IoError from `open`; an error of the system from reading
    */
-  async poll(): Promise<boolean> {
+  async poll(maxBytes = Infinity): Promise<boolean> {
     const handle = await this.options.open();
+    this.isAtEnd = handle === undefined;
     if (handle === undefined) return this.forget();
     try {
       const { ino, size, mtimeMs } = await handle.stat();
       const { seen } = this;
-      if (seen?.ino === ino && seen.size === size && seen.mtimeMs === mtimeMs) return false;
+      if (seen?.ino === ino && seen.size === size && seen.mtimeMs === mtimeMs) {
+        this.isAtEnd = true;
+        return false;
+      }
       const isSame =
         seen === undefined ||
         (seen.ino === ino && size >= this.offset && (await this.isSealed(handle)));
       if (!isSame) this.forget();
       const before = this.offset;
-      await this.readLines(handle, size);
-      this.seen = { ino, size, mtimeMs };
+      this.isAtEnd = await this.readLines(handle, size, maxBytes);
+      // What was not read to its end must not be taken for what has been seen.
+      this.seen = { ino, size: this.isAtEnd ? size : -1, mtimeMs };
       return !isSame || this.offset > before;
     } finally {
       await handle.close();
@@ -85,18 +93,22 @@ export class LineTail {
     return bytesRead === bytes.length && bytes.equals(this.seal);
   }
 
-  private async readLines(handle: FileHandle, size: number): Promise<void> {
+  /** @returns whether the end was reached */
+  private async readLines(handle: FileHandle, size: number, maxBytes: number): Promise<boolean> {
     const { listener, maxLineBytes } = this.options;
+    const begin = this.offset;
     let pending: Buffer[] = [];
     let pendingBytes = 0;
     let position = Math.max(this.offset, this.passedOver);
     /** What lies just before `position`, as far as it is known. */
-    let before = this.passedOver > 0 ? Buffer.alloc(0) : this.seal;
+    let before: Buffer = this.passedOver > 0 ? Buffer.alloc(0) : this.seal;
     while (position < size) {
+      // Not inside of the first line: it would be read from its beginning again and again.
+      if (this.offset - begin >= maxBytes) return false;
       // A new buffer each time: pieces of it may wait for the end of their line.
       const chunk = Buffer.allocUnsafe(Math.min(CHUNK_BYTES, size - position));
       const { bytesRead } = await handle.read(chunk, 0, chunk.length, position);
-      if (bytesRead === 0) return; // cut while it is read; the next poll sees it
+      if (bytesRead === 0) return true; // cut while it is read; the next poll sees it
       const read = chunk.subarray(0, bytesRead);
       let start = 0;
       for (let end = read.indexOf(0x0a); end !== -1; end = read.indexOf(0x0a, start)) {
@@ -113,11 +125,8 @@ export class LineTail {
         start = end + 1;
         this.offset = position + start;
       }
-      const known = Buffer.concat([before, read]);
-      const ended = before.length + start;
-      if (start > 0)
-        this.seal = Buffer.from(known.subarray(Math.max(0, ended - SEAL_BYTES), ended));
-      before = known.subarray(-SEAL_BYTES);
+      if (start > 0) this.seal = lastBytes(before, read.subarray(0, start));
+      before = lastBytes(before, read);
       position += bytesRead;
       const rest = read.subarray(start);
       if (this.passedOver > 0 || pendingBytes + rest.length > maxLineBytes) {
@@ -129,5 +138,12 @@ export class LineTail {
         pendingBytes += rest.length;
       }
     }
+    return true;
   }
+}
+
+/** A copy of the last bytes before the end of `read`, which follows `before`. */
+function lastBytes(before: Buffer, read: Buffer): Buffer {
+  if (read.length >= SEAL_BYTES) return Buffer.from(read.subarray(-SEAL_BYTES));
+  return Buffer.concat([before, read]).subarray(-SEAL_BYTES);
 }

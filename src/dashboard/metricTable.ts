@@ -1,4 +1,6 @@
 /** The numbers of metrics.jsonl in columns, and what is asked of them. Knows no files. */
+import { randomUUID } from 'node:crypto';
+import { BlockStatistics } from './bucketStatistics.js';
 import type { Series, SeriesValues } from './protocol.js';
 
 /** A run has some forty metrics; a file that names ever new ones must not fill the memory. */
@@ -53,7 +55,9 @@ export interface MetricColumn {
 }
 
 interface Column {
+  readonly key: string;
   readonly numbers: Growing;
+  readonly blocks: BlockStatistics;
   count: number;
   notFinite: number;
   first: number;
@@ -70,20 +74,29 @@ export interface SeriesQuery {
   readonly from?: number | undefined;
   readonly to?: number | undefined;
   readonly points: number;
+  /** Cursor of an earlier answer: only what is new since then, where that is possible. */
+  readonly since?: string | undefined;
 }
 
 /** The metrics of a run. */
 export class MetricTable {
+  /** Another one for every table, also of another process: a cursor of one means nothing to another. */
+  private readonly id = randomUUID();
   private readonly columns = new Map<string, Column>();
   private readonly stepColumn = new Growing(0);
   private readonly secondsColumn = new Growing(0);
   private readonly tokensColumn = new Growing(0);
   private countsTokens = false;
   private lastTime: number | undefined;
+  /** Columns in the order of the last line: the next one has nearly always the same. */
+  private readonly order: Column[] = [];
   /** Lines that are no metrics of a later step. */
   skipped = 0;
+
   /** ISO 8601, of the last line. */
-  updated: string | null = null;
+  get updated(): string | null {
+    return this.lastTime === undefined ? null : new Date(this.lastTime).toISOString();
+  }
 
   get lines(): number {
     return this.stepColumn.length;
@@ -131,9 +144,16 @@ export class MetricTable {
     this.addTime(record);
     const place = this.lines;
     this.stepColumn.push(step);
-    for (const [key, value] of Object.entries(record)) {
+    let nth = 0;
+    for (const key in record) {
+      const value = record[key];
+      if (typeof value !== 'number' && value !== null) continue;
       if (key === 'step' || key === 'time') continue;
-      if (typeof value === 'number' || value === null) this.set(key, place, value ?? NaN);
+      const expected = this.order[nth];
+      const column = expected?.key === key ? expected : this.columnFor(key, place);
+      if (column === undefined) continue;
+      this.order[nth++] = column;
+      setValue(column, place, value ?? NaN);
     }
   }
 
@@ -148,59 +168,55 @@ export class MetricTable {
     const isCount = typeof tokens === 'number' && tokens >= 0;
     this.countsTokens ||= isCount;
     this.tokensColumn.push(tokensBefore + (isCount ? tokens : 0));
-    if (Number.isNaN(now)) return;
-    this.lastTime = now;
-    this.updated = new Date(now).toISOString();
+    if (!Number.isNaN(now)) this.lastTime = now;
   }
 
-  private set(key: string, place: number, value: number): void {
-    let column = this.columns.get(key);
-    if (column === undefined) {
-      if (this.columns.size >= MAX_KEYS || key.length > MAX_KEY_LENGTH || key === '__proto__')
-        return;
-      const bounds = { min: Infinity, max: -Infinity };
-      column = {
-        numbers: new Growing(NaN, place),
-        count: 0,
-        notFinite: 0,
-        first: place,
-        last: place,
-        ...bounds,
-      };
-      this.columns.set(key, column);
-    }
-    if (column.numbers.length < place) column.numbers.fillTo(place);
-    column.numbers.push(value);
-    column.last = place;
-    if (!Number.isFinite(value)) {
-      column.notFinite++;
-      return;
-    }
-    column.count++;
-    column.min = Math.min(column.min, value);
-    column.max = Math.max(column.max, value);
+  private columnFor(key: string, place: number): Column | undefined {
+    const known = this.columns.get(key);
+    if (known !== undefined) return known;
+    if (this.columns.size >= MAX_KEYS || key.length > MAX_KEY_LENGTH || key === '__proto__')
+      return undefined;
+    const column: Column = {
+      ...{ key, numbers: new Growing(NaN, place), blocks: new BlockStatistics() },
+      ...{ count: 0, notFinite: 0, first: place, last: place, min: Infinity, max: -Infinity },
+    };
+    this.columns.set(key, column);
+    return column;
   }
 
-  /** Values over the steps, in at most `points` buckets of the same number of lines. */
-  series({ keys, from, to, points }: SeriesQuery): Omit<Series, 'run' | 'revision'> {
-    const [begin, end] = this.linesOf(from ?? -Infinity, to ?? Infinity);
-    const lines = end - begin;
-    const count = Math.min(points, lines);
+  /**
+   * Values over the steps, in at most `points` buckets. All but the last one hold the same number of lines, a power of two,
+   * and begin at a multiple of it: a run that grows changes its last bucket and adds others, until all are too many.
+   */
+  series({ keys, from, to, points, since }: SeriesQuery): Omit<Series, 'run' | 'revision'> {
+    const isWhole = from === undefined && to === undefined;
+    const [begin, end] = isWhole
+      ? [0, this.lines]
+      : this.linesOf(from ?? -Infinity, to ?? Infinity);
+    let bucketLines = 1;
+    while (bucketsIn(begin, end, bucketLines) > points) bucketLines *= 2;
+    const known = isWhole ? this.linesAt(since, bucketLines) : 0;
+    const first = Math.floor(known / bucketLines);
+    const start = Math.max(begin, first * bucketLines);
     // Bucket i holds the lines [edges[i], edges[i + 1]).
-    const edges = Array.from({ length: count + 1 }, (_, at) =>
-      count === 0 ? begin : begin + Math.floor((at * lines) / count),
-    );
+    const edges = [start];
+    while ((edges.at(-1) ?? end) < end)
+      edges.push(Math.min(end, (Math.floor((edges.at(-1) ?? 0) / bucketLines) + 1) * bucketLines));
     const lastOf = (values: Float64Array): number[] =>
       edges.slice(1).map((edge) => values[edge - 1] ?? 0);
     const wanted = keys ?? this.keys;
     const values: [string, SeriesValues][] = wanted.flatMap((key) => {
-      const column = this.column(key);
-      return column ? [[key, inBuckets(column.values, edges)]] : [];
+      const column = this.columns.get(key);
+      if (column === undefined) return [];
+      column.numbers.fillTo(this.lines);
+      return [[key, inBuckets(column, edges, bucketLines)]];
     });
     return {
       from: this.steps[begin] ?? 0,
       to: this.steps[end - 1] ?? 0,
-      exact: count === lines,
+      exact: bucketLines === 1,
+      first: isWhole ? first : 0,
+      cursor: [this.id, bucketLines, this.lines].join('.'),
       buckets: {
         step: lastOf(this.steps),
         seconds: lastOf(this.seconds),
@@ -208,6 +224,13 @@ export class MetricTable {
       },
       values: Object.fromEntries(values),
     };
+  }
+
+  /** Lines that an answer with this cursor has; 0 where its buckets are others than those of now. */
+  private linesAt(cursor: string | undefined, bucketLines: number): number {
+    const [id, size, lines] = cursor?.split('.') ?? [];
+    const isOurs = id === this.id && Number(size) === bucketLines;
+    return isOurs ? Math.min(this.lines, Math.max(0, Math.trunc(Number(lines)) || 0)) : 0;
   }
 
   /** Places [begin, end) of the lines with these steps. */
@@ -232,26 +255,40 @@ export class MetricTable {
   }
 }
 
-function inBuckets(values: Float64Array, edges: readonly number[]): SeriesValues {
-  const [min, max, mean, last]: (number | null)[][] = [[], [], [], []];
-  for (let bucket = 0; bucket + 1 < edges.length; bucket++) {
-    let [low, high, sum, count, latest] = [Infinity, -Infinity, 0, 0, NaN];
-    for (let at = edges[bucket] ?? 0; at < (edges[bucket + 1] ?? 0); at++) {
-      const value = values[at] ?? NaN;
-      if (!Number.isFinite(value)) continue;
-      if (value < low) low = value;
-      if (value > high) high = value;
-      sum += value;
-      count++;
-      latest = value;
-    }
-    const isEmpty = count === 0;
-    min?.push(isEmpty ? null : low);
-    max?.push(isEmpty ? null : high);
-    mean?.push(isEmpty ? null : sum / count);
-    last?.push(isEmpty ? null : latest);
+function bucketsIn(begin: number, end: number, bucketLines: number): number {
+  return Math.ceil(end / bucketLines) - Math.floor(begin / bucketLines);
+}
+
+function setValue(column: Column, place: number, value: number): void {
+  if (column.numbers.length < place) column.numbers.fillTo(place);
+  column.numbers.push(value);
+  column.last = place;
+  if (!Number.isFinite(value)) {
+    column.notFinite++;
+    return;
   }
-  return { min: min ?? [], max: max ?? [], mean: mean ?? [], last: last ?? [] };
+  column.count++;
+  if (value < column.min) column.min = value;
+  if (value > column.max) column.max = value;
+}
+
+function inBuckets(
+  { numbers: { values }, blocks }: Column,
+  edges: readonly number[],
+  bucketLines: number,
+): SeriesValues {
+  const orNull = (value: number): number | null => (Number.isFinite(value) ? value : null);
+  if (bucketLines === 1)
+    return { mean: Array.from(values.subarray(edges[0], edges.at(-1)), orNull) };
+  const [min, max, mean]: [(number | null)[], (number | null)[], (number | null)[]] = [[], [], []];
+  for (let bucket = 0; bucket + 1 < edges.length; bucket++) {
+    const found = blocks.of(values, edges[bucket] ?? 0, edges[bucket + 1] ?? 0);
+    const isEmpty = found.count === 0;
+    min.push(isEmpty ? null : found.min);
+    max.push(isEmpty ? null : found.max);
+    mean.push(isEmpty ? null : found.sum / found.count);
+  }
+  return { mean, min, max };
 }
 
 /** The object that a line holds; undefined where it holds none. */

@@ -7,7 +7,7 @@
  *     GET /api/runs                                   RunList
  *     GET /api/runs/:run                              RunDetail
  *     GET /api/runs/:run/metrics                      MetricCatalog
- *     GET /api/runs/:run/series?keys&from&to&points   Series
+ *     GET /api/runs/:run/series?keys&from&to&points&since   Series
  *     GET /api/runs/:run/log?lines                    RunLog
  *     GET /api/runs/:run/samples?…SampleQuery         SamplePage
  *     GET /api/runs/:run/samples/facets               SampleFacets
@@ -27,7 +27,7 @@
 import type { LossRecord } from '../trainers/lossSettings.js';
 
 /** Raised when an answer changes so that an older page could not read it. */
-export const PROTOCOL_VERSION = 1;
+export const PROTOCOL_VERSION = 2;
 
 /** What goes wrong. */
 export interface Failure {
@@ -223,15 +223,21 @@ export interface MetricCatalog {
 /**
  * Values of metrics over the steps, decimated: all keys share the buckets, so that x is one array for all charts.
  * `keys`: names separated by commas, each encoded as a component of an address; all where missing. `from`, `to`: steps,
- * both included. `points`: most buckets, 1000 where missing, at most 10,000.
+ * both included. `points`: most buckets, 1000 where missing, at most 10,000. `since`: the cursor of an earlier answer to
+ * the same question without `from` and `to`; then only the buckets that have changed since or are new are sent, or all
+ * where the buckets have become others.
  */
 export interface Series {
   readonly run: string;
   readonly revision: number;
   readonly from: number;
   readonly to: number;
-  /** Whether each bucket is one line of the file: then min, max and last are the same arrays. */
+  /** Whether each bucket is one line of the file. */
   readonly exact: boolean;
+  /** Of an answer to `since`: how many buckets of the earlier answer stand before these; else 0. */
+  readonly first: number;
+  /** For `since` of the next question. */
+  readonly cursor: string;
   /** One entry per bucket, of its last line. */
   readonly buckets: {
     readonly step: readonly number[];
@@ -246,10 +252,11 @@ export interface Series {
 
 /** One metric in the buckets. */
 export interface SeriesValues {
-  readonly min: readonly (number | null)[];
-  readonly max: readonly (number | null)[];
+  /** Where `exact`, the values themselves. */
   readonly mean: readonly (number | null)[];
-  readonly last: readonly (number | null)[];
+  /** Missing where `exact`. */
+  readonly min?: readonly (number | null)[];
+  readonly max?: readonly (number | null)[];
 }
 
 // ---------------------------------------------------------------------------------------------------------------------
@@ -328,8 +335,8 @@ export interface SampleFacets {
   readonly run: string;
   readonly revision: number;
   readonly total: number;
-  /** Steps with samples, ascending. */
-  readonly steps: readonly number[];
+  /** Steps with samples. */
+  readonly step: { readonly min: number; readonly max: number } | null;
   readonly finishReasons: readonly { readonly name: string; readonly count: number }[];
   readonly rewardNames: readonly string[];
   readonly reward: { readonly min: number; readonly max: number } | null;
@@ -496,7 +503,7 @@ export interface PromptHistory {
 /**
  * What `/api/events` sends, as `data:` of one JSON object, at most some per second. Nothing is sent twice: a page that
  * was not connected fetches again after `hello`. A browser has at most six connections to one server, all tabs together,
- * and a stream keeps one: a page that is hidden closes its stream, or the seventh tab hangs.
+ * and a stream keeps one: tabs share a stream (ui/app/eventFeed.ts), or the seventh one hangs.
  */
 export type DashboardEvent =
   | { readonly type: 'hello'; readonly protocol: number }

@@ -26,6 +26,7 @@ const SERIES_QUERY = z.strictObject({
   from: number,
   to: number,
   points: z.coerce.number().int().min(1).max(10_000).default(1000),
+  since: z.string().max(200).optional(),
 });
 
 const LOG_QUERY = z.strictObject({ lines: z.coerce.number().int().min(1).max(5000).default(200) });

@@ -1,5 +1,5 @@
 /** All runs of the watched folders: found, followed, forgotten when they are gone. Tells its listeners what changes. */
-import { FollowedRun } from './followedRun.js';
+import { FollowedRun, type RunPart } from './followedRun.js';
 import {
   PROTOCOL_VERSION,
   type DashboardEvent,
@@ -16,7 +16,13 @@ export interface Rhythm {
   readonly idleMs: number;
 }
 
+/** A question about a run that is being read waits for so long; then it is answered from what has been read. */
+const ANSWER_MS = 700;
+
 const RHYTHM: Rhythm = { liveMs: 1000, idleMs: 5000 };
+
+const PARTS: readonly RunPart[] = ['metrics', 'samples'];
+const ASPECTS = ['record', ...PARTS] as const;
 
 /** Hears of every change. */
 export type EventListener = (event: DashboardEvent) => void;
@@ -26,6 +32,7 @@ export class RunRegistry {
   private readonly folders: readonly WatchedFolder[];
   private readonly rhythm: Rhythm;
   private readonly runs = new Map<string, FollowedRun>();
+  /** By `record`, `metrics` or `samples`, and the run's id. */
   private readonly faults = new Map<string, string>();
   private unreadable: RunList['unreadable'] = [];
   private readonly listeners = new Set<EventListener>();
@@ -64,12 +71,13 @@ export class RunRegistry {
     return this.listeners.size;
   }
 
-  /** The run of this id, read up to its end, or its metrics alone; undefined where there is none. */
-  async run(id: string, what: 'all' | 'metrics' = 'all'): Promise<FollowedRun | undefined> {
+  /** The run of this id, its metrics or samples read up to the end or as far as it went; undefined where there is none. */
+  async run(id: string, part: RunPart): Promise<FollowedRun | undefined> {
     const run = this.runs.get(id);
-    if (run !== undefined && !run.isIndexed) {
-      const poll = this.pollRun(run);
-      await (what === 'all' ? poll : Promise.race([poll, run.metricsRead]));
+    const end = performance.now() + ANSWER_MS;
+    while (run !== undefined && !run.hasRead(part) && performance.now() < end) {
+      await this.pollRun(run, part);
+      if (!run.isRun || this.faults.has(`${part} ${id}`)) break;
     }
     return run?.isRun ? run : undefined;
   }
@@ -78,7 +86,8 @@ export class RunRegistry {
     const runs = [...this.runs.values()].filter((run) => run.isRun).map((run) => this.summary(run));
     runs.sort((a, b) => ((a.started ?? '') < (b.started ?? '') ? 1 : -1));
     const faults = [...this.runs.values()].flatMap((run) => {
-      const reason = this.faults.get(run.id) ?? run.fault;
+      const reasons = ASPECTS.map((aspect) => this.faults.get(`${aspect} ${run.id}`));
+      const reason = reasons.find((each) => each !== undefined) ?? run.fault;
       return reason === undefined ? [] : [{ name: nameOfPlace(run.place), reason }];
     });
     return { runs, unreadable: [...this.unreadable, ...faults] };
@@ -129,12 +138,19 @@ export class RunRegistry {
       await this.search();
       this.lastIdle = performance.now();
     }
-    const due = [...this.runs.values()].filter(
-      (run) => isIdleRound || !run.isIndexed || run.isLive,
-    );
-    for (const run of due) {
-      if (this.isClosed) return;
-      await this.pollRun(run);
+    const all = [...this.runs.values()];
+    const due = all.filter((run) => isIdleRound || !run.isIndexed || run.isLive);
+    // The newest first: it is what somebody waits for.
+    due.sort((a, b) => ((a.config?.started ?? '') < (b.config?.started ?? '') ? 1 : -1));
+    for (const run of due) for (const part of PARTS) await this.pollRun(run, part);
+    // A long file is read in parts, and those that grow are looked at in between.
+    const begin = performance.now();
+    for (const run of all) {
+      for (const part of PARTS) {
+        const goesOn = (): boolean => !this.isClosed && performance.now() - begin < ANSWER_MS;
+        const isReadable = (): boolean => run.isRun && !this.faults.has(`${part} ${run.id}`);
+        while (isReadable() && !run.hasRead(part) && goesOn()) await this.pollRun(run, part);
+      }
     }
   }
 
@@ -145,7 +161,7 @@ export class RunRegistry {
     for (const [id, run] of this.runs) {
       if (found.has(id)) continue;
       this.runs.delete(id);
-      this.faults.delete(id);
+      for (const aspect of ASPECTS) this.faults.delete(`${aspect} ${id}`);
       if (run.isRun) this.tell({ type: 'removed', id });
     }
     for (const place of places) {
@@ -153,46 +169,55 @@ export class RunRegistry {
       const run = new FollowedRun(place);
       this.runs.set(place.id, run);
       // The list shows it before its lines are read.
-      await this.guarded(run, () => run.pollRecord());
+      await this.guarded(run, 'record', () => run.pollRecord());
     }
   }
 
   /** What goes wrong in one run's folder is told with it and stops nothing else. */
-  private async guarded(run: FollowedRun, action: () => Promise<void>): Promise<void> {
+  private async guarded(
+    { id }: FollowedRun,
+    aspect: (typeof ASPECTS)[number],
+    action: () => Promise<void>,
+  ): Promise<void> {
+    const key = `${aspect} ${id}`;
     try {
       await action();
-      this.faults.delete(run.id);
+      this.faults.delete(key);
+      // It was read anew.
+      this.faults.delete(`record ${id}`);
     } catch (error) {
-      this.faults.set(run.id, error instanceof Error ? error.message : String(error));
+      this.faults.set(key, error instanceof Error ? error.message : String(error));
     }
   }
 
-  private readonly polls = new Map<FollowedRun, Promise<void>>();
+  private readonly polls = new Map<string, Promise<void>>();
 
-  /** One poll of a run at a time: two would tell its lines twice. */
-  private pollRun(run: FollowedRun): Promise<void> {
-    const going = this.polls.get(run);
+  /** One poll of the same lines at a time: two would tell them twice. */
+  private pollRun(run: FollowedRun, part: RunPart): Promise<void> {
+    const key = `${part} ${run.id}`;
+    const going = this.polls.get(key);
     if (going !== undefined) return going;
-    const poll = this.pollOnce(run).finally(() => this.polls.delete(run));
-    this.polls.set(run, poll);
+    const poll = this.pollOnce(run, part).finally(() => this.polls.delete(key));
+    this.polls.set(key, poll);
     return poll;
   }
 
-  private pollOnce(run: FollowedRun): Promise<void> {
-    return this.guarded(run, async () => {
+  private pollOnce(run: FollowedRun, part: RunPart): Promise<void> {
+    return this.guarded(run, part, async () => {
       const { id, isRun: wasRun } = run;
-      const changes = await run.poll();
+      const changes = await run.poll(part);
+      if (this.runs.get(id) !== run) return; // gone in the meantime
       if (!run.isRun) {
         if (wasRun) this.tell({ type: 'removed', id });
         return;
       }
       if (changes.summary) this.tell({ type: 'run', run: this.summary(run) });
+      if (!changes.lines) return;
       const { table, samples, metricsRevision: revision } = run;
-      if (changes.metrics) {
+      if (part === 'metrics') {
         const lastStep = table.steps[table.lines - 1] ?? 0;
         this.tell({ type: 'metrics', id, lines: table.lines, lastStep, revision });
-      }
-      if (changes.samples) {
+      } else {
         const total = samples.entries.length;
         this.tell({ type: 'samples', id, total, revision: samples.revision });
       }

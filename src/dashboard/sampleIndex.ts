@@ -6,6 +6,7 @@ import { createHash } from 'node:crypto';
 import type { FileHandle } from 'node:fs/promises';
 import { LineTail } from './lineTail.js';
 import type { SampleFacets, SampleQuery } from './protocol.js';
+import { FacetCounts } from './sampleFacets.js';
 import { parseHeader, type SampleHeader } from './sampleLines.js';
 import { listRunFolder, openRunFile, type RunFileName, type RunPlace } from './watchedFolders.js';
 
@@ -13,6 +14,13 @@ import { listRunFolder, openRunFile, type RunFileName, type RunPlace } from './w
 const MAX_LINE_BYTES = 64 << 20;
 /** Bytes of neighbouring lines that are read at once in a search. */
 const SEARCH_BLOCK_BYTES = 4 << 20;
+/** Among many small files: what is read before anything else gets its turn. */
+const PART_MS = 200;
+/** Bytes between two lines that are read along rather than by another reading. */
+const NEAR_BYTES = 1 << 16;
+/** Beginnings of prompts that are kept, and their length in characters. */
+const MOST_EXCERPTS = 2000;
+const EXCERPT_LENGTH = 200;
 /** Searches whose results are kept: somebody who types goes back and forth. */
 const KEPT_SEARCHES = 8;
 
@@ -23,13 +31,6 @@ export interface SampleEntry extends Omit<SampleHeader, 'weightVersion' | 'promp
   readonly file: SampleFile;
   readonly offset: number;
   readonly bytes: number;
-}
-
-interface PromptEntry {
-  readonly excerpt: string;
-  steps: number;
-  samples: number;
-  lastStep: number;
 }
 
 interface Search {
@@ -71,8 +72,12 @@ export class SampleFile {
     return openRunFile(this.place, this.name);
   }
 
-  poll(): Promise<boolean> {
-    return this.tail.poll();
+  poll(maxBytes: number): Promise<boolean> {
+    return this.tail.poll(maxBytes);
+  }
+
+  get isAtEnd(): boolean {
+    return this.tail.isAtEnd;
   }
 
   private add(line: Buffer, offset: number): void {
@@ -98,6 +103,10 @@ export class SampleIndex {
   private readonly files = new Map<RunFileName, SampleFile>();
   private all: SampleEntry[] = [];
   private readonly searches: Search[] = [];
+  private readonly selections = new Map<string, number[]>();
+  private counts = new FacetCounts();
+  private countedRevision = 0;
+  private readonly excerpts = new Map<string, string>();
   /** Raised when the places of samples have changed. */
   revision = 1;
 
@@ -113,22 +122,29 @@ export class SampleIndex {
     return [...this.files.values()].reduce((sum, file) => sum + file.skipped, 0);
   }
 
-  /** Reads what is new. @returns whether anything has changed */
-  async poll(): Promise<boolean> {
+  /** Whether everything that lies on the disk is in the index. */
+  isAtEnd = false;
+
+  /** Reads what is new, of long files a part: `isAtEnd` says whether that was all. @returns whether anything has changed */
+  async poll(maxBytes: number): Promise<boolean> {
     const names = [...(await listRunFolder(this.place, 'segments')), 'samples.jsonl'];
     const before = [...this.files.keys()];
-    for (const name of before) if (!names.includes(name)) this.files.delete(name);
     const resets = this.resets();
-    let hasChanged = this.files.size !== before.length;
-    for (const name of names as RunFileName[]) {
-      const file = this.files.get(name) ?? new SampleFile(this.place, name);
-      this.files.delete(name); // the map's order is that of the names
-      this.files.set(name, file);
-      hasChanged = (await file.poll()) || hasChanged;
-    }
-    const isMoved = hasChanged && (this.files.size < before.length || this.resets() !== resets);
+    const known = new Map(this.files);
+    this.files.clear(); // the map's order is that of the names
+    for (const name of names as RunFileName[])
+      this.files.set(name, known.get(name) ?? new SampleFile(this.place, name));
     const wasMoved = before.length > 0 && [...this.files.keys()].join() !== before.join();
-    if (isMoved || wasMoved) this.revision++;
+    let hasChanged = wasMoved;
+    const begin = performance.now();
+    this.isAtEnd = true;
+    for (const file of this.files.values()) {
+      hasChanged = (await file.poll(maxBytes)) || hasChanged;
+      // The samples of later files have their places behind these.
+      this.isAtEnd = file.isAtEnd && performance.now() - begin < PART_MS;
+      if (!this.isAtEnd) break;
+    }
+    if (wasMoved || this.resets() !== resets) this.revision++;
     if (hasChanged) this.all = [...this.files.values()].flatMap((file) => file.entries);
     return hasChanged;
   }
@@ -137,54 +153,49 @@ export class SampleIndex {
     return [...this.files.values()].reduce((sum, file) => sum + file.resets, 0);
   }
 
-  /** Places of the samples that fit, in the order that is asked for. */
-  async select(query: SampleQuery): Promise<number[]> {
-    const { text, sort } = query;
+  /** Places of the samples that fit, in the order that is asked for. Pages of the same list are cut from one answer. */
+  async select({ offset: _offset, limit: _limit, ...query }: SampleQuery): Promise<number[]> {
+    const { text } = query;
     const hits = text === undefined || text === '' ? undefined : await this.search(text);
-    const chosen: number[] = [];
-    this.all.forEach((entry, at) => {
-      if (hits !== undefined && !hits.has(at)) return;
-      if (fits(entry, query)) chosen.push(at);
-    });
-    if (sort === undefined || sort === 'step') return chosen;
-    const key = sort.replace('-', '') as 'step' | 'reward' | 'length' | 'advantage';
-    const sign = sort.startsWith('-') ? -1 : 1;
-    const valueOf = (at: number): number | null => {
-      const entry = this.all[at];
-      if (entry === undefined) return null;
-      return key === 'reward' ? rewardOf(entry, query.rewardName) : entry[key];
-    };
-    // Samples without the number come last, whatever the direction.
-    const keyed = chosen.map((at) => ({ at, value: valueOf(at) }));
-    keyed.sort((a, b) =>
-      a.value === null || b.value === null
-        ? Number(a.value === null) - Number(b.value === null) || a.at - b.at
-        : sign * (a.value - b.value) || a.at - b.at,
-    );
-    return keyed.map(({ at }) => at);
+    const total = hits?.seen ?? this.all.length;
+    const key = JSON.stringify([this.revision, total, query]);
+    const known = this.selections.get(key);
+    if (known !== undefined) return known;
+    const chosen = selected(this.all.slice(0, total), query, hits?.hits);
+    this.selections.set(key, chosen);
+    const [oldest] = this.selections.keys();
+    if (this.selections.size > KEPT_SEARCHES && oldest !== undefined)
+      this.selections.delete(oldest);
+    return chosen;
   }
 
-  /** Lines of some samples as they are in the file, in the order asked for; undefined where one is no more. */
+  /**
+   * Lines of some samples as they are in the file, in the order asked for; undefined where one is no more. Neighbours are
+   * read at once: each reading waits for its turn on a machine that trains.
+   */
   async lines(places: readonly number[]): Promise<(Buffer | undefined)[]> {
-    const handles = new Map<SampleFile, FileHandle | undefined>();
-    try {
-      const lines: (Buffer | undefined)[] = [];
-      for (const at of places) {
-        const entry = this.all[at];
-        if (entry === undefined) {
-          lines.push(undefined);
-          continue;
+    const entries = places.map((at) => this.all[at]);
+    const found = new Map<SampleEntry, Buffer>();
+    for (const [file, ofFile] of filesOf(entries)) {
+      const handle = await file.open();
+      if (handle === undefined) continue;
+      try {
+        for (const block of blocksOf(ofFile)) {
+          const [first, last] = [block[0], block.at(-1)];
+          if (first === undefined || last === undefined) continue;
+          const bytes = Buffer.allocUnsafe(last.offset + last.bytes - first.offset);
+          const { bytesRead } = await handle.read(bytes, 0, bytes.length, first.offset);
+          for (const entry of block) {
+            const start = entry.offset - first.offset;
+            const end = start + entry.bytes;
+            if (end <= bytesRead) found.set(entry, bytes.subarray(start, end));
+          }
         }
-        const { file, offset, bytes } = entry;
-        if (!handles.has(file)) handles.set(file, await file.open());
-        const buffer = Buffer.alloc(bytes);
-        const read = await handles.get(file)?.read(buffer, 0, bytes, offset);
-        lines.push(read?.bytesRead === bytes ? buffer : undefined);
+      } finally {
+        await handle.close();
       }
-      return lines;
-    } finally {
-      for (const handle of handles.values()) await handle?.close();
     }
+    return entries.map((entry) => entry && found.get(entry));
   }
 
   /** Headers of some samples; undefined where one is no more, or another one lies there now. */
@@ -198,56 +209,33 @@ export class SampleIndex {
 
   /** What can be filtered by. */
   async facets(): Promise<Omit<SampleFacets, 'run' | 'revision'>> {
-    const steps = new Set<number>();
-    const finishReasons = new Map<string, number>();
-    const rewardNames = new Set<string>();
-    const prompts = new Map<string, PromptEntry & { first: number }>();
-    const [reward, length] = [new Range(), new Range()];
-    this.all.forEach((entry, at) => {
-      steps.add(entry.step);
-      const { finishReason, promptId } = entry;
-      if (finishReason !== null)
-        finishReasons.set(finishReason, (finishReasons.get(finishReason) ?? 0) + 1);
-      for (const name of Object.keys(entry.rewards)) rewardNames.add(name);
-      if (entry.reward !== null) reward.add(entry.reward);
-      length.add(entry.length);
-      const found = prompts.get(promptId);
-      if (!found) {
-        prompts.set(promptId, {
-          excerpt: '',
-          steps: 1,
-          samples: 1,
-          lastStep: entry.step,
-          first: at,
-        });
-        return;
-      }
-      found.samples++;
-      if (found.lastStep !== entry.step) found.steps++;
-      found.lastStep = entry.step;
+    if (this.countedRevision !== this.revision) {
+      this.counts = new FacetCounts();
+      this.excerpts.clear();
+      this.countedRevision = this.revision;
+    }
+    const { counts, excerpts } = this;
+    counts.read(this.all);
+    const facets = counts.facets();
+    const prompts = counts.frequentPrompts();
+    const unread = prompts.filter(({ promptId }) => !excerpts.has(promptId));
+    const headers = await this.headers(unread.map(({ first }) => first));
+    if (excerpts.size > MOST_EXCERPTS) excerpts.clear();
+    unread.forEach(({ promptId }, at) => {
+      const prompt = headers[at]?.prompt;
+      if (prompt !== undefined) excerpts.set(promptId, prompt.slice(0, EXCERPT_LENGTH));
     });
-    const often = [...prompts]
-      .sort(([, a], [, b]) => b.steps - a.steps || b.samples - a.samples)
-      .slice(0, 200);
-    const headers = await this.headers(often.map(([, { first }]) => first));
     return {
-      total: this.all.length,
-      steps: [...steps].sort((a, b) => a - b),
-      finishReasons: [...finishReasons].map(([name, count]) => ({ name, count })),
-      rewardNames: [...rewardNames],
-      reward: reward.read(),
-      length: length.read(),
-      prompts: often.map(([promptId, { steps: inSteps, samples }], index) => ({
-        promptId,
-        excerpt: headers[index]?.prompt.slice(0, 200) ?? '',
-        steps: inSteps,
-        samples,
+      ...facets,
+      prompts: prompts.map(({ promptId, steps, samples }) => ({
+        ...{ promptId, steps, samples },
+        excerpt: excerpts.get(promptId) ?? '',
       })),
     };
   }
 
   /** Places of the samples with this text in prompt or completion. What was searched before is not read again. */
-  private async search(text: string): Promise<ReadonlySet<number>> {
+  private async search(text: string): Promise<Search> {
     const wanted = text.toLowerCase();
     let search = this.searches.find(
       (each) => each.text === wanted && each.revision === this.revision,
@@ -268,7 +256,7 @@ export class SampleIndex {
       });
       search.seen = end;
     }
-    return search.hits;
+    return search;
   }
 
   /** Samples [begin, end) lie in one file and are read at once. */
@@ -303,19 +291,59 @@ export class SampleIndex {
   }
 }
 
-/** Smallest and largest. */
-class Range {
-  private min = Infinity;
-  private max = -Infinity;
-
-  add(value: number): void {
-    this.min = Math.min(this.min, value);
-    this.max = Math.max(this.max, value);
+/** Samples of each file, in the order of their lines. */
+function filesOf(entries: readonly (SampleEntry | undefined)[]): Map<SampleFile, SampleEntry[]> {
+  const files = new Map<SampleFile, SampleEntry[]>();
+  for (const entry of entries) {
+    if (entry === undefined) continue;
+    const known = files.get(entry.file);
+    if (known) known.push(entry);
+    else files.set(entry.file, [entry]);
   }
+  for (const ofFile of files.values()) ofFile.sort((a, b) => a.offset - b.offset);
+  return files;
+}
 
-  read(): { min: number; max: number } | null {
-    return this.min <= this.max ? { min: this.min, max: this.max } : null;
+/** Neighbours that are read at once. */
+function blocksOf(entries: readonly SampleEntry[]): SampleEntry[][] {
+  const blocks: SampleEntry[][] = [];
+  let block: SampleEntry[] = [];
+  let end = -1;
+  for (const entry of entries) {
+    const entryEnd = entry.offset + entry.bytes;
+    const isNear =
+      entry.offset - end <= NEAR_BYTES && entryEnd - (block[0]?.offset ?? 0) <= SEARCH_BLOCK_BYTES;
+    if (block.length > 0 && isNear) block.push(entry);
+    else blocks.push((block = [entry]));
+    end = entryEnd;
   }
+  return blocks;
+}
+
+/** Places of the entries that fit, and are hits where there are some, sorted. */
+function selected(
+  entries: readonly SampleEntry[],
+  query: SampleQuery,
+  hits: ReadonlySet<number> | undefined,
+): number[] {
+  const chosen: number[] = [];
+  entries.forEach((entry, at) => {
+    if ((hits === undefined || hits.has(at)) && fits(entry, query)) chosen.push(at);
+  });
+  const { sort } = query;
+  if (sort === undefined || sort === 'step') return chosen;
+  const key = sort.replace('-', '') as 'step' | 'reward' | 'length' | 'advantage';
+  // Samples without the number come last, whatever the direction.
+  const sign = sort.startsWith('-') ? -1 : 1;
+  const values = Float64Array.from(entries, (entry) => {
+    const value = key === 'reward' ? rewardOf(entry, query.rewardName) : entry[key];
+    return value === null ? Infinity : sign * value;
+  });
+  const valueAt = (at: number): number => values[at] ?? Infinity;
+  return chosen.sort((a, b) => {
+    const [first, second] = [valueAt(a), valueAt(b)];
+    return first === second ? a - b : first - second;
+  });
 }
 
 function rewardOf(entry: SampleEntry, name: string | undefined): number | null {

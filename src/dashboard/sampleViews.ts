@@ -26,7 +26,7 @@ const HISTORY_SAMPLES = 5000;
 
 /** The samples of a query, a page of them. */
 export async function samplePage(run: FollowedRun, query: SampleQuery): Promise<SamplePage> {
-  const { samples, id, isIndexed } = run;
+  const { samples, id } = run;
   const { revision } = samples;
   const places = await samples.select(query);
   const { offset = 0, limit = PAGE } = query;
@@ -35,7 +35,7 @@ export async function samplePage(run: FollowedRun, query: SampleQuery): Promise<
     ...{ run: id, revision, offset },
     total: places.length,
     samples: await summaries(run, shown),
-    complete: isIndexed && samples.revision === revision,
+    complete: run.hasRead('samples') && samples.revision === revision,
   };
 }
 

@@ -110,7 +110,7 @@ describe('the dashboard’s server', () => {
     assert.match(reward?.explanation ?? '', /weighted sum of the rewards/);
     const series = await ask<Series>(`/api/runs/${id}/series?keys=reward&from=2`);
     assert.deepEqual(series.buckets, { step: [2, 3], seconds: [2, 4], tokens: null });
-    assert.deepEqual(series.values['reward']?.last, [0.4, 0.9]);
+    assert.deepEqual(series.values['reward']?.mean, [0.4, 0.9]);
     const csv = await (
       await fetch(address(`/api/runs/${id}/export/metrics.csv?keys=reward`))
     ).text();
@@ -132,7 +132,7 @@ describe('the dashboard’s server', () => {
     assert.deepEqual(await chosen('sort=-reward'), [1, 3, 0, 2]);
     assert.deepEqual(await chosen('sort=reward&offset=1&limit=2'), [3, 1]);
     const facets = await ask<SampleFacets>(`/api/runs/${id}/samples/facets`);
-    assert.deepEqual(facets.steps, [1, 2, 3]);
+    assert.deepEqual(facets.step, { min: 1, max: 3 });
     assert.deepEqual(facets.reward, { min: 0, max: 1 });
     assert.deepEqual(
       facets.prompts.map(({ excerpt, steps, samples }) => [excerpt, steps, samples]),
@@ -227,7 +227,7 @@ describe('a run that goes on', () => {
     for (const page of pages)
       await page.next((each) => each.type === 'metrics' && each.revision === 2 && each.lines === 2);
     const { values } = await ask<Series>(`/api/runs/${id}/series`);
-    assert.deepEqual(values['reward']?.last, [0.1, 0.3]);
+    assert.deepEqual(values['reward']?.mean, [0.1, 0.3]);
 
     renameSync(path, join(folder, '.gone'));
     for (const page of pages) {

@@ -1,6 +1,13 @@
 /** Asking the server, and hearing from it. Nothing else in the page opens a connection. */
 import { signal } from '@preact/signals';
-import type { DashboardEvent, Failure, RunSummary, RunList } from '../../src/dashboard/protocol.js';
+import {
+  PROTOCOL_VERSION,
+  type DashboardEvent,
+  type Failure,
+  type RunSummary,
+  type RunList,
+} from '../../src/dashboard/protocol.js';
+import { followEvents } from './eventFeed.js';
 
 /** What the server answered instead of what was asked for. */
 export class ServerError extends Error {
@@ -85,41 +92,18 @@ async function failureOf(response: Response): Promise<Failure['error']> {
   return { code: 'E_HTTP', message: `The server answered with status ${response.status}.` };
 }
 
-let events: EventSource | undefined;
 let isGreeted = false;
 
-/**
- * Keeps `runs` and `grown` up to date until the page is closed. A hidden page lets go of its stream: a browser has few
- * connections to one server, all tabs together. The hello that comes when it is shown again makes it ask for everything.
- */
+/** Keeps `runs` and `grown` up to date until the page is closed. */
 export function listen(): void {
-  document.addEventListener('visibilitychange', followVisibility);
-  followVisibility();
-}
-
-function followVisibility(): void {
-  if (document.visibilityState === 'hidden') {
-    events?.close();
-    events = undefined;
-  } else if (events === undefined) connect();
-}
-
-function connect(): void {
-  const stream = new EventSource('api/events');
-  events = stream;
-  stream.addEventListener('open', () => {
-    connection.value = 'live';
-  });
-  stream.addEventListener('error', () => {
-    connection.value = 'lost';
-    // A browser gives up for good when the answer was no stream; otherwise it tries again by itself.
-    if (stream.readyState !== EventSource.CLOSED) return;
-    setTimeout(() => {
-      if (events === stream) connect();
-    }, 3000);
-  });
-  stream.addEventListener('message', (message: MessageEvent<string>) => {
-    receive(JSON.parse(message.data) as DashboardEvent);
+  followEvents({
+    onOpen: () => {
+      connection.value = 'live';
+    },
+    onLost: () => {
+      connection.value = 'lost';
+    },
+    onEvent: (data) => receive(JSON.parse(data) as DashboardEvent),
   });
 }
 
@@ -138,6 +122,9 @@ export async function loadRuns(): Promise<void> {
 function receive(event: DashboardEvent): void {
   switch (event.type) {
     case 'hello':
+      // The server is of another version than this page: it was started anew, and has a page of its own.
+      if (event.protocol !== PROTOCOL_VERSION && isFirstReload(event.protocol))
+        return location.reload();
       connection.value = 'live';
       void loadRuns();
       // At the first one nothing is older than it.
@@ -160,5 +147,17 @@ function receive(event: DashboardEvent): void {
       grown.value = new Map(grown.value).set(event.id, after);
       return;
     }
+  }
+}
+
+/** Whether the page has not been loaded again for this version before: where that did not help it would go on for ever. */
+function isFirstReload(protocol: number): boolean {
+  const key = 'posttrain-reloaded';
+  try {
+    if (sessionStorage.getItem(key) === String(protocol)) return false;
+    sessionStorage.setItem(key, String(protocol));
+    return true;
+  } catch {
+    return false; // storage is forbidden in some browsers
   }
 }

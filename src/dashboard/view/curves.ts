@@ -23,9 +23,46 @@ export function curveOf(series: Series, key: string, axis: Axis): Curve | undefi
   const x = axisValues(series, axis);
   const values = series.values[key];
   if (x === null || values === undefined) return undefined;
-  return series.exact
-    ? { x, y: values.last }
-    : { x, y: values.mean, low: values.min, high: values.max };
+  const { mean, min, max } = values;
+  return { x, y: mean, ...(min && max && { low: min, high: max }) };
+}
+
+/** An answer to `since` put behind the buckets that it follows. */
+export function continued(before: Series | undefined, next: Series): Series {
+  const { first } = next;
+  if (before === undefined || first === 0) return next;
+  type Values = readonly (number | null)[];
+  const join = <Value>(old: readonly Value[], added: readonly Value[]): readonly Value[] => [
+    ...old.slice(0, first),
+    ...added,
+  ];
+  const none: Values = Array.from({ length: first }, () => null);
+  const tokens = next.buckets.tokens && {
+    // A run that begins to count has counted none before.
+    tokens: join(before.buckets.tokens ?? none.map(() => 0), next.buckets.tokens),
+  };
+  const values = Object.entries(next.values).map(([key, { mean, min, max }]) => {
+    const old = before.values[key];
+    return [
+      key,
+      {
+        mean: join(old?.mean ?? none, mean),
+        ...(min && { min: join(old?.min ?? none, min) }),
+        ...(max && { max: join(old?.max ?? none, max) }),
+      },
+    ] as const;
+  });
+  return {
+    ...next,
+    first: 0,
+    buckets: {
+      step: join(before.buckets.step, next.buckets.step),
+      seconds: join(before.buckets.seconds, next.buckets.seconds),
+      tokens: null,
+      ...tokens,
+    },
+    values: Object.fromEntries(values),
+  };
 }
 
 /**

@@ -100,8 +100,10 @@ function inputs(): ReportInputs {
       from: 1,
       to: 2,
       exact: true,
+      first: 0,
+      cursor: '',
       buckets: { step: [1, 2], seconds: [1, 2], tokens: null },
-      values: { reward: { min: y, max: y, mean: y, last: y } },
+      values: { reward: { mean: y } },
     },
     groups: [
       {

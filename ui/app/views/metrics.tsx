@@ -1,5 +1,5 @@
 /** All metrics of the chosen runs, one chart each, by what they are about. */
-import { useCallback, useEffect, useMemo, useState } from 'preact/hooks';
+import { useCallback, useEffect, useMemo, useRef, useState } from 'preact/hooks';
 import type { JSX } from 'preact';
 import type {
   Mark,
@@ -9,6 +9,7 @@ import type {
   Series,
 } from '../../../src/dashboard/protocol.js';
 import {
+  continued,
   curveOf,
   positionOfStep,
   stepsWithin,
@@ -29,7 +30,9 @@ const AXES: readonly { readonly id: Axis; readonly title: string }[] = [
   { id: 'seconds', title: 'Time' },
   { id: 'tokens', title: 'Tokens' },
 ];
-const POINTS = 800;
+const POINTS = 1000;
+/** Least time between two questions for what is new. */
+const GROWTH_MS = 1500;
 
 /** What the server said of one run. */
 interface RunData {
@@ -217,35 +220,56 @@ function mergedGroups(data: readonly RunData[], search: string): MetricCatalog['
     .filter(({ metrics }) => metrics.length > 0);
 }
 
+/** What is kept of a run: of the values only those that are new are asked for. */
+interface KnownRun extends Omit<RunData, 'run' | 'part'> {
+  /** What the values were asked for at. */
+  readonly growth: string;
+}
+
 /** Catalog and values of every run, asked for again as it grows and as the zoom changes. */
 function useRunData(
   shown: readonly RunSummary[],
   axis: Axis,
   zoom: readonly [number, number] | null,
 ): { data: readonly RunData[]; errors: readonly ServerError[]; loading: boolean } {
-  const [wholes, setWholes] = useState<ReadonlyMap<string, Omit<RunData, 'run' | 'part'>>>(
-    new Map(),
-  );
+  const known = useRef<ReadonlyMap<string, KnownRun>>(new Map());
+  const [wholes, setWholes] = useState(known.current);
   const [parts, setParts] = useState<ReadonlyMap<string, Series>>(new Map());
   const [errors, setErrors] = useState<readonly ServerError[]>([]);
   const [loading, setLoading] = useState(true);
   const ids = shown.map(({ id }) => id).join(',');
-  const growth = useThrottled(shown.map(({ id }) => growthOf(id, 'metrics')).join(), 2500);
+  const growth = useThrottled(shown.map(({ id }) => growthOf(id, 'metrics')).join(), GROWTH_MS);
   const settledZoom = useSettled(zoom, 150);
+  const reading = useRef(new Map<string, Promise<void>>());
+  const isGone = useRef(false);
+  useEffect(() => () => void (isGone.current = true), []);
   useEffect(() => {
-    const abort = new AbortController();
+    let isLate = false;
     const read = async (id: string): Promise<void> => {
+      const before = known.current.get(id);
+      const grown = growthOf(id, 'metrics');
+      if (before?.growth === grown) return;
       const path = `runs/${encodeURIComponent(id)}`;
-      const [catalog, whole] = await Promise.all([
-        ask<MetricCatalog>(address(`${path}/metrics`), abort.signal),
-        ask<Series>(address(`${path}/series`, { points: POINTS }), abort.signal),
+      const since = before?.whole.cursor;
+      const [catalog, next] = await Promise.all([
+        ask<MetricCatalog>(address(`${path}/metrics`)),
+        ask<Series>(address(`${path}/series`, { points: POINTS, since })),
       ]);
-      setWholes((before) => new Map(before).set(id, { catalog, whole }));
+      const whole = continued(before?.whole, next);
+      known.current = new Map(known.current).set(id, { catalog, whole, growth: grown });
+      if (!isGone.current) setWholes(known.current);
+    };
+    // One question at a time about a run: the answer to the next one begins where that of the last one ends.
+    const readAfterOthers = (id: string): Promise<void> => {
+      const before = reading.current.get(id) ?? Promise.resolve();
+      const next = before.catch(() => undefined).then(() => read(id));
+      reading.current.set(id, next);
+      return next;
     };
     setLoading(true);
-    const jobs = ids === '' ? [] : ids.split(',').map(read);
+    const jobs = ids === '' ? [] : ids.split(',').map(readAfterOthers);
     void Promise.allSettled(jobs).then((results) => {
-      if (abort.signal.aborted) return;
+      if (isLate) return;
       setErrors(
         results.flatMap((result) =>
           result.status === 'rejected' ? [asServerError(result.reason)] : [],
@@ -253,7 +277,7 @@ function useRunData(
       );
       setLoading(false);
     });
-    return () => abort.abort();
+    return () => void (isLate = true);
   }, [ids, growth]);
   useEffect(() => {
     const abort = new AbortController();

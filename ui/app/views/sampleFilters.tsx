@@ -12,7 +12,6 @@ interface FilterProps {
 
 /** The filters, with the ranges that the run has. */
 export function SampleFilters({ facets, values, set }: FilterProps): JSX.Element {
-  const steps = facets?.steps ?? [];
   const range = (low: number | undefined, high: number | undefined): string =>
     low === undefined || high === undefined
       ? ''
@@ -20,7 +19,7 @@ export function SampleFilters({ facets, values, set }: FilterProps): JSX.Element
   return (
     <aside class="card filters" aria-label="Filters">
       <Range
-        title={`Step${range(steps[0], steps.at(-1))}`}
+        title={`Step${range(facets?.step?.min, facets?.step?.max)}`}
         names={['stepFrom', 'stepTo']}
         values={values}
         set={set}
