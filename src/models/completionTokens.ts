@@ -15,6 +15,7 @@ import type { CausalLm } from './causalLm.js';
 import { completionStates, type CompletionStates } from './completionStates.js';
 import { readScalars } from './scalarHead.js';
 import type { TokenLogprobs, TokenLogprobsInput } from './tokenLogprobs.js';
+import { topTokens, type TopTokensRequest } from './topTokens.js';
 import { flattenSupports, outsideSupports, type TokenSupport } from './tokenSupports.js';
 
 /** Elements of one chunk's logits: 16 MB in float32. The allocator keeps blocks up to 32 MB; larger ones cost page faults. */
@@ -29,6 +30,9 @@ export interface CompletionTokens extends CompletionStates {
   readonly chunkTokens: number;
   /** Reads a value from each state. */
   readonly valueHead: Linear | undefined;
+  /** Of which rows the most likely tokens are asked for, with the rows' lengths. */
+  readonly top:
+    (TopTokensRequest & Pick<TokenLogprobsInput, 'promptLengths' | 'lengths'>) | undefined;
 }
 
 /** How states are scored. */
@@ -71,6 +75,11 @@ export function completionTokens(model: CausalLm, input: TokenLogprobsInput): Co
     },
     chunkTokens,
     valueHead: input.valueHead,
+    top: input.topTokens && {
+      ...input.topTokens,
+      promptLengths: input.promptLengths,
+      lengths: input.lengths,
+    },
   };
 }
 
@@ -89,13 +98,14 @@ export function scoreInChunks(scoring: Scoring, states: Tensor, chunkTokens: num
   };
 }
 
-/** Scores in their places, and values beside them where there is a head to read them from `states`. */
+/** Scores in their places, and beside them what else is read from `states`: values, the most likely tokens. */
 export function spreadScores(
-  { spread, mask, valueHead, dtype }: CompletionTokens,
+  { spread, mask, valueHead, dtype, top, scoring, chunkTokens }: CompletionTokens,
   scored: Scored,
   states: Tensor,
 ): TokenLogprobs {
   return {
+    ...(top && topTokens(scoring, states, { ...top, chunkTokens })),
     logprobs: spread(scored.logprobs),
     mask,
     ...(scored.entropy && { entropy: spread(scored.entropy) }),

@@ -68,6 +68,7 @@ export {
   type StepRows,
 } from './stepModel.js';
 export { tokenLogprobs, type TokenLogprobs, type TokenLogprobsInput } from './tokenLogprobs.js';
+export type { TopTokensRequest } from './topTokens.js';
 export type { TokenSupport } from './tokenSupports.js';
 export { parameterShapes, type ParameterKind, type ParameterShape } from './parameterShapes.js';
 export { ropeInverseFrequencies, type RopeScaling } from '../nn/index.js';

@@ -4,6 +4,7 @@ import { isGradEnabled, tidy, type Tensor } from '../torch/index.js';
 import type { CausalLm } from './causalLm.js';
 import type { CompletionRows } from './completionStates.js';
 import { completionTokens, scoreInChunks, spreadScores } from './completionTokens.js';
+import type { TopTokensRequest } from './topTokens.js';
 import type { TokenSupport } from './tokenSupports.js';
 
 /** What `tokenLogprobs` reads. */
@@ -22,6 +23,8 @@ export interface TokenLogprobsInput extends CompletionRows {
   readonly supports?: readonly (readonly TokenSupport[] | undefined)[] | undefined;
   /** [1, D] Also read a value from the states that score the tokens: a value function on the policy's own trunk. */
   readonly valueHead?: Linear | undefined;
+  /** Also name the most likely tokens at each place of some rows. */
+  readonly topTokens?: TopTokensRequest | undefined;
 }
 
 /** What `tokenLogprobs` returns. T is the longest completion; position t of row i is its token promptLengths[i] + t. */
@@ -32,6 +35,10 @@ export interface TokenLogprobs {
   readonly entropy?: Tensor;
   /** [B, T] V of the state before token t, exactly 0 beyond a row's completion; present if there was a value head. */
   readonly values?: Tensor;
+  /** [n, k] int64, most likely first: of the n tokens of the rows of `topTokens`, row after row; present if asked for. */
+  readonly topIds?: Tensor;
+  /** [n, k] nats, −∞ outside of the token's support; carries no gradient. */
+  readonly topLogprobs?: Tensor;
   /** [B, T] 1 at tokens of the completion, 0 beyond; the dtype of `logprobs`. */
   readonly mask: Tensor;
 }
