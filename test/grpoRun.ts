@@ -3,6 +3,7 @@ import { GrpoConfig, type GrpoConfigInput } from '../src/config/index.js';
 import type { Decoder } from '../src/models/index.js';
 import { AdamW, decayGroups } from '../src/optim/index.js';
 import type { NamedReward, RewardFunction } from '../src/rewards/index.js';
+import { needsReference } from '../src/trainers/grpoParts.js';
 import { GrpoTrainer } from '../src/trainers/grpoTrainer.js';
 import { tinyModel, tinyPrompts, tinyTokenizer } from './tinyRun.js';
 
@@ -33,10 +34,9 @@ export function grpoTrainer(
   return new GrpoTrainer(
     {
       policy,
-      reference:
-        settings.klCoef > 0
-          ? (options.reference ?? tinyModel({ seed: 2, dtype: policy.dtype }))
-          : null,
+      reference: needsReference(settings)
+        ? (options.reference ?? tinyModel({ seed: 2, dtype: policy.dtype }))
+        : null,
       tokenizer: tinyTokenizer(),
       optimizer: new AdamW(decayGroups(policy, settings.weightDecay)),
       prompts: tinyPrompts().slice(0, options.prompts),

@@ -1,5 +1,6 @@
 import * as z from 'zod';
 import { preferenceDataSettings, trainingSettings } from './preferences.js';
+import { givenSampleSettings } from './sharedSettings.js';
 
 const KTO = 'Ethayarajh et al. 2024 (KTO), arXiv:2402.01306';
 
@@ -7,6 +8,7 @@ const KTO = 'Ethayarajh et al. 2024 (KTO), arXiv:2402.01306';
 export const KtoConfig = z
   .strictObject({
     ...preferenceDataSettings,
+    ...givenSampleSettings('Rows'),
     batchSize: z
       .int()
       .min(2)

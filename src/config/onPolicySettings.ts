@@ -135,6 +135,11 @@ export const rolloutSettings = {
       'Completions per step that are written to samples.jsonl with all their tokens, rounded up to whole groups.',
     origin: 'Ours: enough to read, little enough to keep.',
   }),
+  sampleAlternatives: z.int().min(0).max(100).default(5).meta({
+    description:
+      'Most likely tokens that are written to samples.jsonl at every token of these completions; 0 writes none.',
+    origin: 'Ours: as many as a list beside a token shows at a glance.',
+  }),
   samplesMegabytes: samplesMegabytesSetting,
 };
 

@@ -179,6 +179,7 @@ const DEFAULTS = {
   rewardTimeoutSeconds: 30,
   rewardConcurrency: 32,
   samplesPerStep: 4,
+  sampleAlternatives: 5,
   samplesMegabytes: 256,
   updatesPerRollout: 4,
   minibatchSize: null,

@@ -7,7 +7,7 @@ import {
   learningRateSetting,
   optimizerSettings,
   runSettings,
-  samplesMegabytesSetting,
+  givenSampleSettings,
   scheduleSetting,
   streamingSetting,
   warmupStepsSetting,
@@ -49,14 +49,7 @@ export const preferenceDataSettings = {
   streaming: streamingSetting,
 };
 
-/** What is written down of the pairs that are trained on. */
-const pairSampleSettings = {
-  samplesPerStep: z.int().min(0).default(1).meta({
-    description: 'Pairs per step that are written to samples.jsonl with all their tokens.',
-    origin: 'Ours: enough to read, little enough to keep.',
-  }),
-  samplesMegabytes: samplesMegabytesSetting,
-};
+const pairSampleSettings = givenSampleSettings('Pairs');
 
 /** Optimizer, schedule and run, with the defaults of a method. */
 export function trainingSettings(defaults: {

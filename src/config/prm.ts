@@ -1,6 +1,7 @@
 import * as z from 'zod';
 import { loraSetting } from './loraSetting.js';
 import {
+  givenSampleSettings,
   learningRateSetting,
   optimizerSettings,
   runSettings,
@@ -55,6 +56,7 @@ export const PrmConfig = z
       origin: 'Ours.',
     }),
     streaming: streamingSetting,
+    ...givenSampleSettings('Rows'),
     learningRate: learningRateSetting(
       1e-5,
       `${TRL}.learning_rate. Models made on the spot need about 1e-3.`,

@@ -208,3 +208,16 @@ export const samplesMegabytesSetting = z.number().positive().default(256).meta({
     'Most megabytes of samples.jsonl and what was put aside of it; then the oldest but the first go.',
   origin: 'Ours: some 13,000 completions of 200 tokens, which a disk does not feel.',
 });
+
+/** What is written down of data that is given, by what its rows are called. */
+export const givenSampleSettings = (rows: 'Pairs' | 'Rows') => ({
+  samplesPerStep: z
+    .int()
+    .min(0)
+    .default(1)
+    .meta({
+      description: `${rows} per step that are written to samples.jsonl with all their tokens.`,
+      origin: 'Ours: enough to read, little enough to keep.',
+    }),
+  samplesMegabytes: samplesMegabytesSetting,
+});

@@ -19,6 +19,7 @@ export function withDerived(streams: SampleStreams, loss: LossSettings | null): 
   );
   const estimate = loss && klEstimates(withRatio, loss);
   const errors = loss && valueErrors(streams, loss);
+  const factors = loss && policyFactors(streams, loss);
   const implicit =
     loss?.beta === undefined ? undefined : kl?.map((value) => scaled(value, loss.beta ?? 0));
   return {
@@ -26,6 +27,7 @@ export function withDerived(streams: SampleStreams, loss: LossSettings | null): 
     ...(clipped && { clipped }),
     ...(kl && { klPolicyReference: kl }),
     ...(estimate && { klEstimate: estimate }),
+    ...(factors && { policyFactors: factors }),
     ...errors,
     ...(implicit && { implicitRewards: implicit }),
   };
@@ -46,8 +48,7 @@ function ratios(streams: SampleStreams, loss: LossSettings | null): Numbers | un
     return value === null || old === null || !isCounted(streams, at) ? null : value - old;
   });
   if (loss?.objective !== 'gspo') return logs.map((log) => (log === null ? null : Math.exp(log)));
-  const known = logs.filter((log) => log !== null);
-  const mean = known.reduce((sum, log) => sum + log, 0) / known.length;
+  const mean = meanOf(logs);
   return logs.map((log) => (log === null ? null : Math.exp(mean)));
 }
 
@@ -68,6 +69,39 @@ export function clippedSides(
     if (advantage > 0 && value > 1 + clipHigh) return 1;
     return dualClip !== null && advantage < 0 && value > dualClip ? 1 : 0;
   });
+}
+
+/**
+ * u·m: the truncated importance weight exp(log π_old − log π_rollout) of a token, or the geometric mean of its row; times 0
+ * for a bad sample that the policy has moved away from by more than the threshold per token.
+ */
+function policyFactors(streams: SampleStreams, loss: LossSettings): Numbers | undefined {
+  const { importanceCap: cap, offPolicyThreshold: threshold } = loss;
+  const { logprobs, oldLogprobs, rolloutLogprobs, advantages } = streams;
+  if ((cap === undefined && threshold === undefined) || !rolloutLogprobs) return undefined;
+  const difference = (a: Stream | undefined, b: Stream | undefined): Numbers =>
+    rolloutLogprobs.map((_, at) => {
+      const [one, other] = [a?.[at] ?? null, b?.[at] ?? null];
+      return one === null || other === null || !isCounted(streams, at) ? null : one - other;
+    });
+  const advantage = advantages?.find((value) => value !== null && value !== 0) ?? 0;
+  const drift = meanOf(difference(rolloutLogprobs, logprobs));
+  const isLeftOut = threshold !== undefined && advantage < 0 && drift > threshold;
+  const logs = difference(oldLogprobs, rolloutLogprobs);
+  const ofRow = loss.importanceLevel === 'sequence' ? meanOf(logs) : undefined;
+  return logs.map((log) => {
+    if (log === null) return null;
+    if (isLeftOut) return 0;
+    if (cap === undefined) return 1;
+    const weight = Math.exp(ofRow ?? log);
+    if (weight <= cap) return weight;
+    return loss.importanceMode === 'mask' ? 0 : cap;
+  });
+}
+
+function meanOf(values: Numbers): number {
+  const known = values.filter((value) => value !== null);
+  return known.reduce((sum, value) => sum + value, 0) / known.length;
 }
 
 /** k1 = l, k2 = l²/2, k3 = e⁻ˡ − 1 + l, with l = log π − log π_ref; k3Unbiased = ρ·k3. */

@@ -263,7 +263,7 @@ export interface SeriesValues {
 // Samples
 
 /** What a sample is: a completion that was drawn, or a pair of preference data. */
-export type SampleKind = 'completion' | 'pair';
+export type SampleKind = 'completion' | 'pair' | 'given';
 
 /**
  * Which samples, all parts of the query are optional. Names are those of the address:
@@ -396,6 +396,8 @@ export interface SampleStreams {
   readonly klEstimate?: Stream;
   /** derived: r + γV′ − V, over the tokens that the model drew. */
   readonly tdErrors?: Stream;
+  /** derived: what the policy term is multiplied by: truncated importance weight and off-policy mask. */
+  readonly policyFactors?: Stream;
   /** derived: what GAE gives before whitening. */
   readonly gae?: Stream;
   /** derived: implicit reward β·(log π − log π_ref) of a preference pair, per token. */
@@ -423,10 +425,14 @@ export interface SampleStep {
   readonly to: number;
   /** Probability that the step is right. */
   readonly score: number;
+  /** Whether it is, in training data. */
+  readonly label: boolean | null;
 }
 
 /** One token's part of the loss by the formula, with the numbers put in. */
 export interface TokenExplanation {
+  /** What the numbers are a part of. */
+  readonly of: 'loss' | 'implicit reward';
   /** `L_policy = −w · min(ρ·Â, clip(ρ, 1 − ε, 1 + ε)·Â)` */
   readonly formula: string;
   /** The same with this token's numbers. */

@@ -92,7 +92,7 @@ function headerOf(record: Readonly<Record<string, unknown>>): SampleHeader | und
   if (!isCount(step) || typeof prompt !== 'string' || typeof completion !== 'string')
     return undefined;
   return {
-    kind: record['kind'] === 'pair' ? 'pair' : 'completion',
+    kind: record['kind'] === 'pair' || record['kind'] === 'given' ? record['kind'] : 'completion',
     step,
     promptIndex: isCount(promptIndex) ? promptIndex : 0,
     groupIndex: isCount(groupIndex) ? groupIndex : 0,
@@ -128,9 +128,9 @@ function sequenceOf(record: Readonly<Record<string, unknown>>, text: string): Sa
     streams: Object.fromEntries(streams),
     topTokens: topTokensOf(record['topTokens'], length),
     steps: listOf(record['steps']).flatMap((step) => {
-      const { from, to, score } = objectOf(step) ?? {};
+      const { from, to, score, label } = objectOf(step) ?? {};
       return isCount(from) && isCount(to) && typeof score === 'number' && from < to && to <= length
-        ? [{ from, to, score }]
+        ? [{ from, to, score, label: typeof label === 'boolean' ? label : null }]
         : [];
     }),
   };
@@ -158,8 +158,23 @@ const LOSS_NUMBERS = [
   'entropyCoef',
   'temperature',
   'beta',
+  'importanceCap',
+  'offPolicyThreshold',
+  'slope',
+  'rejectedSlope',
+  'rest',
+  'klBaseline',
+  'labelWeight',
 ] as const;
-const LOSS_WORDS = ['level', 'ratioAgainst', 'klPlacement', 'klEstimator', 'reduction'] as const;
+const LOSS_WORDS = [
+  'level',
+  'ratioAgainst',
+  'klPlacement',
+  'klEstimator',
+  'reduction',
+  'importanceLevel',
+  'importanceMode',
+] as const;
 
 function lossOf(value: unknown): LossSettings | null {
   const record = objectOf(value);

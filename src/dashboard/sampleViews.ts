@@ -14,7 +14,7 @@ import type {
 } from './protocol.js';
 import { promptIdOf } from './sampleIndex.js';
 import { parseSample, type SampleHeader, type SampleLine } from './sampleLines.js';
-import { explainToken } from './tokenExplanation.js';
+import { explainToken, lossOfSide } from './tokenExplanation.js';
 
 const PROMPT_EXCERPT = 200;
 const COMPLETION_EXCERPT = 400;
@@ -87,7 +87,8 @@ export async function tokenExplanation(
   const sample = await readSample(run, index);
   const sequence = side === 'rejected' ? sample?.rejected : sample?.sequence;
   if (!sample || !sequence || token >= sequence.tokenIds.length) return undefined;
-  return explainToken(withDerived(sequence.streams, sample.loss), sample.loss, token);
+  const loss = lossOfSide(sample.loss, side);
+  return explainToken(withDerived(sequence.streams, loss), loss, token, sequence.steps);
 }
 
 async function readSample(run: FollowedRun, index: number): Promise<SampleLine | undefined> {
@@ -113,7 +114,9 @@ export async function sampleGroup(
   const headers = await samples.headers(places);
   const found = places.flatMap((index, at) => {
     const header = headers[at];
-    return header ? [{ ...summaryOf(header, index), completion: header.completion }] : [];
+    // With online DPO a pair of them stands beside them.
+    if (header?.kind !== 'completion') return [];
+    return [{ ...summaryOf(header, index), completion: header.completion }];
   });
   const [first] = headers;
   if (first === undefined) return undefined;

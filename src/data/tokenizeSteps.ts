@@ -12,6 +12,8 @@ export interface StepTokens {
   readonly inputIds: readonly number[];
   /** Where the last token of each step's separator stands: there the step is judged. */
   readonly stepEnds: readonly number[];
+  /** Tokens of the prompt, after which the first step begins. */
+  readonly promptLength: number;
 }
 
 /** A worked answer of which each step is known to be right or wrong. */
@@ -72,7 +74,7 @@ export class StepEncoder {
       inputIds.push(...encodeRendered(this.tokenizer, step), ...this.separatorIds);
       return inputIds.length - 1;
     });
-    return { inputIds, stepEnds };
+    return { inputIds, stepEnds, promptLength: promptIds.length };
   }
 }
 

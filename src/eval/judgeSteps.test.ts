@@ -43,7 +43,7 @@ describe('stepLogOdds', () => {
   test('gives every step what it has alone, whatever stands beside it', () => {
     const [first, ...others] = tinySteps();
     assert.ok(first, 'an example');
-    const rows = [first, { inputIds: [4, 5], stepEnds: [] }, ...others];
+    const rows = [first, { inputIds: [4, 5], stepEnds: [], promptLength: 1 }, ...others];
     const expected = rows.map(({ inputIds, stepEnds }) =>
       stepEnds.map((end) => oddsAlone(inputIds.slice(0, end + 1))),
     );
@@ -272,6 +272,7 @@ describe('evaluateSteps', () => {
     const rows = odds.map(([given, labels]) => ({
       inputIds: given.map((value) => values.indexOf(value)),
       stepEnds: given.map((_, step) => step),
+      promptLength: 0,
       labels: labels.split('').map((label) => label === 'T'),
       row: rowsFromObjects([{}])[0] ?? assert.fail('a row'),
     }));

@@ -1,6 +1,7 @@
 /** `posttrain/rewards`: what a reward is, built-in rewards, loading and running them. Text and numbers only. */
 export {
   withWeights,
+  type JudgedPart,
   type NamedReward,
   type RewardFunction,
   type RewardInput,

@@ -41,6 +41,14 @@ export interface RewardPart {
   readonly reward: number;
 }
 
+/** A step of a completion and what was thought of it. */
+export interface JudgedPart {
+  /** Where its text ends, in UTF-16 units of the completion. */
+  readonly end: number;
+  /** The probability that it is right. */
+  readonly score: number;
+}
+
 /** A reward with the name it is logged under and its weight in the sum. */
 export interface NamedReward<Row = Readonly<Record<string, unknown>>> {
   readonly name: string;
@@ -56,6 +64,8 @@ export interface NamedReward<Row = Readonly<Record<string, unknown>>> {
    * (PPO). Without it the score is one whole.
    */
   readonly parts?: ((input: RewardInput) => readonly RewardPart[]) | undefined;
+  /** Of a completion that was just scored, the steps whose judgements made the score, for the record of the run. */
+  readonly judged?: ((input: RewardInput) => readonly JudgedPart[]) | undefined;
 }
 
 /**

@@ -70,6 +70,7 @@ export async function createKtoRun(
         ...{ policy, reference, optimizer },
         examples,
         evalExamples: held,
+        tokenizer,
       },
       config,
     );

@@ -96,7 +96,7 @@ export async function createPrmRun(
     const model = keep(await modelOf(start.modelFolder, config, tokenizer.padTokenId));
     await prepareLora(model, config, start.modelFolder);
     const optimizer = keep(buildOptimizer(model, config));
-    const trainer = new PrmTrainer({ model, optimizer, examples }, config);
+    const trainer = new PrmTrainer({ model, optimizer, examples, tokenizer }, config);
     const opened = await openDirectory(out, start, { method: 'prm', config, inputs }, trainer);
     const { microBatchTokens, seed } = config;
     return new Run({

@@ -4,7 +4,7 @@ import type { Row } from '../data/index.js';
 import { RewardError } from '../errors/index.js';
 import { aggregateSteps, judgeSteps } from '../eval/index.js';
 import { loadStepModel, tokenizerFolderOf, type StepModel } from '../models/index.js';
-import type { RewardInput, RewardPart } from '../rewards/index.js';
+import type { JudgedPart, RewardInput, RewardPart } from '../rewards/index.js';
 import { loadTokenizer, type Tokenizer } from '../tokenizers/index.js';
 import type { Dtype } from '../torch/index.js';
 
@@ -54,7 +54,7 @@ export class ProcessJudge {
   private readonly spec: ProcessRewardSpec;
   private loaded: Loaded | undefined;
   private waiting: Waiting[] = [];
-  private readonly found = new WeakMap<RewardInput, readonly RewardPart[]>();
+  private readonly found = new WeakMap<RewardInput, readonly JudgedPart[]>();
 
   constructor(spec: ProcessRewardSpec) {
     this.spec = spec;
@@ -80,7 +80,11 @@ export class ProcessJudge {
     });
 
   /** With `sum`, what each step of a completion that was scored earned. */
-  readonly parts = (input: RewardInput): readonly RewardPart[] => this.found.get(input) ?? [];
+  readonly parts = (input: RewardInput): readonly RewardPart[] =>
+    this.judged(input).map(({ end, score }) => ({ end, reward: score }));
+
+  /** The steps of a completion that was scored. */
+  readonly judged = (input: RewardInput): readonly JudgedPart[] => this.found.get(input) ?? [];
 
   /** Frees the model. */
   dispose(): void {
@@ -127,15 +131,9 @@ export class ProcessJudge {
       rows: inputs.map(rowOf),
       completions: inputs.map(({ completion }) => completion),
     });
-    if (kind === 'sum') {
-      judged.forEach((steps, index) =>
-        this.found.set(
-          inputs[index] as RewardInput,
-          steps.map(({ end, score }) => ({ end, reward: score })),
-        ),
-      );
+    judged.forEach((steps, index) => this.found.set(inputs[index] as RewardInput, steps));
+    if (kind === 'sum')
       return judged.map((steps) => steps.reduce((sum, { score }) => sum + score, 0));
-    }
     return aggregateSteps(judged, kind).map((score) => (Number.isNaN(score) ? 0 : score));
   }
 }

@@ -137,7 +137,7 @@ function processJudges<Row>(
     names.push(name);
     const fn = judge.score as NamedReward<Row>['fn']; // reads the row's prompt, whatever else it holds
     const parts = spec.kind === 'sum' && { parts: judge.parts };
-    judges.set(given, { judge, reward: { name, weight: 1, fn, ...parts } });
+    judges.set(given, { judge, reward: { name, weight: 1, fn, judged: judge.judged, ...parts } });
   }
   return judges;
 }

@@ -174,7 +174,11 @@ async function timedStep(
   if (device !== undefined && device !== 'cpu') synchronize(device);
   const stepSeconds = (performance.now() - startedAt) / 1000;
   for (const warning of report.warnings) tell(warning, directory, progress);
-  directory.writeSamples(trainer.step, [...report.samples, ...(report.pairs ?? [])]);
+  directory.writeSamples(trainer.step, [
+    ...report.samples,
+    ...(report.pairs ?? []),
+    ...(report.given ?? []),
+  ]);
   const { tokens } = report.metrics;
   return {
     ...report.metrics,

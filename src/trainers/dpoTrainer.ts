@@ -17,7 +17,7 @@ import {
   type Pair,
   type PairTokens,
 } from './pairPass.js';
-import { pairRecord } from './pairRecord.js';
+import { pairParts, pairRecord } from './pairRecord.js';
 import { longerOfPair, requirePositions } from './requirePositions.js';
 import { RunningMoments } from './runningMoments.js';
 import {
@@ -111,11 +111,12 @@ export class DpoTrainer implements Trainer {
     const batch = await this.pairs.at(this.data.next());
     const recorded = this.recordedPlaces(batch);
     const report = this.update(batch, recorded);
+    const pairs = this.pairRecords(batch, recorded); // before the shift of the loss moves on
     this.shift.add([report['rewards/chosen'] ?? 0, report['rewards/rejected'] ?? 0]);
     this.data.advance();
     this.moveReference();
     const metrics = { ...report, tokens: countPairTokens(batch), epoch: this.data.epoch };
-    return { metrics, samples: [], pairs: this.pairRecords(batch, recorded), warnings: [] };
+    return { metrics, samples: [], pairs, warnings: [] };
   }
 
   /** The pairs of a batch that are written down. */
@@ -129,12 +130,16 @@ export class DpoTrainer implements Trainer {
     recorded: ReadonlyMap<number, PairTokens | null>,
   ): PairRecord[] {
     const { tokenizer } = this.parts;
-    const loss = pairLossRecord(this.objective);
-    return [...recorded].flatMap(([place, tokens]) => {
+    const settings = pairLossRecord(this.objective);
+    const known = [...recorded].flatMap(([place, tokens]) => {
       const pair = batch[place];
-      if (!pair || !tokens || !tokenizer) return [];
-      return [pairRecord({ pair, place, tokens, loss }, this.step, tokenizer)];
+      return pair && tokens && tokenizer ? [{ pair, place, tokens, tokenizer }] : [];
     });
+    // What couples pairs has no part of the loss for each.
+    const parts = this.passing.isCoupled ? [] : pairParts(known, this.lossOf, batch.length);
+    return known.map(({ tokenizer: writer, ...one }, at) =>
+      pairRecord({ ...one, loss: { ...settings, ...parts[at] } }, this.step + 1, writer),
+    );
   }
 
   private update(

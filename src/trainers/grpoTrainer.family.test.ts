@@ -176,7 +176,7 @@ describe('stale rollouts', () => {
     ['a KL in the reward that counts nothing', { ...inReward, klCoef: 0 }, 1],
   ] as [string, GrpoConfigInput, number][]) {
     test(`are read as often as fresh ones: ${name}`, async () => {
-      const given = run({ ...settings, rolloutLag: 1 });
+      const given = run({ ...settings, rolloutLag: 1, sampleAlternatives: 0 });
       const read = given.policy.lmHead.bind(given.policy);
       let scored = 0;
       given.policy.lmHead = (hidden) => {

@@ -4,7 +4,7 @@ import { backwardTokenLogprobs, tokenLogprobs, type TokenLogprobs } from '../mod
 import { deriveSeed, noGrad, tidy, type Tensor } from '../torch/index.js';
 import { rowAdvantages } from './advantages.js';
 import { checkGrpoParts, needsReference, overlongPenalty, type GrpoParts } from './grpoParts.js';
-import { grpoLossRecord } from './lossRecord.js';
+import { grpoLossRecords } from './lossRecord.js';
 import { groupMinibatches, updatesPerStep } from './minibatches.js';
 import { forecastOfRollout, type NullGroupForecast } from './nullGroups.js';
 import { StatSums, StepMeans, takeOptimizerStep } from './optimizerStep.js';
@@ -17,13 +17,7 @@ import {
 } from './policyObjective.js';
 import { checkRatioInvariant, type RatioDeviation } from './ratioInvariant.js';
 import { describeFailures, type RolloutRow } from './rollout.js';
-import {
-  firstGroups,
-  mean,
-  rolloutMetrics,
-  sampleRecord,
-  shareWithoutVariance,
-} from './rolloutRecord.js';
+import { mean, rolloutMetrics, sampleRecord, shareWithoutVariance } from './rolloutRecord.js';
 import { RolloutSource } from './rolloutSource.js';
 import {
   checkParameters,
@@ -78,7 +72,7 @@ export class GrpoTrainer implements Trainer {
   private readonly config: GrpoConfig;
   private readonly parameters: readonly Tensor[];
   private readonly rollouts: RolloutSource;
-  private written = new UpdateRecord<TrainingRow>([]);
+  private written: UpdateRecord<TrainingRow>;
   private stepsDone = 0;
   private updates = 0;
 
@@ -88,6 +82,7 @@ export class GrpoTrainer implements Trainer {
     this.parts = parts;
     this.config = config;
     this.totalSteps = config.steps;
+    this.written = new UpdateRecord<TrainingRow>([], config);
     this.parameters = parts.policy.parameters();
     this.rollouts = new RolloutSource('GrpoTrainer', parts, {
       ...config,
@@ -111,7 +106,7 @@ export class GrpoTrainer implements Trainer {
     const { rows, failures, rounds, discardedShare } = await this.rollouts.next(this.updates);
     const staleness = mean(rows.map(({ weightVersion }) => this.updates - weightVersion));
     const batch = this.prepare(rows);
-    this.written = new UpdateRecord(firstGroups(batch, this.config.samplesPerStep, groupSize));
+    this.written = new UpdateRecord(batch, this.config);
     const isKnown = batch.every(({ oldLogprobs }) => oldLogprobs.length > 0);
     let deviation = isKnown ? this.compareWithSampler(batch) : null;
     const compare = () => (deviation ??= this.compareWithSampler(batch));
@@ -126,7 +121,7 @@ export class GrpoTrainer implements Trainer {
     this.stepsDone++;
     this.refreshReference();
     const trained = new Set(updateRows(batch, this.config).filter(this.counts));
-    const loss = grpoLossRecord(this.config);
+    const lossOf = grpoLossRecords(this.written, this.config);
     return {
       metrics: {
         ...rolloutMetrics(rows),
@@ -138,7 +133,7 @@ export class GrpoTrainer implements Trainer {
         tokens: rows.reduce((sum, row) => sum + row.promptIds.length + row.completionIds.length, 0),
       },
       samples: this.written.map((row, update) => {
-        const known = { ...row, update, loss, isTrained: trained.has(row) };
+        const known = { ...row, update, loss: lossOf(row), isTrained: trained.has(row) };
         return sampleRecord(known, this.stepsDone, this.parts.tokenizer);
       }),
       warnings: [...describeFailures(failures), ...(deviation?.warning ? [deviation.warning] : [])],
@@ -246,11 +241,13 @@ export class GrpoTrainer implements Trainer {
     const { policy } = this.parts;
     const rows = part.indices.map((index) => minibatch[index] as TrainingRow);
     const batch = collate(rows, policy.device);
-    const input = { ...batch, temperature: this.config.sampling.temperature, withEntropy: true };
-    const objective = ({ logprobs, entropy }: TokenLogprobs) => {
+    const pass = { temperature: this.config.sampling.temperature, withEntropy: true };
+    const input = { ...batch, ...pass, ...this.written.wanted(rows) };
+    const objective = (scored: TokenLogprobs) => {
+      const { logprobs, entropy } = scored;
       rememberOldLogprobs(rows, logprobs);
       const tokenWeights = weightsOfRows(part.weights, part.indices, logprobs);
-      this.written.note(rows, { logprobs, entropy, tokenWeights });
+      this.written.note(rows, { ...scored, tokenWeights });
       return policyObjective(rows, { logprobs, entropy, tokenWeights }, this.config);
     };
     if (part.moves) return backwardTokenLogprobs(policy, input, objective);

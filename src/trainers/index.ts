@@ -14,10 +14,13 @@ export { needsReference, type GrpoParts } from './grpoParts.js';
 export { forecastNullGroups, nullGroupWarning, type NullGroupForecast } from './nullGroups.js';
 export type { LossRecord } from './lossSettings.js';
 export type {
+  GivenRecord,
   PairRecord,
   PairSide,
   SampleRecord,
   StepReport,
+  StepScore,
+  TopTokenRecord,
   TokenStreams,
   Trainer,
 } from './trainer.js';

@@ -10,20 +10,33 @@ import {
   type TokenLogprobs,
 } from '../models/index.js';
 import type { AdamW } from '../optim/index.js';
+import type { Tokenizer } from '../tokenizers/index.js';
 import { noGrad, tensor, tidy, type Tensor } from '../torch/index.js';
 import { DataEpochs } from './dataEpochs.js';
+import {
+  BY_LABEL,
+  klBaselineOf,
+  ktoMetrics,
+  ktoRecord,
+  lengthOfUnpaired,
+  partnersOf,
+  toKtoRow,
+  type KtoRow,
+  type KtoTokens,
+} from './ktoRows.js';
 import { StatSums, takeOptimizerStep } from './optimizerStep.js';
-import { requirePositions, type PlacedSequence } from './requirePositions.js';
+import { requirePositions } from './requirePositions.js';
 import type { SavedState } from './savedState.js';
 import { microBatches } from './microBatches.js';
 import {
   collate,
   completionMask,
   logprobPass,
+  rowsOf,
   type TokenRow,
   type TokenTensors,
 } from './tokenRows.js';
-import type { StepReport, Trainer } from './trainer.js';
+import type { GivenRecord, StepReport, Trainer } from './trainer.js';
 import { trainingRows, type TrainingExamples, type TrainingRows } from './trainingRows.js';
 
 /** What KTO acts on, built before. */
@@ -35,19 +48,11 @@ export interface KtoParts {
   readonly examples: TrainingExamples<UnpairedExample>;
   /** Held-out examples, for `evaluate`. */
   readonly evalExamples?: readonly UnpairedExample[] | undefined;
+  /** Writes rows down as text; none are without it. */
+  readonly tokenizer?: Tokenizer | undefined;
 }
 
-interface KtoRow extends TokenRow {
-  readonly label: boolean;
-}
-
-/** What is summed over the rows of a step, and divided by how many rows of its kind there are. */
-const BY_LABEL = [
-  ['rewards', 'chosen', true],
-  ['rewards', 'rejected', false],
-  ['logprobs', 'chosen', true],
-  ['logprobs', 'rejected', false],
-] as const;
+type KtoLoss = (scored: TokenLogprobs) => { loss: Tensor } & Record<string, Tensor>;
 
 /**
  * Desirable completions should gain on the reference more than the policy does on average, undesirable ones less:
@@ -83,8 +88,8 @@ export class KtoTrainer implements Trainer {
     this.config = config;
     const { examples, evalExamples = [], policy } = parts;
     const toRows = (read: readonly UnpairedExample[]): KtoRow[] => {
-      requirePositions('KtoTrainer', 'rows', read.map(lengthOf), policy);
-      return read.map(toRow);
+      requirePositions('KtoTrainer', 'rows', read.map(lengthOfUnpaired), policy);
+      return read.map(toKtoRow);
     };
     this.rows = trainingRows(examples, toRows);
     this.evalRows = toRows(evalExamples);
@@ -112,31 +117,53 @@ export class KtoTrainer implements Trainer {
   /** One optimizer step on the next batch of rows. */
   async trainStep(): Promise<StepReport> {
     const batch = await this.rows.at(this.data.next());
-    const report = this.update(batch);
+    const { report, klLogratios, recorded } = this.update(batch);
     this.data.advance();
     const tokens = batch.reduce(
       (sum, row) => sum + row.promptIds.length + row.completionIds.length,
       0,
     );
-    return { metrics: { ...report, tokens, epoch: this.data.epoch }, samples: [], warnings: [] };
+    const metrics = { ...report, tokens, epoch: this.data.epoch };
+    const given = this.records(batch, recorded, klBaselineOf(klLogratios));
+    return { metrics, samples: [], given, warnings: [] };
   }
 
-  private update(batch: readonly KtoRow[]): Record<string, number> {
+  private records(
+    batch: readonly KtoRow[],
+    recorded: ReadonlyMap<number, KtoTokens>,
+    klBaseline: number,
+  ): GivenRecord[] {
+    const { tokenizer } = this.parts;
+    if (!tokenizer) return [];
+    return batch.slice(0, this.config.samplesPerStep).flatMap((row, place) => {
+      const tokens = recorded.get(place);
+      const known = { row, place, rows: batch.length, klBaseline, config: this.config };
+      return tokens ? [ktoRecord({ ...known, ...tokens }, this.step, tokenizer)] : [];
+    });
+  }
+
+  private update(batch: readonly KtoRow[]): {
+    report: Record<string, number>;
+    klLogratios: readonly number[];
+    recorded: ReadonlyMap<number, KtoTokens>;
+  } {
     const { optimizer, policy } = this.parts;
     const { learningRate: base, warmupSteps, schedule, maxGradNorm } = this.config;
     try {
       const klLogratios = this.mismatchedLogratios(batch);
       const sums = new StatSums();
-      this.forEachMicroBatch(batch, klLogratios, (input, lossOf) =>
-        sums.add(backwardTokenLogprobs(policy, input, lossOf)),
-      );
+      const recorded = new Map<number, KtoTokens>();
+      const visit = (input: TokenTensors, lossOf: KtoLoss): void =>
+        sums.add(backwardTokenLogprobs(policy, input, lossOf));
+      this.forEachMicroBatch(batch, klLogratios, visit, recorded);
       const taken = takeOptimizerStep(`KtoTrainer: step ${this.step}`, optimizer, this.parameters, {
         loss: sums.get('loss'),
         update: this.step,
         maxGradNorm,
         schedule: { ...schedule, base, warmupSteps, totalSteps: this.totalSteps },
       });
-      return { ...readMetrics(sums, batch, klLogratios), ...taken };
+      const report = { ...ktoMetrics(sums, batch, klLogratios), ...taken };
+      return { report, klLogratios, recorded };
     } finally {
       optimizer.zeroGrad();
     }
@@ -159,7 +186,7 @@ export class KtoTrainer implements Trainer {
     this.forEachMicroBatch(rows, klLogratios, (input, lossOf) =>
       sums.add(noGrad(() => lossOf(tokenLogprobs(this.parts.policy, input)))),
     );
-    return readMetrics(sums, rows, klLogratios);
+    return ktoMetrics(sums, rows, klLogratios);
   }
 
   /** log π/π_ref of every prompt with the completion of the next row that has another prompt, nats. */
@@ -185,10 +212,8 @@ export class KtoTrainer implements Trainer {
   private forEachMicroBatch(
     rows: readonly KtoRow[],
     klLogratios: readonly number[],
-    visit: (
-      batch: TokenTensors,
-      lossOf: (scored: TokenLogprobs) => { loss: Tensor } & Record<string, Tensor>,
-    ) => void,
+    visit: (batch: TokenTensors, lossOf: KtoLoss) => void,
+    recorded?: Map<number, KtoTokens>,
   ): void {
     const { policy, reference } = this.parts;
     const { beta, desirableWeight, undesirableWeight } = this.config;
@@ -202,8 +227,15 @@ export class KtoTrainer implements Trainer {
           const mask = completionMask(part, logprobs.size(1), () => true, logprobs.device);
           return sequenceLogprob({ logprobs, mask });
         };
-        const refLogprobs = noGrad(() => sumsOf(tokenLogprobs(reference, batch)));
+        const ofReference = noGrad(() => tokenLogprobs(reference, batch));
+        const refLogprobs = noGrad(() => sumsOf(ofReference));
         visit(batch, (scored) => {
+          if (recorded && indices.some((index) => index < this.config.samplesPerStep)) {
+            const [own, ref] = [scored, ofReference].map((each) => rowsOf(each.logprobs, part));
+            indices.forEach((index, at) =>
+              recorded.set(index, { logprobs: own?.[at] ?? [], refLogprobs: ref?.[at] ?? [] }),
+            );
+          }
           const policyLogprobs = sumsOf(scored);
           const { dtype, device } = policyLogprobs;
           const labels = tensor(
@@ -243,52 +275,4 @@ export class KtoTrainer implements Trainer {
     this.parts.optimizer.loadState(tensors);
     restoreData();
   }
-}
-
-/**
- * For every row the next one with another prompt, around the end; the next one where all prompts are the same. The rows
- * of a pair stand side by side: a completion of the prompt itself would not be a mismatched one.
- */
-function partnersOf(rows: readonly KtoRow[]): number[] {
-  const prompts = rows.map(({ promptIds }) => promptIds.join(' '));
-  return prompts.map((prompt, index) => {
-    for (let ahead = 1; ahead < rows.length; ahead++) {
-      const place = (index + ahead) % rows.length;
-      if (prompts[place] !== prompt) return place;
-    }
-    return (index + 1) % rows.length;
-  });
-}
-
-/** Means over rows of their kind; a batch that has none of a kind has no number of it. */
-function readMetrics(
-  sums: StatSums,
-  rows: readonly KtoRow[],
-  klLogratios: readonly number[],
-): Record<string, number> {
-  const desirable = rows.filter(({ label }) => label).length;
-  const counts = { true: desirable, false: rows.length - desirable };
-  const means = BY_LABEL.flatMap(([stream, side, label]) => {
-    const count = counts[`${label}`];
-    const name = `${stream}/${side}`;
-    return count === 0 ? [] : [[name, sums.get(name) / count] as [string, number]];
-  });
-  const metrics: Record<string, number> = Object.fromEntries(means);
-  const [chosen, rejected] = [metrics['rewards/chosen'], metrics['rewards/rejected']];
-  const kl = klLogratios.reduce((sum, value) => sum + value, 0) / klLogratios.length;
-  return {
-    loss: sums.get('loss'),
-    ...metrics,
-    ...(chosen !== undefined && rejected !== undefined && { 'rewards/margins': chosen - rejected }),
-    kl: Math.max(0, kl),
-    desirableShare: desirable / rows.length,
-  };
-}
-
-function toRow({ promptIds, completionIds, label }: UnpairedExample): KtoRow {
-  return { promptIds, completionIds, label };
-}
-
-function lengthOf({ promptIds, completionIds, row }: UnpairedExample): PlacedSequence {
-  return { tokens: promptIds.length + completionIds.length, row };
 }

@@ -25,4 +25,21 @@ export interface LossRecord {
   readonly entropyCoef?: number;
   readonly temperature?: number;
   readonly beta?: number;
+  /** Of truncated importance weights exp(old − rollout): the largest, token or sequence, truncate or mask. */
+  readonly importanceCap?: number;
+  readonly importanceLevel?: string;
+  readonly importanceMode?: string;
+  /** nats per token: how far the policy may have moved away from a bad sample that still counts. */
+  readonly offPolicyThreshold?: number;
+  /**
+   * Where the loss is one of whole completions, this one's part of it is slope·Σ(log π − log π_ref) + rest, without π_ref
+   * where `refLogprobs` are missing. ∂L/∂log π(y), 1/nats; of a pair `slope` is that of the chosen completion and `rest`
+   * that of each of the two.
+   */
+  readonly slope?: number;
+  readonly rejectedSlope?: number;
+  readonly rest?: number;
+  /** z of KTO, nats: what the log-ratio is compared with; λ of this row's label. */
+  readonly klBaseline?: number;
+  readonly labelWeight?: number;
 }

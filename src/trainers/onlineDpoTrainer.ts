@@ -7,9 +7,11 @@ import type { PairwiseJudge } from '../rewards/index.js';
 import type { Tensor } from '../torch/index.js';
 import { checkRoom } from './grpoParts.js';
 import { judgeRows, SHOWN_FIRST, type JudgeRowsOptions } from './judgeRows.js';
+import { pairLossRecord } from './lossRecord.js';
 import { takeOptimizerStep } from './optimizerStep.js';
 import { couplesPairs, dpoLosses, type PairLogprobs } from './pairObjective.js';
 import { backwardPairs, type Pair } from './pairPass.js';
+import { pairParts, pairRecord } from './pairRecord.js';
 import { checkRatioInvariant } from './ratioInvariant.js';
 import { describeFailures, type RolloutRow } from './rollout.js';
 import {
@@ -34,7 +36,7 @@ import {
   type SavedState,
 } from './savedState.js';
 import { logprobPass } from './tokenRows.js';
-import type { StepReport, Trainer } from './trainer.js';
+import type { PairRecord, StepReport, Trainer } from './trainer.js';
 
 /** What online DPO acts on, built before. */
 export interface OnlineDpoParts extends RolloutParts {
@@ -101,8 +103,10 @@ export class OnlineDpoTrainer implements Trainer {
     const { rows, failures } = await this.rollouts.next(this.updates);
     const groups = groupsOf(rows, GROUP_SIZE);
     const judged = groups.flatMap((group) => this.preferenceOf(group) ?? []);
-    const recorded = this.record(firstGroups(rows, this.config.samplesPerStep, GROUP_SIZE), judged);
+    const written = firstGroups(rows, this.config.samplesPerStep, GROUP_SIZE);
+    const recorded = this.record(written, judged);
     const deviation = checkRatioInvariant(this.where, this.parts.policy.computeDtype, recorded);
+    const pairs = this.pairRecords(judged, new Map(written.map((row, at) => [row, recorded[at]])));
     const report = this.update(judged);
 
     this.stepsDone++;
@@ -120,6 +124,7 @@ export class OnlineDpoTrainer implements Trainer {
         tokens: rows.reduce((sum, row) => sum + row.promptIds.length + row.completionIds.length, 0),
       },
       samples: recorded.map((row) => sampleRecord(row, this.stepsDone, this.parts.tokenizer)),
+      pairs,
       warnings: [...describeFailures(failures), ...(deviation.warning ? [deviation.warning] : [])],
     };
   }
@@ -162,16 +167,45 @@ export class OnlineDpoTrainer implements Trainer {
     }));
   }
 
+  /** The judged pairs among the recorded rows, side by side, as they are before the update. */
+  private pairRecords(
+    judged: readonly Judged[],
+    recorded: ReadonlyMap<RolloutRow, RecordedRow | undefined>,
+  ): PairRecord[] {
+    const known = judged.flatMap((pair) => {
+      const [chosen, rejected] = [recorded.get(pair.chosen), recorded.get(pair.rejected)];
+      if (!chosen || !rejected) return [];
+      const tokens = {
+        ...{ chosen: chosen.oldLogprobs, refChosen: chosen.refLogprobs },
+        ...{ rejected: rejected.oldLogprobs, refRejected: rejected.refLogprobs },
+      };
+      return [{ pair, place: pair.chosen.promptIndex, tokens }];
+    });
+    const isCoupled = couplesPairs(this.config);
+    const parts = isCoupled ? [] : pairParts(known, this.lossOf, judged.length);
+    const settings = pairLossRecord({ method: this.method, config: this.config });
+    return known.map((one, at) =>
+      pairRecord(
+        { ...one, loss: { ...settings, ...parts[at] } },
+        this.stepsDone + 1,
+        this.parts.tokenizer,
+      ),
+    );
+  }
+
+  private get lossOf() {
+    const settings = { ...this.config, referenceFree: false, nllCoef: 0 };
+    const shift = this.config.rewardShift === 'runningMean' ? this.shift.mean : 0;
+    return (logprobs: PairLogprobs) => dpoLosses(logprobs, settings, shift);
+  }
+
   /** @returns metrics; none where no pair was judged, and then nothing was updated */
   private update(pairs: readonly Pair[]): Record<string, number> {
     if (pairs.length === 0) return {};
     const { optimizer, policy, reference } = this.parts;
     const { learningRate: base, warmupSteps, schedule, maxGradNorm, sampling } = this.config;
-    const settings = { ...this.config, referenceFree: false, nllCoef: 0 };
-    const shift = this.config.rewardShift === 'runningMean' ? this.shift.mean : 0;
-    const lossOf = (logprobs: PairLogprobs) => dpoLosses(logprobs, settings, shift);
     try {
-      const sums = backwardPairs({ policy, reference }, pairs, lossOf, {
+      const sums = backwardPairs({ policy, reference }, pairs, this.lossOf, {
         microBatchTokens: this.config.microBatchTokens,
         temperature: sampling.temperature,
         isCoupled: couplesPairs(this.config),

@@ -1,9 +1,10 @@
 /** A pair of preference data as samples.jsonl keeps it. */
+import { enableGrad, tensor, tidy } from '../torch/index.js';
 import type { TokenLogprobs } from '../models/index.js';
 import type { Tokenizer } from '../tokenizers/index.js';
 import type { LossRecord } from './lossSettings.js';
-import type { Pair, PairTokens } from './pairPass.js';
-import { rowsOf, type TokenRow } from './tokenRows.js';
+import type { Pair, PairLossFunction, PairTokens } from './pairPass.js';
+import { drawnTokens, rowsOf, type TokenRow } from './tokenRows.js';
 import type { PairRecord, PairSide } from './trainer.js';
 
 /** What is known of a pair of a step. */
@@ -23,10 +24,9 @@ export function pairRecord(
 ): PairRecord {
   const textOf = (ids: readonly number[]): string => tokenizer.decode(Array.from(ids));
   const { beta = 1 } = loss;
-  const { refLogprobs: known } = pair;
-  const chosen = beta * (sum(tokens.chosen) - (sumIf(tokens.refChosen) ?? known?.chosen ?? 0));
-  const rejected =
-    beta * (sum(tokens.rejected) - (sumIf(tokens.refRejected) ?? known?.rejected ?? 0));
+  const sums = pairSums(pair, tokens);
+  const chosen = beta * (sums.chosen - (sums.refChosen ?? 0));
+  const rejected = beta * (sums.rejected - (sums.refRejected ?? 0));
   const side = (row: TokenRow, logprobs: readonly number[], ref?: readonly number[]): PairSide => ({
     tokenIds: row.completionIds,
     tokens: row.completionIds.map((id) => tokenizer.tokenText(id)),
@@ -74,10 +74,73 @@ export function recordTokens(
   });
 }
 
-function sum(values: readonly number[]): number {
-  return values.reduce((total, value) => total + value, 0);
+/** Of both completions, over the tokens that the model drew, nats. */
+interface PairSums {
+  readonly chosen: number;
+  readonly rejected: number;
+  readonly refChosen?: number | undefined;
+  readonly refRejected?: number | undefined;
 }
 
-function sumIf(values: readonly number[] | undefined): number | undefined {
-  return values && sum(values);
+function pairSums({ chosen, rejected, refLogprobs }: Pair, tokens: PairTokens): PairSums {
+  const sum = (values: readonly number[], row: TokenRow): number =>
+    values.reduce(
+      (total, value, at) => (row.completionMask?.[at] === 0 ? total : total + value),
+      0,
+    );
+  return {
+    chosen: sum(tokens.chosen, chosen),
+    rejected: sum(tokens.rejected, rejected),
+    refChosen: tokens.refChosen ? sum(tokens.refChosen, chosen) : refLogprobs?.chosen,
+    refRejected: tokens.refRejected ? sum(tokens.refRejected, rejected) : refLogprobs?.rejected,
+  };
+}
+
+/**
+ * What each pair adds to the loss of its step, divided between its two completions: see `LossRecord.slope`. The loss is
+ * asked once more for the pairs that are written down, as a function of a few numbers.
+ *
+ * @param count pairs of the step, over which the loss is a mean
+ */
+export function pairParts(
+  pairs: readonly { readonly pair: Pair; readonly tokens: PairTokens }[],
+  lossOf: PairLossFunction,
+  count: number,
+): Required<Pick<LossRecord, 'slope' | 'rejectedSlope' | 'rest'>>[] {
+  if (pairs.length === 0) return [];
+  const sums = pairs.map(({ pair, tokens }) => pairSums(pair, tokens));
+  const column = (of: (each: PairSums) => number | undefined) =>
+    tensor(Float64Array.from(sums, (each) => of(each) ?? NaN));
+  const lengths = (of: (pair: Pair) => TokenRow) =>
+    tensor(Float64Array.from(pairs, ({ pair }) => drawnTokens(of(pair))));
+  const found = tidy(() =>
+    enableGrad(() => {
+      const chosenLogprobs = column(({ chosen }) => chosen).requiresGrad_();
+      const rejectedLogprobs = column(({ rejected }) => rejected).requiresGrad_();
+      const { loss } = lossOf({
+        ...{ chosenLogprobs, rejectedLogprobs },
+        chosenLengths: lengths(({ chosen }) => chosen),
+        rejectedLengths: lengths(({ rejected }) => rejected),
+        ...(sums[0]?.refChosen !== undefined && {
+          refChosenLogprobs: column(({ refChosen }) => refChosen),
+          refRejectedLogprobs: column(({ refRejected }) => refRejected),
+        }),
+      });
+      loss.sum().backward();
+      const [losses, slopes, rejectedSlopes] = [
+        loss,
+        chosenLogprobs.grad,
+        rejectedLogprobs.grad,
+      ].map((each) => Array.from(each?.toTypedArray() ?? [], (value) => Number(value) / count));
+      return { losses, slopes, rejectedSlopes };
+    }),
+  );
+  return sums.map(({ chosen, rejected, ...ofReference }, at) => {
+    // Where the reference is known by its sums alone, they belong to what no token has.
+    const isLive = pairs[at]?.tokens.refChosen !== undefined;
+    const { refChosen = 0, refRejected = 0 } = isLive ? ofReference : {};
+    const [slope = 0, rejectedSlope = 0] = [found.slopes?.[at], found.rejectedSlopes?.[at]];
+    const linear = slope * (chosen - refChosen) + rejectedSlope * (rejected - refRejected);
+    return { slope, rejectedSlope, rest: ((found.losses?.[at] ?? NaN) - linear) / 2 };
+  });
 }

@@ -13,7 +13,7 @@ import {
   truncatedImportanceWeights,
 } from '../algorithms/index.js';
 import type { GrpoConfig } from '../config/index.js';
-import { noGrad, tensor, type Tensor } from '../torch/index.js';
+import { noGrad, tensor, tidy, type Tensor } from '../torch/index.js';
 import type { RolloutRow } from './rollout.js';
 import { groupsOf, lacksVariance } from './rolloutRecord.js';
 import { completionMask, perToken, type TokenRow } from './tokenRows.js';
@@ -168,18 +168,16 @@ function groupPreferenceTerm(
   { logprobs, tokenWeights }: PolicyInputs,
   options: { groupSize: number; goodCompletions: number | null; beta: number },
 ): { loss: Tensor; stats: Record<string, Tensor> } {
-  const { groupSize, goodCompletions, beta } = options;
+  const { groupSize, beta } = options;
   const groups = groupsOf(rows, groupSize);
   const mask = completionMask(rows, logprobs.size(1), () => true, logprobs.device);
   const sums = (values: Tensor): Tensor =>
     sequenceLogprob({ logprobs: values, mask, average: false }).view([groups.length, groupSize]);
-  const scores = tensor(
-    groups.map((group) => group.map(({ reward }) => reward)),
-    { dtype: 'float64' },
-  );
-  const best = scores.eq(scores.amax(1, { keepDim: true })).to('float64');
-  const good = goodCompletions === null ? best : topKGoodMask(scores, goodCompletions);
-  const goodMask = good.to({ device: logprobs.device });
+  const good = groups.map((group) => {
+    const rewards = group.map(({ reward }) => reward);
+    return goodCompletions(rewards, options.goodCompletions).map(Number);
+  });
+  const goodMask = tensor(good, { dtype: 'float64', device: logprobs.device });
   const teaches = groups.map(isPreference);
   const refLogprobs = sums(perToken(rows, logprobs, (row) => row.refLogprobs ?? []));
   return groupPreferenceLoss({
@@ -191,6 +189,14 @@ function groupPreferenceTerm(
     beta,
     promptWeights: promptWeights(tokenWeights, groups.length),
   });
+}
+
+/** Which completions of a group are good: the `count` best, or without one all that are as good as the best. */
+export function goodCompletions(rewards: readonly number[], count: number | null): boolean[] {
+  const best = Math.max(...rewards);
+  if (count === null) return rewards.map((reward) => reward === best);
+  const mask = tidy(() => topKGoodMask(tensor([rewards], { dtype: 'float64' }), count).toArray());
+  return (mask as number[][])[0]?.map((flag) => flag === 1) ?? [];
 }
 
 /** Whether a group has good and bad completions: what has no score is neither. */

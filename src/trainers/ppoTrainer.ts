@@ -18,7 +18,7 @@ import {
 import { checkPpoParts, type PpoParts } from './ppoParts.js';
 import { checkRatioInvariant } from './ratioInvariant.js';
 import { describeFailures, type RolloutRow } from './rollout.js';
-import { firstGroups, rolloutMetrics, sampleRecord } from './rolloutRecord.js';
+import { rolloutMetrics, sampleRecord } from './rolloutRecord.js';
 import { RolloutSource } from './rolloutSource.js';
 import { RunningMoments } from './runningMoments.js';
 import {
@@ -65,7 +65,7 @@ export class PpoTrainer implements Trainer {
   private readonly parameters: readonly Tensor[];
   private readonly rollouts: RolloutSource;
   private moments = new RunningMoments();
-  private written = new UpdateRecord<ExperienceRow>([]);
+  private written: UpdateRecord<ExperienceRow>;
   private klCoef: number;
   private stepsDone = 0;
   private updates = 0;
@@ -76,6 +76,7 @@ export class PpoTrainer implements Trainer {
     this.parts = parts;
     this.config = config;
     this.totalSteps = config.steps;
+    this.written = new UpdateRecord<ExperienceRow>([], config);
     this.klCoef = config.klCoef;
     this.parameters = parts.policy.parameters();
     this.rollouts = new RolloutSource('PpoTrainer', parts, config);
@@ -92,9 +93,8 @@ export class PpoTrainer implements Trainer {
     const deviation = checkRatioInvariant(this.where, this.parts.policy.computeDtype, evaluated);
     const scores = usedScores(rows, this.config, this.moments);
     const batch = ppoExperience(evaluated, scores, this.klCoef, this.config);
-    const { groupSize, samplesPerStep } = this.config;
     const { klCoef } = this; // of this step
-    this.written = new UpdateRecord(firstGroups(batch, samplesPerStep, groupSize));
+    this.written = new UpdateRecord(batch, this.config);
     const updates = this.updateEpochs(batch);
 
     this.stepsDone++;
@@ -207,15 +207,17 @@ export class PpoTrainer implements Trainer {
     const rows = part.indices.map((index) => minibatch[index] as ExperienceRow);
     const batch = collate(rows, policy.device);
     const weightsLike = (like: Tensor): Tensor => weightsOfRows(part.weights, part.indices, like);
-    const policyTerms = ({ logprobs, entropy }: TokenLogprobs) => {
+    const policyTerms = (scored: TokenLogprobs) => {
+      const { logprobs, entropy } = scored;
       const tokenWeights = weightsLike(logprobs);
-      this.written.note(rows, { logprobs, entropy, tokenWeights });
+      this.written.note(rows, { ...scored, tokenWeights });
       const terms = policyObjective(rows, { logprobs, entropy, tokenWeights }, this.objective);
       if (entropyCoef === 0 || !entropy) return terms;
       const bonus = entropyBonus({ entropy, tokenWeights, coef: entropyCoef });
       return { ...terms, loss: terms.loss.add(bonus.loss) };
     };
-    const input = { ...batch, temperature: sampling.temperature, withEntropy: true };
+    const pass = { temperature: sampling.temperature, withEntropy: true };
+    const input = { ...batch, ...pass, ...this.written.wanted(rows) };
     if (valueModel.trunk !== policy) {
       const ofPolicy = backwardTokenLogprobs(policy, input, policyTerms);
       const { values } = tokenValues(valueModel, batch);

@@ -4,13 +4,15 @@ import type { PrmConfig } from '../config/index.js';
 import { padRight, tokenBudgetBatches, type StepExample } from '../data/index.js';
 import { stepLogits, type StepModel } from '../models/index.js';
 import type { AdamW } from '../optim/index.js';
+import type { Tokenizer } from '../tokenizers/index.js';
 import { tensor, tidy, type Tensor } from '../torch/index.js';
 import { DataEpochs } from './dataEpochs.js';
 import { withDropout } from './dropout.js';
 import { StatSums, takeOptimizerStep } from './optimizerStep.js';
 import { requirePositions, type PlacedSequence } from './requirePositions.js';
 import type { SavedState } from './savedState.js';
-import type { StepReport, Trainer } from './trainer.js';
+import { stepRecord } from './stepRecord.js';
+import type { GivenRecord, StepReport, Trainer } from './trainer.js';
 import { trainingRows, type TrainingExamples, type TrainingRows } from './trainingRows.js';
 
 /** What the training of a process reward model acts on, built before. */
@@ -18,6 +20,8 @@ export interface PrmParts {
   readonly model: StepModel;
   readonly optimizer: AdamW;
   readonly examples: TrainingExamples<StepExample>;
+  /** Writes answers down as text; none are without it. */
+  readonly tokenizer?: Tokenizer | undefined;
 }
 
 /**
@@ -60,7 +64,7 @@ export class PrmTrainer implements Trainer {
   /** One optimizer step on the next batch of examples. */
   async trainStep(): Promise<StepReport> {
     const batch = await this.examples.at(this.data.next());
-    const { stats, gradNorm, learningRate } = this.update(batch);
+    const { stats, scores, gradNorm, learningRate } = this.update(batch);
     this.data.advance();
     const metrics = {
       loss: stats.get('loss'),
@@ -72,18 +76,32 @@ export class PrmTrainer implements Trainer {
       tokens: batch.reduce((sum, { inputIds }) => sum + inputIds.length, 0),
       epoch: this.data.epoch,
     };
-    return { metrics, samples: [], warnings: [] };
+    return { metrics, samples: [], given: this.records(batch, scores), warnings: [] };
+  }
+
+  private records(
+    batch: readonly StepExample[],
+    scores: ReadonlyMap<number, readonly number[]>,
+  ): GivenRecord[] {
+    const { tokenizer } = this.parts;
+    if (!tokenizer) return [];
+    const steps = countSteps(batch);
+    return batch.slice(0, this.config.samplesPerStep).map((example, place) => {
+      const known = { example, place, scores: scores.get(place) ?? [], steps };
+      return stepRecord(known, this.step, tokenizer);
+    });
   }
 
   private update(batch: readonly StepExample[]): {
     stats: StatSums;
+    scores: ReadonlyMap<number, readonly number[]>;
     gradNorm: number;
     learningRate: number;
   } {
     const { optimizer } = this.parts;
     const { learningRate: base, warmupSteps, schedule, maxGradNorm } = this.config;
     try {
-      const stats = this.accumulate(batch);
+      const { stats, scores } = this.accumulate(batch);
       const where = `PrmTrainer: step ${this.step}`;
       const taken = takeOptimizerStep(where, optimizer, this.parameters, {
         loss: stats.get('loss'),
@@ -91,15 +109,19 @@ export class PrmTrainer implements Trainer {
         maxGradNorm,
         schedule: { ...schedule, base, warmupSteps, totalSteps: this.totalSteps },
       });
-      return { stats, ...taken };
+      return { stats, scores, ...taken };
     } finally {
       optimizer.zeroGrad();
     }
   }
 
-  /** Gradients accumulate over micro-batches and equal those of the whole batch. */
-  private accumulate(batch: readonly StepExample[]): StatSums {
+  /** Gradients accumulate over micro-batches and equal those of the whole batch. With the steps' scores by answer. */
+  private accumulate(batch: readonly StepExample[]): {
+    stats: StatSums;
+    scores: Map<number, readonly number[]>;
+  } {
     const stats = new StatSums();
+    const scores = new Map<number, readonly number[]>();
     const steps = countSteps(batch);
     const lengths = batch.map(({ inputIds }) => inputIds.length);
     const dropout = { ...this.config, model: this.parts.model, step: this.step };
@@ -109,21 +131,27 @@ export class PrmTrainer implements Trainer {
     ).entries()) {
       const part = indices.map((index) => batch[index] as StepExample);
       tidy(() => {
-        const { loss, stats: measured } = withDropout({ ...dropout, part: at }, () =>
-          this.lossOf(part, steps),
-        );
+        const {
+          loss,
+          stats: measured,
+          logits,
+        } = withDropout({ ...dropout, part: at }, () => this.lossOf(part, steps));
         loss.backward();
+        if (indices.some((index) => index < this.config.samplesPerStep))
+          scoresOf(logits, part).forEach((found, place) =>
+            scores.set(indices[place] as number, found),
+          );
         stats.add({ loss: loss.detach(), ...measured });
       });
     }
-    return stats;
+    return { stats, scores };
   }
 
   /** @param steps of the whole optimizer step */
   private lossOf(
     part: readonly StepExample[],
     steps: number,
-  ): ReturnType<typeof processRewardLoss> {
+  ): ReturnType<typeof processRewardLoss> & { logits: Tensor } {
     const { model } = this.parts;
     const { ids, rows, columns, lengths } = padRight(
       part.map(({ inputIds }) => inputIds),
@@ -135,12 +163,13 @@ export class PrmTrainer implements Trainer {
     const perStep = (valuesOf: (example: StepExample) => readonly number[]): Tensor =>
       spread(part.map(valuesOf), logits);
     const stepMask = perStep(({ labels }) => labels.map(() => 1));
-    return processRewardLoss({
+    const loss = processRewardLoss({
       stepLogits: logits,
       stepLabels: perStep(({ labels }) => labels.map(Number)),
       stepMask,
       stepWeights: stepMask.div(steps),
     });
+    return { ...loss, logits };
   }
 
   state(): Record<string, unknown> {
@@ -157,6 +186,14 @@ export class PrmTrainer implements Trainer {
     this.parts.optimizer.loadState(tensors);
     restoreData();
   }
+}
+
+/** The probability that each step is right, answer by answer. */
+function scoresOf(logits: Tensor, part: readonly StepExample[]): number[][] {
+  const right = logits.detach().softmax(-1).select(2, 1); // for the record
+  const flat = Array.from(right.toTypedArray(), Number);
+  const width = right.size(1);
+  return part.map(({ stepEnds }, row) => flat.slice(row * width, row * width + stepEnds.length));
 }
 
 /** One number per step as [B, S], 0 beyond a row's steps. */

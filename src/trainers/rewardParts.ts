@@ -1,6 +1,7 @@
 /** From places in a text to the tokens that wrote it. */
-import type { RewardPart } from '../rewards/index.js';
+import type { JudgedPart, RewardPart } from '../rewards/index.js';
 import type { Tokenizer } from '../tokenizers/index.js';
+import type { StepScore } from './trainer.js';
 
 /**
  * The rewards of single tokens: each part lands on the token with which the text that earned it is complete.
@@ -19,6 +20,21 @@ export function rewardsOfTokens(
     rewards[place] = (rewards[place] ?? 0) + reward;
   }
   return rewards;
+}
+
+/** The steps of a completion as tokens. One whose text ends within a token takes that token; the next begins after it. */
+export function judgedStepsOf(
+  tokenizer: Pick<Tokenizer, 'decode'>,
+  tokenIds: readonly number[],
+  judged: readonly JudgedPart[],
+): StepScore[] {
+  let from = 0;
+  return judged.flatMap(({ end, score }) => {
+    const to = tokenAt(tokenizer, tokenIds, end) + 1;
+    const step = { from, to, score };
+    from = Math.max(from, to);
+    return step.from < to ? [step] : [];
+  });
 }
 
 /** The first token after which the text has at least `end` units; the last one where it never has. */

@@ -4,7 +4,7 @@ import type { Environment } from '../environments/index.js';
 import { RewardError } from '../errors/index.js';
 import { sampleEpisodes, type Episode, type FinishReason } from '../generation/index.js';
 import type { Decoder } from '../models/index.js';
-import type { NamedReward, RewardInput, Turn } from '../rewards/index.js';
+import type { JudgedPart, NamedReward, RewardInput, Turn } from '../rewards/index.js';
 import type { Tokenizer } from '../tokenizers/index.js';
 import { deriveSeed } from '../torch/index.js';
 import { rewardsOfTokens } from './rewardParts.js';
@@ -31,6 +31,8 @@ export interface RolloutRow extends TokenRow {
   readonly rewards: Readonly<Record<string, number>>;
   /** Per token, what of the outcome was earned there (see `NamedReward.parts`); missing where all of it is one whole. */
   readonly tokenParts?: readonly number[] | undefined;
+  /** The steps of the completion as a process reward model among the rewards judged them. */
+  readonly judged?: readonly JudgedPart[] | undefined;
   /** The reward of the greedy completion of the prompt, where the method's baseline needs it. */
   readonly greedyReward?: number | undefined;
   /** How many updates the weights that drew it had seen. */
@@ -93,6 +95,7 @@ export async function rollout(
     };
     const outcome = drawn.outcomes[index] ?? NaN;
     const parts = Number.isNaN(outcome) ? [] : drawn.partsOf(index);
+    const judged = drawn.judgedOf?.(index);
     const rewardOf = (score: number, length: number): number =>
       score + (penaltyOf?.({ length }) ?? 0);
     const greedyEpisode = greedy?.episodes[episode.promptIndex];
@@ -111,6 +114,7 @@ export async function rollout(
       ...(parts.length > 0 && {
         tokenParts: rewardsOfTokens(options.tokenizer, episode.tokenIds, parts),
       }),
+      ...(judged && { judged: judged.map(({ end, score }) => ({ end, score })) }),
       ...(greedyEpisode && {
         greedyReward: rewardOf(
           greedy?.outcomes[episode.promptIndex] ?? NaN,
@@ -164,13 +168,12 @@ async function sampleScored(
     promptIds: (prompts[promptIndex] as PromptExample).inputIds,
     completionIds: tokenIds,
   }));
-  const { outcomes, failures, rewardsOf, partsOf } = await score({ ...options, inputs, rows });
+  const scored = await score({ ...options, inputs, rows });
   return {
     episodes,
-    outcomes: episodes.map(({ failed }, index) => (failed ? NaN : (outcomes[index] ?? NaN))),
-    failures: [...broken, ...failures],
-    rewardsOf,
-    partsOf,
+    ...scored,
+    outcomes: episodes.map(({ failed }, index) => (failed ? NaN : (scored.outcomes[index] ?? NaN))),
+    failures: [...broken, ...scored.failures],
   };
 }
 

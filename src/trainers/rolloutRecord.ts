@@ -1,6 +1,8 @@
 /** What a rollout tells: numbers for the metrics, rows for samples.jsonl. */
 import type { Tokenizer } from '../tokenizers/index.js';
+import { topTokenRecord } from './alternatives.js';
 import type { LossRecord } from './lossSettings.js';
+import { judgedStepsOf } from './rewardParts.js';
 import type { RolloutRow } from './rollout.js';
 import { drawnTokens } from './tokenRows.js';
 import type { SampleRecord } from './trainer.js';
@@ -85,7 +87,8 @@ export function sampleRecord(row: RecordedRow, step: number, tokenizer: Tokenize
   const finite = (value: number): number | null => (Number.isNaN(value) ? null : value);
   const mask = row.completionMask ?? row.completionIds.map(() => 1);
   const counted = row.advantages.filter((_, index) => mask[index] === 1);
-  const { values, returns, update, loss, isTrained = !Number.isNaN(row.reward) } = row;
+  const { values, returns, loss, judged, isTrained = !Number.isNaN(row.reward) } = row;
+  const { alternatives, ...update } = row.update ?? {};
   const tokenRewards = row.tokenRewards ?? row.tokenParts;
   return {
     step,
@@ -116,5 +119,7 @@ export function sampleRecord(row: RecordedRow, step: number, tokenizer: Tokenize
       ...(tokenRewards && { tokenRewards }),
       mask: isTrained ? mask : mask.map(() => 0),
     },
+    ...(judged && { steps: judgedStepsOf(tokenizer, row.completionIds, judged) }),
+    ...(alternatives && { topTokens: topTokenRecord(alternatives, tokenizer) }),
   };
 }

@@ -2,6 +2,7 @@
 import type { ScalarModel } from '../models/index.js';
 import {
   scoreCompletions,
+  type JudgedPart,
   type NamedReward,
   type RewardPart,
   type RewardFailure,
@@ -45,6 +46,8 @@ export interface ScoredRows {
   readonly rewardsOf: (index: number) => Record<string, number>;
   /** The parts of one completion's outcome that were earned at places of its text, weighted. */
   readonly partsOf: (index: number) => readonly RewardPart[];
+  /** The steps of one completion as the first reward that judges steps saw them; none where no reward does. */
+  readonly judgedOf?: ((index: number) => readonly JudgedPart[] | undefined) | undefined;
 }
 
 /** Gives sampled completions their scores. `seed` is that of the batch. */
@@ -88,6 +91,10 @@ export async function scoreRows(options: ScoreRowsOptions): Promise<ScoredRows> 
       Object.fromEntries(
         Object.entries(byReward).map(([name, values]) => [name, values[index] ?? NaN]),
       ),
+    judgedOf: (index) => {
+      const input = inputs[index];
+      return input && rewards.find(({ judged }) => judged)?.judged?.(input);
+    },
     partsOf: (index) =>
       rewards.flatMap(({ weight, parts }) => {
         const input = inputs[index];

@@ -29,6 +29,26 @@ export interface TokenStreams {
   readonly mask: readonly number[];
 }
 
+/** The most likely tokens at each place, most likely first. */
+export interface TopTokenRecord {
+  /** [T][k] */
+  readonly ids: readonly (readonly number[])[];
+  readonly tokens: readonly (readonly string[])[];
+  /** nats, of the distribution that `streams.logprobs` are of. */
+  readonly logprobs: readonly (readonly number[])[];
+}
+
+/** A step of a completion that a process reward model judged. */
+export interface StepScore {
+  /** Tokens [from, to) of the completion. */
+  readonly from: number;
+  readonly to: number;
+  /** The probability that it is right. */
+  readonly score: number;
+  /** Whether it is right, where that is known. */
+  readonly label?: boolean | undefined;
+}
+
 /** One completion of a step with everything that is known of it. A line of samples.jsonl: docs/run-format.md. */
 export interface SampleRecord {
   /** Counted from 1: the trainer's `step` after it. */
@@ -56,6 +76,9 @@ export interface SampleRecord {
   /** What the loss of the step was made of. */
   readonly loss?: LossRecord | undefined;
   readonly streams: TokenStreams;
+  /** By a process reward model among the rewards. */
+  readonly steps?: readonly StepScore[] | undefined;
+  readonly topTokens?: TopTokenRecord | undefined;
 }
 
 /** One completion of a pair, with its numbers per token. */
@@ -90,6 +113,35 @@ export interface PairRecord extends PairSide {
   readonly rejected: PairSide & { readonly text: string };
 }
 
+/** A completion of the data with its label or labels. A line of samples.jsonl: docs/run-format.md. */
+export interface GivenRecord {
+  readonly kind: 'given';
+  readonly step: number;
+  /** Place of the row in the step's batch. */
+  readonly promptIndex: number;
+  readonly groupIndex: 0;
+  readonly length: number;
+  /** KTO: implicit reward. Process rewards: the probability that all steps are right. */
+  readonly reward: number;
+  /** KTO: `desirable`, 1 or 0. Process rewards: `accuracy`, the share of steps that are judged as they are labelled. */
+  readonly rewards: Readonly<Record<string, number>>;
+  readonly prompt: string;
+  readonly completion: string;
+  readonly tokenIds: readonly number[];
+  readonly tokens: readonly string[];
+  readonly loss: LossRecord;
+  readonly streams: {
+    /** nats, under the policy before the step's update. */
+    readonly logprobs?: readonly number[] | undefined;
+    readonly refLogprobs?: readonly number[] | undefined;
+    /** Weight of each judgement in the loss. */
+    readonly tokenWeights?: readonly number[] | undefined;
+    /** 1 where the token has a part in the loss. */
+    readonly mask: readonly number[];
+  };
+  readonly steps?: readonly StepScore[] | undefined;
+}
+
 /** What one step tells. */
 export interface StepReport {
   /** By name; documented in docs/algorithms/<method>.md. */
@@ -97,6 +149,8 @@ export interface StepReport {
   readonly samples: readonly SampleRecord[];
   /** Of methods that learn from pairs that are given. */
   readonly pairs?: readonly PairRecord[] | undefined;
+  /** Of methods that learn from single completions that are given with labels. */
+  readonly given?: readonly GivenRecord[] | undefined;
   /** Sentences for the log: rewards that failed, numbers that look wrong. */
   readonly warnings: readonly string[];
 }

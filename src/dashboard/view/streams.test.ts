@@ -69,7 +69,7 @@ describe('the streams of a completion', () => {
     );
   });
   test('include the scores of steps, at every token of a step', () => {
-    const judged = sequence({ steps: [{ from: 0, to: 2, score: 0.9 }] });
+    const judged = sequence({ steps: [{ from: 0, to: 2, score: 0.9, label: null }] });
     assert.deepEqual(valuesOf(judged, 'stepScore'), [0.9, 0.9, null]);
     assert.equal(valuesOf(sequence(), 'stepScore'), undefined);
     assert.equal(preferredStream(availableStreams([judged]))?.name, 'stepScore');

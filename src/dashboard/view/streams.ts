@@ -82,6 +82,16 @@ export const STREAMS: readonly StreamInfo[] = [
     explanation: 'π / π_old. Orange: the policy has moved away from the token; blue: towards it.',
   },
   {
+    name: 'policyFactors',
+    label: 'factor u',
+    group: CHANGE,
+    unit: null,
+    scale: 'signed',
+    middle: 1,
+    explanation:
+      'What the policy term is multiplied by: importance weight of a stale sample, 0 where it is left out.',
+  },
+  {
     name: 'klPolicyReference',
     label: 'log π / π_ref',
     group: CHANGE,

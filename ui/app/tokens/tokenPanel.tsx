@@ -11,14 +11,11 @@ export function TokenPanel({
   sequence,
   index,
   explanationAddress,
-  isPair,
   chosen,
 }: {
   sequence: SampleSequence;
   index: number;
   explanationAddress: string;
-  /** A token of a pair has a part of the implicit reward; the loss is of whole completions. */
-  isPair: boolean;
   /** The stream that colours the text. */
   chosen: string | undefined;
 }): JSX.Element {
@@ -56,7 +53,7 @@ export function TokenPanel({
         </tbody>
       </table>
       <Alternatives sequence={sequence} index={index} />
-      <Explanation address={explanationAddress} isPair={isPair} />
+      <Explanation address={explanationAddress} />
     </div>
   );
 }
@@ -93,12 +90,13 @@ function Alternatives({
 }
 
 /** This token's part of the loss, with its numbers put in; asked for once the reader stays on it. */
-function Explanation({ address, isPair }: { address: string; isPair: boolean }): JSX.Element {
+function Explanation({ address }: { address: string }): JSX.Element {
   const settled = useSettled(address, 120);
   const { data, error } = useAnswer<TokenExplanation>(settled);
+  const what = data?.of ?? 'loss';
   return (
     <section class="explanation-card" aria-live="polite">
-      <h3>{isPair ? 'In the implicit reward' : 'In the loss'}</h3>
+      <h3>In the {what}</h3>
       {error !== undefined && <Fault error={error} />}
       {data !== undefined && (
         <>
@@ -117,8 +115,7 @@ function Explanation({ address, isPair }: { address: string; isPair: boolean }):
           )}
           {data.total !== null && (
             <p>
-              {isPair ? 'Part of the implicit reward' : 'Part of the loss'}:{' '}
-              <strong class="num">{formatNumber(data.total, 5)}</strong>
+              Part of the {what}: <strong class="num">{formatNumber(data.total, 5)}</strong>
             </p>
           )}
           {data.remark !== '' && <p class="quiet">{data.remark}</p>}

@@ -1,7 +1,7 @@
 /** A completion as text, each token coloured by a number; arrow keys walk from token to token. */
 import { useEffect, useMemo, useRef } from 'preact/hooks';
 import type { JSX } from 'preact';
-import type { SampleSequence } from '../../../src/dashboard/protocol.js';
+import type { SampleSequence, SampleStep } from '../../../src/dashboard/protocol.js';
 import { formatNumber, visibleText, visibleToken } from '../../../src/dashboard/view/format.js';
 import {
   clipSide,
@@ -153,11 +153,17 @@ function tokenAt(
   );
   if (step === undefined) return [shown];
   return [
-    <span key={`step ${index}`} class="step-chip num" title="Probability that this step is right">
+    <span key={`step ${index}`} class="step-chip num" title={stepTitle(step)}>
       {formatNumber(step.score, 2)}
+      {step.label !== null && (step.label ? ' ✓' : ' ✗')}
     </span>,
     shown,
   ];
+}
+
+function stepTitle({ label }: SampleStep): string {
+  const known = label === null ? '' : `; it is labelled ${label ? 'right' : 'wrong'}`;
+  return `Probability that this step is right${known}`;
 }
 
 /** A token with its line ends kept and shown. */

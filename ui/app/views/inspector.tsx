@@ -141,7 +141,6 @@ function Inspector({
               sequence={shownSequence}
               index={active.index}
               chosen={info?.name}
-              isPair={sample.kind === 'pair'}
               explanationAddress={address(`${base}/tokens/${active.index}`, {
                 side: active.side === 'rejected' ? 'rejected' : undefined,
               })}
@@ -157,7 +156,7 @@ function SampleHead({ runId, sample }: { runId: string; sample: SampleDetail }):
   const groupPath = ['runs', runId, 'groups', sample.step, sample.promptIndex]
     .map(encodeURIComponent)
     .join('/');
-  const group = useAnswer<SampleGroup>(sample.kind === 'pair' ? null : address(groupPath));
+  const group = useAnswer<SampleGroup>(sample.kind === 'completion' ? address(groupPath) : null);
   return (
     <>
       <div class="toolbar">
