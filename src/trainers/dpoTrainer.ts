@@ -17,7 +17,7 @@ import {
   type Pair,
   type PairTokens,
 } from './pairPass.js';
-import { pairParts, pairRecord } from './pairRecord.js';
+import { pairRecords } from './pairRecord.js';
 import { longerOfPair, requirePositions } from './requirePositions.js';
 import { RunningMoments } from './runningMoments.js';
 import {
@@ -130,16 +130,15 @@ export class DpoTrainer implements Trainer {
     recorded: ReadonlyMap<number, PairTokens | null>,
   ): PairRecord[] {
     const { tokenizer } = this.parts;
-    const settings = pairLossRecord(this.objective);
+    if (!tokenizer) return [];
     const known = [...recorded].flatMap(([place, tokens]) => {
       const pair = batch[place];
-      return pair && tokens && tokenizer ? [{ pair, place, tokens, tokenizer }] : [];
+      return pair && tokens ? [{ pair, place, tokens }] : [];
     });
-    // What couples pairs has no part of the loss for each.
-    const parts = this.passing.isCoupled ? [] : pairParts(known, this.lossOf, batch.length);
-    return known.map(({ tokenizer: writer, ...one }, at) =>
-      pairRecord({ ...one, loss: { ...settings, ...parts[at] } }, this.step + 1, writer),
-    );
+    return pairRecords(known, {
+      ...{ step: this.step + 1, tokenizer, lossOf: this.lossOf, count: batch.length },
+      ...{ settings: pairLossRecord(this.objective), isCoupled: this.passing.isCoupled },
+    });
   }
 
   private update(

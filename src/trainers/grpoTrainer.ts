@@ -72,7 +72,7 @@ export class GrpoTrainer implements Trainer {
   private readonly config: GrpoConfig;
   private readonly parameters: readonly Tensor[];
   private readonly rollouts: RolloutSource;
-  private written: UpdateRecord<TrainingRow>;
+  private written = new UpdateRecord<TrainingRow>();
   private stepsDone = 0;
   private updates = 0;
 
@@ -82,7 +82,6 @@ export class GrpoTrainer implements Trainer {
     this.parts = parts;
     this.config = config;
     this.totalSteps = config.steps;
-    this.written = new UpdateRecord<TrainingRow>([], config);
     this.parameters = parts.policy.parameters();
     this.rollouts = new RolloutSource('GrpoTrainer', parts, {
       ...config,

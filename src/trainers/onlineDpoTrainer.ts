@@ -11,7 +11,7 @@ import { pairLossRecord } from './lossRecord.js';
 import { takeOptimizerStep } from './optimizerStep.js';
 import { couplesPairs, dpoLosses, type PairLogprobs } from './pairObjective.js';
 import { backwardPairs, type Pair } from './pairPass.js';
-import { pairParts, pairRecord } from './pairRecord.js';
+import { pairRecords } from './pairRecord.js';
 import { checkRatioInvariant } from './ratioInvariant.js';
 import { describeFailures, type RolloutRow } from './rollout.js';
 import {
@@ -35,7 +35,7 @@ import {
   withPrefix,
   type SavedState,
 } from './savedState.js';
-import { logprobPass } from './tokenRows.js';
+import { logprobPass, recordPass } from './tokenRows.js';
 import type { PairRecord, StepReport, Trainer } from './trainer.js';
 
 /** What online DPO acts on, built before. */
@@ -145,13 +145,10 @@ export class OnlineDpoTrainer implements Trainer {
   /** Log-probabilities before the update of the rows that are written down, and which side each is on. */
   private record(rows: readonly RolloutRow[], judged: readonly Judged[]): RecordedRow[] {
     const { policy, reference } = this.parts;
-    const pass = {
-      maxTokens: this.config.microBatchTokens,
-      temperature: this.config.sampling.temperature,
-    };
-    const [oldLogprobs, refLogprobs] = [policy, reference].map((model) =>
-      logprobPass(model, rows, pass),
-    );
+    const { sampling, microBatchTokens: maxTokens, sampleAlternatives: alternatives } = this.config;
+    const pass = { maxTokens, temperature: sampling.temperature };
+    const found = recordPass(policy, rows, { ...pass, alternatives });
+    const refLogprobs = logprobPass(reference, rows, pass);
     const sides = new Map(
       judged.flatMap(({ chosen, rejected }): [RolloutRow, number][] => [
         [chosen, 1],
@@ -160,8 +157,9 @@ export class OnlineDpoTrainer implements Trainer {
     );
     return rows.map((row, index) => ({
       ...row,
-      oldLogprobs: oldLogprobs?.[index] ?? [],
-      refLogprobs: refLogprobs?.[index],
+      oldLogprobs: found[index]?.logprobs ?? [],
+      refLogprobs: refLogprobs[index],
+      alternatives: found[index]?.alternatives,
       advantages: row.completionIds.map(() => sides.get(row) ?? 0),
       isTrained: sides.has(row),
     }));
@@ -181,16 +179,11 @@ export class OnlineDpoTrainer implements Trainer {
       };
       return [{ pair, place: pair.chosen.promptIndex, tokens }];
     });
-    const isCoupled = couplesPairs(this.config);
-    const parts = isCoupled ? [] : pairParts(known, this.lossOf, judged.length);
-    const settings = pairLossRecord({ method: this.method, config: this.config });
-    return known.map((one, at) =>
-      pairRecord(
-        { ...one, loss: { ...settings, ...parts[at] } },
-        this.stepsDone + 1,
-        this.parts.tokenizer,
-      ),
-    );
+    return pairRecords(known, {
+      ...{ step: this.stepsDone + 1, tokenizer: this.parts.tokenizer },
+      ...{ lossOf: this.lossOf, count: judged.length, isCoupled: couplesPairs(this.config) },
+      settings: pairLossRecord({ method: this.method, config: this.config }),
+    });
   }
 
   private get lossOf() {

@@ -13,14 +13,30 @@ export interface KnownPair {
   /** Place in the step's batch. */
   readonly place: number;
   readonly tokens: PairTokens;
-  readonly loss: LossRecord;
 }
 
-/** A line of samples.jsonl: chosen and rejected with their numbers per token, and their implicit rewards. */
-export function pairRecord(
-  { pair, place, tokens, loss }: KnownPair,
-  step: number,
-  tokenizer: Tokenizer,
+/** The step that pairs belong to. */
+export interface PairStep {
+  readonly step: number;
+  readonly tokenizer: Tokenizer;
+  readonly settings: LossRecord;
+  readonly lossOf: PairLossFunction;
+  /** Whether the loss of a pair depends on the others, so that none has a part of its own. */
+  readonly isCoupled: boolean;
+  /** Pairs of the step, over which the loss is a mean. */
+  readonly count: number;
+}
+
+/** Lines of samples.jsonl: chosen and rejected with their numbers per token, implicit rewards, parts of the loss. */
+export function pairRecords(known: readonly KnownPair[], step: PairStep): PairRecord[] {
+  const parts = step.isCoupled ? [] : pairParts(known, step.lossOf, step.count);
+  return known.map((pair, at) => pairRecord(pair, { ...step.settings, ...parts[at] }, step));
+}
+
+function pairRecord(
+  { pair, place, tokens }: KnownPair,
+  loss: LossRecord,
+  { step, tokenizer }: PairStep,
 ): PairRecord {
   const textOf = (ids: readonly number[]): string => tokenizer.decode(Array.from(ids));
   const { beta = 1 } = loss;
@@ -99,11 +115,9 @@ function pairSums({ chosen, rejected, refLogprobs }: Pair, tokens: PairTokens): 
 /**
  * What each pair adds to the loss of its step, divided between its two completions: see `LossRecord.slope`. The loss is
  * asked once more for the pairs that are written down, as a function of a few numbers.
- *
- * @param count pairs of the step, over which the loss is a mean
  */
-export function pairParts(
-  pairs: readonly { readonly pair: Pair; readonly tokens: PairTokens }[],
+function pairParts(
+  pairs: readonly KnownPair[],
   lossOf: PairLossFunction,
   count: number,
 ): Required<Pick<LossRecord, 'slope' | 'rejectedSlope' | 'rest'>>[] {

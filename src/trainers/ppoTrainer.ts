@@ -65,7 +65,7 @@ export class PpoTrainer implements Trainer {
   private readonly parameters: readonly Tensor[];
   private readonly rollouts: RolloutSource;
   private moments = new RunningMoments();
-  private written: UpdateRecord<ExperienceRow>;
+  private written = new UpdateRecord<ExperienceRow>();
   private klCoef: number;
   private stepsDone = 0;
   private updates = 0;
@@ -76,7 +76,6 @@ export class PpoTrainer implements Trainer {
     this.parts = parts;
     this.config = config;
     this.totalSteps = config.steps;
-    this.written = new UpdateRecord<ExperienceRow>([], config);
     this.klCoef = config.klCoef;
     this.parameters = parts.policy.parameters();
     this.rollouts = new RolloutSource('PpoTrainer', parts, config);
@@ -99,7 +98,6 @@ export class PpoTrainer implements Trainer {
 
     this.stepsDone++;
     this.adaptKlCoef(evaluated);
-    const { warning } = deviation;
     const loss = ppoLossRecord(this.config, klCoef);
     return {
       metrics: {
@@ -113,7 +111,7 @@ export class PpoTrainer implements Trainer {
       samples: this.written.map((row, update) =>
         sampleRecord({ ...row, update, loss }, this.stepsDone, this.parts.tokenizer),
       ),
-      warnings: [...describeFailures(failures), ...(warning ? [warning] : [])],
+      warnings: [...describeFailures(failures), ...(deviation.warning ? [deviation.warning] : [])],
     };
   }
 

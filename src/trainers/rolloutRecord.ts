@@ -1,6 +1,6 @@
 /** What a rollout tells: numbers for the metrics, rows for samples.jsonl. */
 import type { Tokenizer } from '../tokenizers/index.js';
-import { topTokenRecord } from './alternatives.js';
+import { topTokenRecord, type Alternatives } from './alternatives.js';
 import type { LossRecord } from './lossSettings.js';
 import { judgedStepsOf } from './rewardParts.js';
 import type { RolloutRow } from './rollout.js';
@@ -80,6 +80,8 @@ export interface RecordedRow extends RolloutRow {
   /** What the updates said of it, where they had it. */
   readonly update?: UpdateStreams | undefined;
   readonly loss?: LossRecord | undefined;
+  /** Where no update says what they are. */
+  readonly alternatives?: Alternatives | undefined;
 }
 
 /** A row as samples.jsonl keeps it. */
@@ -88,7 +90,7 @@ export function sampleRecord(row: RecordedRow, step: number, tokenizer: Tokenize
   const mask = row.completionMask ?? row.completionIds.map(() => 1);
   const counted = row.advantages.filter((_, index) => mask[index] === 1);
   const { values, returns, loss, judged, isTrained = !Number.isNaN(row.reward) } = row;
-  const { alternatives, ...update } = row.update ?? {};
+  const { alternatives = row.alternatives, ...update } = row.update ?? {};
   const tokenRewards = row.tokenRewards ?? row.tokenParts;
   return {
     step,

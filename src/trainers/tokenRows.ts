@@ -13,6 +13,7 @@ import {
   type ScalarParts,
 } from '../models/index.js';
 import { noGrad, tensor, tidy, type Tensor } from '../torch/index.js';
+import { alternativesOf, type Alternatives } from './alternatives.js';
 import { microBatches, promptNumbers, type BatchOptions } from './microBatches.js';
 
 /** A prompt and its completion. */
@@ -174,6 +175,28 @@ export function logprobPass(
   return pass(model.device, rows, { maxTokens, through: [model] }, (batch, part) =>
     rowsOf(tokenLogprobs(model, { ...batch, temperature }).logprobs, part),
   );
+}
+
+/**
+ * The same with the most likely tokens at every place.
+ *
+ * @param options.alternatives how many; none where it is 0
+ */
+export function recordPass(
+  model: Decoder,
+  rows: readonly TokenRow[],
+  options: { temperature: number; maxTokens: number; alternatives: number },
+): { logprobs: readonly number[]; alternatives?: Alternatives | undefined }[] {
+  const { temperature, maxTokens, alternatives: count } = options;
+  return pass(model.device, rows, { maxTokens, through: [model] }, (batch, part) => {
+    const topTokens = count === 0 ? undefined : { count, rows: [...part.keys()] };
+    const scored = tokenLogprobs(model, { ...batch, temperature, topTokens });
+    const alternatives = alternativesOf(scored, part);
+    return rowsOf(scored.logprobs, part).map((logprobs, at) => ({
+      logprobs,
+      alternatives: alternatives?.[at],
+    }));
+  });
 }
 
 /**

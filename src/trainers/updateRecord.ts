@@ -24,6 +24,8 @@ export interface RecordSettings {
   readonly groupSize: number;
 }
 
+const NOTHING: RecordSettings = { samplesPerStep: 0, sampleAlternatives: 0, groupSize: 1 };
+
 /**
  * Keeps these numbers for some rows. All but the alternatives are in the memory of the host already as what the loss is
  * computed from, so that nothing is computed for their sake.
@@ -36,8 +38,8 @@ export class UpdateRecord<Row extends TokenRow> {
    * @param rows of the step, in groups; the first of them are written down. As the same objects that `note` is given
    */
   constructor(
-    rows: readonly Row[],
-    { samplesPerStep, sampleAlternatives, groupSize }: RecordSettings,
+    rows: readonly Row[] = [],
+    { samplesPerStep, sampleAlternatives, groupSize }: RecordSettings = NOTHING,
   ) {
     this.alternatives = sampleAlternatives;
     for (const row of firstGroups(rows, samplesPerStep, groupSize)) this.known.set(row, undefined);
