@@ -5,6 +5,8 @@ import { eventStream } from './eventStream.js';
 import { exportName, metricsCsv, samplesJsonl } from './exports.js';
 import type { FollowedRun } from './followedRun.js';
 import { failure, guard, safeHeaders, type GuardOptions } from './guard.js';
+import type { LabParts } from './lab.js';
+import { addLabRoutes } from './labRoutes.js';
 import {
   PROTOCOL_VERSION,
   type ConfigComparison,
@@ -45,13 +47,16 @@ export interface AppParts {
   readonly guard: GuardOptions;
   /** Of posttrain. */
   readonly version: string;
+  /** undefined where no model may be tried. */
+  readonly lab?: LabParts | undefined;
 }
 
 /** What one run answers; undefined where it has no such thing. */
 type Answer = (run: FollowedRun, context: Context) => unknown;
 
 /** The server as a function from requests to answers. */
-export function dashboardApp({ registry, folders, ui, guard: rules, version }: AppParts): Hono {
+export function dashboardApp(parts: AppParts): Hono {
+  const { registry, folders, ui, guard: rules, version, lab } = parts;
   const app = new Hono();
   app.use(safeHeaders());
   app.use(guard(rules));
@@ -139,6 +144,8 @@ export function dashboardApp({ registry, folders, ui, guard: rules, version }: A
     offerFile(context, 'application/jsonl; charset=utf-8', exportName(run, 'samples.jsonl'));
     return context.body(samplesJsonl(run, places));
   });
+
+  addLabRoutes(app, { registry, folders, lab });
 
   app.all('/api/*', (context) =>
     context.json(failure('E_NOT_FOUND', 'There is nothing at this address.'), 404),

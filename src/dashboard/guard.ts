@@ -61,8 +61,12 @@ export function safeHeaders(): MiddlewareHandler {
   };
 }
 
+/** What changes nothing on the disk but computes: the only addresses that are posted to. */
+const POSTED = /^\/api\/lab\/[a-z]+$/;
+
 /**
- * Lets reading requests through that name this server as their host and bring the token where one is needed.
+ * Lets reading requests through that name this server as their host and bring the token where one is needed, and questions
+ * to the model lab that come from this server's own page, or from no page.
  *
  * A page of a stranger can make a name of its own point to 127.0.0.1 and read the answers (DNS rebinding): then the name
  * stands in `Host`. Addresses and the names that were asked for are the only ones that are answered.
@@ -70,9 +74,10 @@ export function safeHeaders(): MiddlewareHandler {
 export function guard({ host, token }: GuardOptions): MiddlewareHandler {
   return async (context, next) => {
     const { req } = context;
-    const refuse = (status: 401 | 403 | 405, message: string, hint?: string) =>
+    const refuse = (status: 401 | 403 | 405 | 415, message: string, hint?: string) =>
       context.json(failure(status === 401 ? 'E_TOKEN' : 'E_REFUSED', message, hint), status);
-    if (req.method !== 'GET' && req.method !== 'HEAD')
+    const isPosted = req.method === 'POST' && POSTED.test(req.path);
+    if (req.method !== 'GET' && req.method !== 'HEAD' && !isPosted)
       return refuse(405, `Expected GET, received ${req.method.slice(0, 20)}.`);
     if (!isOwnHost(req.header('host') ?? '', host)) {
       return refuse(
@@ -83,6 +88,17 @@ export function guard({ host, token }: GuardOptions): MiddlewareHandler {
     }
     if (req.header('sec-fetch-site') === 'cross-site' && req.path.startsWith('/api/'))
       return refuse(403, 'The request comes from another site.');
+    if (isPosted) {
+      // A form, or a script without asking first, can send texts and forms to other sites, but no JSON.
+      if (!/^application\/json\s*(;|$)/i.test(req.header('content-type') ?? ''))
+        return refuse(415, 'Expected a question of type application/json.');
+      const site = req.header('sec-fetch-site') ?? 'none';
+      if (
+        !isOwnOrigin(req.header('origin'), req.header('host')) ||
+        !/^(same-origin|none)$/.test(site)
+      )
+        return refuse(403, 'The request comes from another page.');
+    }
     if (token === null) return next();
     const given = req.query('token');
     if (given !== undefined && isSame(given, token)) {
@@ -111,6 +127,12 @@ function isOwnHost(header: string, bound: string): boolean {
   const name = header.replace(/:\d+$/, '').replace(/^\[|\]$/g, '');
   const lower = name.toLowerCase();
   return lower === 'localhost' || isIP(lower) !== 0 || lower === bound.toLowerCase();
+}
+
+/** Programs send no origin; browsers always send that of the page with what is posted. */
+function isOwnOrigin(origin: string | undefined, host: string | undefined): boolean {
+  if (origin === undefined) return true;
+  return URL.canParse(origin) && new URL(origin).host === host?.toLowerCase();
 }
 
 /** Compared in the same time whatever is equal. */

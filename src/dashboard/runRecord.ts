@@ -170,7 +170,8 @@ function timeOf(value: unknown): string | null {
   return Number.isNaN(time) ? null : new Date(time).toISOString();
 }
 
-function textsOf(value: unknown): string[] {
+/** The texts among the items of a list; none where it is no list. */
+export function textsOf(value: unknown): string[] {
   return listOf(value).filter((each) => typeof each === 'string');
 }
 

@@ -82,6 +82,11 @@ export class RunRegistry {
     return run?.isRun ? run : undefined;
   }
 
+  /** Every run, as far as it has been read. */
+  known(): FollowedRun[] {
+    return [...this.runs.values()].filter((run) => run.isRun);
+  }
+
   list(): RunList {
     const runs = [...this.runs.values()].filter((run) => run.isRun).map((run) => this.summary(run));
     runs.sort((a, b) => ((a.started ?? '') < (b.started ?? '') ? 1 : -1));

@@ -5,6 +5,7 @@ import { createAdaptorServer } from '@hono/node-server';
 import { IoError } from '../errors/index.js';
 import { dashboardApp } from './app.js';
 import { isLoopback, newToken } from './guard.js';
+import type { LabParts } from './lab.js';
 import { RunRegistry, type Rhythm } from './runRegistry.js';
 import { findUiFiles } from './uiFiles.js';
 import { watchFolders } from './watchedFolders.js';
@@ -22,6 +23,8 @@ export interface DashboardOptions {
   /** 0 takes any that is free. */
   readonly port?: number | undefined;
   readonly rhythm?: Rhythm | undefined;
+  /** Where models are tried; closed with the dashboard. */
+  readonly lab?: LabParts | undefined;
 }
 
 /** A dashboard that answers. */
@@ -42,12 +45,12 @@ const DEFAULT_HOST = '127.0.0.1';
  * @throws UsageError for a folder that is none; IoError where the page is not built, or the port is taken
  */
 export async function startDashboard(options: DashboardOptions): Promise<Dashboard> {
-  const { host = DEFAULT_HOST, port = 0, version } = options;
+  const { host = DEFAULT_HOST, port = 0, version, lab } = options;
   const ui = await findUiFiles(options.ui);
   const folders = await watchFolders(options.folders);
   const registry = new RunRegistry(folders, options.rhythm);
   const token = isLoopback(host) ? null : newToken();
-  const app = dashboardApp({ registry, folders, ui, guard: { host, token }, version });
+  const app = dashboardApp({ registry, folders, ui, guard: { host, token }, version, lab });
   const server = createAdaptorServer({ fetch: app.fetch }) as Server;
   const bound = await listen(server, host, port);
   await registry.start();
@@ -59,6 +62,7 @@ export async function startDashboard(options: DashboardOptions): Promise<Dashboa
     token,
     async close() {
       await registry.close();
+      await lab?.lab.close();
       await new Promise<void>((resolve) => {
         server.close(() => resolve());
         server.closeAllConnections();

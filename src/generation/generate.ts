@@ -1,7 +1,8 @@
 /** Text in, text out: `sample` between a tokenizer's two directions. */
-import type { Decoder } from '../models/index.js';
+import type { Decoder, GenerationConfig } from '../models/index.js';
 import type { ChatMessage, Tokenizer } from '../tokenizers/index.js';
 import { sample, type SampledCompletion, type SampleOptions } from './sample.js';
+import { resolveSampling, type ResolvedSampling, type SamplingSettings } from './settings.js';
 import { stopConditions } from './stopTexts.js';
 
 /** What to complete and how; settings of `sample` with text for tokens. */
@@ -56,6 +57,24 @@ export function endTokenIds(model: Decoder, tokenizer: Tokenizer): number[] {
   const { eosTokenIds } = model.config;
   const { eosTokenId } = tokenizer;
   return [...new Set([...eosTokenIds, ...(eosTokenId === undefined ? [] : [eosTokenId])])];
+}
+
+/**
+ * How a model is sampled: as said, else as its generation_config.json recommends, else from its own distribution.
+ *
+ * @throws ValueRangeError for a setting out of range
+ */
+export function recommendedSampling(
+  given: SamplingSettings,
+  recommended: GenerationConfig | null,
+): ResolvedSampling {
+  return resolveSampling({
+    temperature: given.temperature ?? recommended?.temperature ?? undefined,
+    topK: given.topK ?? recommended?.topK ?? undefined,
+    topP: given.topP ?? recommended?.topP ?? undefined,
+    minP: given.minP ?? recommended?.minP ?? undefined,
+    repetitionPenalty: given.repetitionPenalty ?? recommended?.repetitionPenalty ?? undefined,
+  });
 }
 
 /** Most tokens of a completion where nobody says: as many as fit behind the longest prompt, at most 256. */

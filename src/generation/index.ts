@@ -5,6 +5,7 @@ export {
   encodePrompt,
   endTokenIds,
   generate,
+  recommendedSampling,
   type Completion,
   type GenerateOptions,
 } from './generate.js';

@@ -3,7 +3,7 @@ import { existsSync } from 'node:fs';
 import { join } from 'node:path';
 import { InvalidArgumentError, Option, type Command } from 'commander';
 import { IoError } from '../../errors/index.js';
-import { asCount, withExample } from '../options.js';
+import { asCount, collect, withExample } from '../options.js';
 import type { CommandContext } from '../program.js';
 import { packageFolder, packageVersion } from '../version.js';
 
@@ -15,6 +15,10 @@ interface DashboardCommandOptions {
   readonly host?: string;
   readonly open?: boolean;
   readonly besideRun?: boolean;
+  readonly model?: readonly string[];
+  readonly allowRunCode?: boolean;
+  readonly device: string;
+  readonly dtype: 'float32' | 'bfloat16' | 'float64';
 }
 
 /** Reads a port. */
@@ -22,6 +26,12 @@ function asPort(text: string): number {
   const port = asCount(text);
   if (port > 65535) throw new InvalidArgumentError('Expected a port from 0 to 65535.');
   return port;
+}
+
+/** Reads a device; whether it is there shows when a model is tried. */
+function asDevice(text: string): string {
+  if (/^(auto|cpu|cuda(:\d+)?)$/.test(text)) return text;
+  throw new InvalidArgumentError('Expected auto, cpu or cuda.');
 }
 
 /** Adds `dashboard`. */
@@ -40,16 +50,32 @@ export function registerDashboard(program: Command, { io }: CommandContext): voi
       'address to listen on (default: 127.0.0.1, this machine alone); others need the token that is printed',
     )
     .option('--open', 'open it in the browser')
+    .option(
+      '--model <model>',
+      'a model that may be tried in the lab although it lies elsewhere, and whatever lies in this folder, such as the base of a run; repeatable',
+      collect,
+    )
+    .option('--allow-run-code', 'let the lab run the files that runs name as their rewards')
+    .option('--device <device>', 'where the lab computes: auto, cpu or cuda', asDevice, 'cpu')
+    .addOption(
+      new Option('--dtype <dtype>', 'in which numbers the lab computes')
+        .choices(['float32', 'bfloat16', 'float64'])
+        .default('float32'),
+    )
     // What `train … --dashboard` starts: ends when standard input does.
     .addOption(new Option('--beside-run').hideHelp());
   withExample(
     command,
     'posttrain dashboard runs',
     'posttrain dashboard runs/first runs/second --port 0 --open',
+    'posttrain dashboard runs --model ./SmolLM2-135M-Instruct',
   );
   command.action(async (folders: readonly string[], options: DashboardCommandOptions) => {
     const given = folders.length === 0 ? ['runs'] : folders;
     const { startDashboard } = await import('../../dashboard/index.js');
+    const { LabProcess } = await import('../../lab/index.js');
+    const { device, dtype, model: models = [], allowRunCode = false } = options;
+    const lab = { lab: new LabProcess({ device, dtype }), models, allowsRunCode: allowRunCode };
     const isBeside = options.besideRun === true;
     if (isBeside) await Promise.race([waitFor(given), standardInputEnds()]);
     const start = (port: number) =>
@@ -59,6 +85,7 @@ export function registerDashboard(program: Command, { io }: CommandContext): voi
         version: packageVersion(),
         host: options.host,
         port,
+        lab,
       });
     const dashboard = await start(options.port ?? DEFAULT_PORT).catch((error: unknown) => {
       const isTaken = error instanceof IoError && codeOf(error.cause) === 'EADDRINUSE';

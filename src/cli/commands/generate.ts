@@ -137,6 +137,7 @@ async function openSettings(
   const options = { ...given, model: await openModelFolder('--base', given.model, given.base) };
   const { loadTokenizer } = await import('../../tokenizers/index.js');
   const { requireMemory } = await import('../../runs/index.js');
+  const { recommendedSampling } = await import('../../generation/index.js');
   const { defaultMaxNewTokens, describeModel, openModel } = await import('../placement.js');
   const recommended = readGenerationConfig(options.model);
   const tokenizer = await loadTokenizer(tokenizerFolderOf(options.model));
@@ -168,11 +169,7 @@ async function openSettings(
     tokenizer,
     prompts: prompts.map(({ text }) => text),
     maxNewTokens,
-    temperature: options.temperature ?? recommended?.temperature ?? 1,
-    topK: options.topK ?? recommended?.topK ?? 0,
-    topP: options.topP ?? recommended?.topP ?? 1,
-    minP: options.minP ?? recommended?.minP ?? 0,
-    repetitionPenalty: options.repetitionPenalty ?? recommended?.repetitionPenalty ?? 1,
+    ...recommendedSampling(options, recommended),
     stop: options.stop ?? [],
     seed: options.seed,
   };
