@@ -124,6 +124,7 @@ export {
   type TrainOptions,
   type ProgressStream,
 } from './runs/index.js';
+export type { TrackedEnd, TrackedRun, TrackedStep, Tracker } from './trackers/index.js';
 export type {
   RewardModel,
   SampleRecord,
@@ -224,6 +225,7 @@ export {
   PosttrainError,
   RewardError,
   ShapeError,
+  TrackerError,
   UsageError,
   ValueRangeError,
   type ErrorCode,

@@ -20,7 +20,7 @@ describe('describeConfig', () => {
       const leaves = (value: unknown, path: string): [string, unknown][] =>
         typeof value === 'object' &&
         value !== null &&
-        ['', 'clip', 'data', 'sampling', 'schedule'].includes(path)
+        ['', 'clip', 'data', 'sampling', 'schedule', 'track'].includes(path)
           ? Object.entries(value).flatMap(([key, inner]) =>
               leaves(inner, path === '' ? key : `${path}.${key}`),
             )

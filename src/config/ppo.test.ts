@@ -228,6 +228,7 @@ describe('defaults', () => {
       keepCheckpoints,
       logEvery,
       evalEvery,
+      track,
       ...ofMethod
     } = rest;
     assert.deepEqual(
@@ -243,8 +244,11 @@ describe('defaults', () => {
       { seed: 0, device: 'auto', dtype: 'float32', microBatchTokens: 4096 },
     );
     assert.deepEqual(
-      { checkpointEvery, keepCheckpoints, logEvery, evalEvery },
-      { checkpointEvery: 100, keepCheckpoints: 3, logEvery: 10, evalEvery: null },
+      { checkpointEvery, keepCheckpoints, logEvery, evalEvery, track },
+      {
+        ...{ checkpointEvery: 100, keepCheckpoints: 3, logEvery: 10, evalEvery: null },
+        track: { mlflow: null, experiment: 'posttrain' },
+      },
     );
   });
 

@@ -42,12 +42,18 @@ describe('RejectionConfig', () => {
       rewardWeights: {},
       rewardTimeoutSeconds: 30,
       rewardConcurrency: 32,
+      data: { split: null, subset: null, evalSplit: null, holdOut: null },
       seed: 0,
       device: 'auto',
       dtype: 'float32',
       microBatchTokens: 4096,
+      track: { mlflow: null, experiment: 'posttrain' },
     });
-    const { data, seed, device, dtype, microBatchTokens, ...own } = parseConfig(SftConfig, {});
+    const { data, seed, device, dtype, microBatchTokens, track, ...own } = parseConfig(
+      SftConfig,
+      {},
+    );
+    assert.equal(track.mlflow, null);
     assert.deepEqual(sft, own);
     assert.deepEqual([seed, device, dtype, microBatchTokens], [0, 'auto', 'float32', 4096]);
     assert.equal(data.holdOut, null);
@@ -63,13 +69,19 @@ describe('RejectionConfig', () => {
   test('the keys of sft are those of SftConfig', () => {
     const keys = (schema: typeof RejectionConfig | typeof SftConfig): string[] =>
       describeConfig(schema).map(({ key }) => key);
-    const own = ['data', 'seed', 'device', 'dtype', 'microBatchTokens'];
+    const own = ['data', 'seed', 'device', 'dtype', 'microBatchTokens', 'track'];
     assert.deepEqual(
       keys(RejectionConfig).filter((key) => key.startsWith('sft.')),
       keys(SftConfig).flatMap((key) =>
         own.includes(key.split('.')[0] ?? '') ? [] : [`sft.${key}`],
       ),
     );
+  });
+
+  test('weights of data are refused with the reason', () => {
+    assert.deepEqual(faults({ data: { weights: [1, 2] } }), [
+      '  x: data.weights is refused: every iteration takes each prompt once.',
+    ]);
   });
 
   const sound: Record<string, RejectionConfigInput> = {

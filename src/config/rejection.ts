@@ -135,10 +135,16 @@ const settings = z
     rewardTimeoutSeconds: rolloutSettings.rewardTimeoutSeconds,
     rewardConcurrency: rolloutSettings.rewardConcurrency,
     sft,
+    data: runSettings.data
+      .unwrap()
+      .omit({ weights: true })
+      .prefault({})
+      .meta({ refused: { weights: 'every iteration takes each prompt once' } }),
     seed: runSettings.seed,
     device: runSettings.device,
     dtype: runSettings.dtype,
     microBatchTokens: runSettings.microBatchTokens,
+    track: runSettings.track,
   })
   .meta({ title: 'rejection' });
 

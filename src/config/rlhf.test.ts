@@ -15,7 +15,7 @@ import {
 } from './index.js';
 
 /** Settings that every stage of the pipeline shares with the others. */
-const JOB_WIDE = ['seed', 'device', 'dtype', 'microBatchTokens'];
+const JOB_WIDE = ['seed', 'device', 'dtype', 'microBatchTokens', 'track'];
 
 /** Message of the ConfigError that the settings are refused with. */
 function refusal(values: Record<string, unknown>, sets: readonly string[] = []): string {

@@ -23,6 +23,9 @@ const one = (description: string) =>
 const inputs = z
   .strictObject({
     model: one('Folder of the model that everything begins with, and its tokenizer.'),
+    base: one(
+      'Where model is an adapter: its base model, where it is not what adapter_config.json names.',
+    ),
     demonstrations: files(
       'Rows to fine-tune on: {prompt, completion}, {messages} or {text}. Where they are {prompt, completion}, the reward model’s scores have a mean of 0 on them.',
     ),
@@ -122,6 +125,7 @@ export const RlhfConfig = z
     device: runSettings.device,
     dtype: runSettings.dtype,
     microBatchTokens: runSettings.microBatchTokens,
+    track: runSettings.track,
   })
   .meta({ title: 'RLHF' });
 

@@ -35,6 +35,28 @@ const data = z
   })
   .prefault({});
 
+/** Who is told of the run beside its directory. */
+const track = z
+  .strictObject({
+    mlflow: z
+      .string()
+      .refine((value) => value === 'env' || (URL.canParse(value) && /^https?:/.test(value)), {
+        error: 'null, env, or the address of a server such as http://localhost:5000',
+      })
+      .nullable()
+      .default(null)
+      .meta({
+        description:
+          'Address of an MLflow server that is told the settings and every metric too; env takes that of MLFLOW_TRACKING_URI. null tells none. See docs/trackers.md.',
+        origin: 'Ours: off. TensorBoard reads the run directory as it is.',
+      }),
+    experiment: z.string().min(1).max(250).default('posttrain').meta({
+      description: 'Experiment of MLflow that the run belongs to; made where there is none.',
+      origin: 'Ours.',
+    }),
+  })
+  .prefault({});
+
 /** Whether rows stay in their files. */
 export const streamingSetting = z.boolean().default(false).meta({
   description:
@@ -108,6 +130,7 @@ export const runSettings = {
       'Steps between measurements on the evaluation data; null measures after the last step only.',
     origin: 'Ours.',
   }),
+  track,
 };
 
 /** Settings that a job of several stages has once, for all of them. */
@@ -117,6 +140,7 @@ export const JOB_WIDE = {
   device: true,
   dtype: true,
   microBatchTokens: true,
+  track: true,
 } as const;
 
 /** Keys of `JOB_WIDE`. */
@@ -131,6 +155,7 @@ export function refusedInStage(stage: string): Readonly<Record<JobWide, string>>
     device: reason,
     dtype: reason,
     microBatchTokens: reason,
+    track: reason,
   };
 }
 

@@ -21,6 +21,7 @@ export type ErrorCode =
   | 'E_IO'
   | 'E_HUB'
   | 'E_REWARD'
+  | 'E_TRACKER'
   | 'E_USAGE';
 
 /** What may accompany a message. */
@@ -108,6 +109,27 @@ export class HubError extends PosttrainError {
 /** A reward function cannot be loaded or is not a function. */
 export class RewardError extends PosttrainError {
   readonly code = 'E_REWARD';
+}
+
+/** A tracker of runs cannot be reached, does not allow it, or does not understand. It never ends a run. */
+export class TrackerError extends PosttrainError {
+  readonly code = 'E_TRACKER';
+  /** Whether the same call may succeed later. */
+  readonly again: boolean;
+  /** How long it should be waited before; undefined where nobody said. */
+  readonly waitSeconds: number | undefined;
+
+  constructor(
+    message: string,
+    options: ErrorOptions & {
+      readonly again?: boolean;
+      readonly waitSeconds?: number | undefined;
+    } = {},
+  ) {
+    super(message, options);
+    this.again = options.again ?? false;
+    this.waitSeconds = options.waitSeconds;
+  }
 }
 
 /** A command was called with wrong or missing arguments. The CLI exits with 2. */

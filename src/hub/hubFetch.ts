@@ -116,7 +116,7 @@ function waitBefore(answer: unknown, attempt: number): number | undefined {
 }
 
 /** Retry-After in seconds or as a date, or the rest of a window as in `RateLimit: "api";r=0;t=55`. */
-function secondsAsked(headers: Headers): number | undefined {
+export function secondsAsked(headers: Headers): number | undefined {
   const after = headers.get('retry-after')?.trim();
   if (after !== undefined && after !== '') {
     if (/^\d+$/.test(after)) return Number(after);

@@ -4,6 +4,8 @@ export { atRevision, hubIdOf, isCommit, parseHubId, type HubId, type RepoKind } 
 export { hubSettings, type HubSettings } from './hubSettings.js';
 export {
   hubFetch,
+  reasonOf,
+  secondsAsked,
   type HubAccess,
   type HubOptions,
   type HubStream,

@@ -19,6 +19,7 @@ import {
   createPpoRun,
   createPrmRun,
   createRewardRun,
+  createRlhfRun,
   createSftRun,
   mergeAdapter,
   readRunRecord,
@@ -311,6 +312,35 @@ describe('a base that is given for an adapter', () => {
       const merged = await mergeAdapter({ model: reward.model, base, out: newPath() });
       assert.ok(isScalarModelFolder(merged.model), base);
     }
+  });
+
+  test('is what a whole pipeline begins with, also when it is resumed', async () => {
+    const { adapter, was, moved } = await adapterOfMoved();
+    const rlhf = (given: Given) =>
+      createRlhfRun({
+        ...{ out: newPath(), ...given, demonstrations, preferences: pairs, progress: null },
+        config: {
+          ...{ method: 'dpo', seed: 3 },
+          sft: { maxSteps: 2, batchSize: 4, lora: config.lora },
+          dpo: { maxSteps: 2, batchSize: 4, lora: config.lora },
+        },
+      });
+    await assert.rejects(rlhf({ model: adapter }), (error: Error) => {
+      assert.ok(error.message.includes(`there is no folder ${was}`), error.message);
+      return true;
+    });
+    const out = newPath();
+    const stop = new AbortController();
+    const first = await rlhf({ model: adapter, base: moved, out });
+    const onStep = (): undefined => {
+      stop.abort();
+    };
+    const { state } = await first.train({ progress: null, signal: stop.signal, onStep });
+    assert.equal(state, 'stopped');
+    assert.equal(readRunRecord(out).inputs['base'], moved);
+    const again = await rlhf({ model: adapter, base: moved, out, resume: true });
+    const { model } = await again.train({ progress: null });
+    assert.deepEqual(namedBy(model), [moved, null]);
   });
 
   test('is refused beside a whole model, before anything is written', async () => {

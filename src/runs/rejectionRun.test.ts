@@ -299,6 +299,16 @@ describe('a job of rejection sampling', () => {
       }
     });
 
+    test('rows that data.holdOut holds out are measured, and never sampled', async () => {
+      const given = options({ iterations: 1, samplesPerPrompt: 4, data: { holdOut: 1 } });
+      const { metrics } = await trained(given);
+      assert.ok(Number.isFinite(metrics['eval/reward']), 'measured');
+      const samples = linesOf<Sample>(join(given.out, 'iteration-1/samples.jsonl'));
+      const sampled = new Set(samples.map(({ prompt }) => prompt));
+      assert.equal(sampled.size, problems.length - 1);
+      for (const prompt of sampled) assert.ok(problems.some((row) => row.prompt === prompt));
+    });
+
     test('sampling and measuring leave no tensor behind', async () => {
       const evalData = problems.slice(0, 2);
       const rewards = [evenDigits, `model:${rewardModel}`];

@@ -13,6 +13,7 @@ import {
   type Provenance,
   type Sample,
 } from '../selection/index.js';
+import type { TrackedEnd } from '../trackers/index.js';
 import { loadTokenizer, type Tokenizer } from '../tokenizers/index.js';
 import { deriveSeed } from '../torch/index.js';
 import { checkRewardParts, describeFailures } from '../trainers/index.js';
@@ -47,6 +48,7 @@ import { deviceOf, settingsOf } from './runInputs.js';
 import type { RunResult } from './runTraining.js';
 import { createSftRun } from './sftRun.js';
 import { readMetrics, trainStage, type Course } from './stage.js';
+import { requireTrackers, trackersOf } from './tracking.js';
 
 /** What `createRejectionRun` needs. `Row` is what the rewards know of a row. */
 export type RejectionRunOptions<Row = Readonly<Record<string, unknown>>> = Omit<
@@ -70,10 +72,10 @@ export async function createRejectionRun<Row = Readonly<Record<string, unknown>>
   const given = settingsOf(options.config, start.record, 'createRejectionRun');
   const config = parseConfig(RejectionConfig, given);
   const tokenizer = await loadTokenizer(tokenizerFolderOf(options.model));
-  const single = { ...config, maxTurns: 1 };
-  const inputs = await readOnPolicyInputs(options, single, { start, tokenizer });
+  const inputs = await readOnPolicyInputs(options, inputSettings(config), { start, tokenizer });
   const { base } = start;
   const record = { ...inputs.record, ...(base !== undefined && { base }) };
+  requireTrackers(config.track);
   const description = { method: 'rejection', config, inputs: record };
   let done: Checkpoint | undefined;
   let directory: RunDirectory;
@@ -132,13 +134,19 @@ export class RejectionRun {
     const { directory } = this.parts;
     const stop = listenForStop(options.signal, 'soon; what was done is saved');
     const stream = options.progress === undefined ? process.stderr : options.progress;
+    let end: TrackedEnd = 'failed';
     try {
-      return await this.work({ stop, stream }, options.onStep);
+      const trackers = trackersOf(this.config.track, options.trackers);
+      directory.follow(trackers, this.position().totalSteps, (text) => this.tell(text, stream));
+      const result = await this.work({ stop, stream }, options.onStep);
+      end = result.state;
+      return result;
     } catch (error) {
       reportFailure(directory, this.position(), error);
       throw error;
     } finally {
       stop.forget();
+      await directory.endTracking(end);
       directory.close();
     }
   }
@@ -294,7 +302,7 @@ export class RejectionRun {
     const placed = { dtype: config.dtype, device: deviceOf(config.device) };
     const policy = await loadModel(folder, placed);
     try {
-      return await heldOutEvaluation(inputs, { ...config, maxTurns: 1 }, { policy, tokenizer })?.();
+      return await heldOutEvaluation(inputs, inputSettings(config), { policy, tokenizer })?.();
     } finally {
       policy.dispose();
     }
@@ -398,7 +406,7 @@ export class RejectionRun {
   ): Promise<Record<string, number> | undefined> {
     const folder = this.folderOf(iteration);
     const out = join(folder, 'sft');
-    const { sft, seed, device, dtype, microBatchTokens, trainFrom } = this.config;
+    const { sft, seed, device, dtype, microBatchTokens, trainFrom, track } = this.config;
     const state = await trainStage(out, { stop, stream }, (resume) =>
       createSftRun({
         model: trainFrom === 'base' ? this.parts.model : this.modelAfter(iteration - 1),
@@ -407,7 +415,7 @@ export class RejectionRun {
         config: {
           ...sft,
           seed: deriveSeed(seed, 'rejection sft', iteration),
-          ...{ device, dtype, microBatchTokens },
+          ...{ device, dtype, microBatchTokens, track },
         },
         resume,
         progress: stream,
@@ -416,6 +424,11 @@ export class RejectionRun {
     if (state === 'stopped') return undefined;
     return lastMetrics(join(out, 'metrics.jsonl'));
   }
+}
+
+/** Settings as on-policy methods have them: there is one turn, and every prompt is taken once. */
+function inputSettings(config: RejectionConfig) {
+  return { ...config, data: { ...config.data, weights: null }, maxTurns: 1 };
 }
 
 /** Steps and loss at the end of a fine-tuning, from its file, so that a resumed job tells the same. */

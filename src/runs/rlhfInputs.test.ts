@@ -46,13 +46,16 @@ describe('withInputs', () => {
       'inputs.model=other',
       'inputs.evalPrompts=e.jsonl',
     ]);
-    const found = withInputs(set, 'folder', { prompts: ['mine.jsonl'], annotator: undefined });
+    const given = { base: 'base', prompts: ['mine.jsonl'], annotator: undefined };
+    const found = withInputs(set, 'folder', given);
     assert.deepEqual(found.values['inputs'], {
+      base: resolve('base'),
       model: resolve('other'),
       prompts: [resolve('mine.jsonl')],
       evalPrompts: resolve('e.jsonl'),
     });
     assert.equal(found.place(['inputs', 'prompts']), '--prompts');
+    assert.equal(found.place(['inputs', 'base']), '--base');
     assert.equal(found.place(['inputs', 'model']), '--set inputs.model=other');
     assert.equal(found.place(['seed']), 'folder/rlhf.yaml');
   });

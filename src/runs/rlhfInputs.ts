@@ -49,6 +49,7 @@ export function withInputs(
 /** The option of the command for each input. */
 const OPTIONS: Readonly<Record<keyof RlhfGivenInputs, string>> = {
   model: '--model',
+  base: '--base',
   demonstrations: '--demonstrations',
   prompts: '--prompts',
   preferences: '--preferences',

@@ -8,8 +8,9 @@ import {
 import { validateRows, type DataFormatName } from '../data/index.js';
 import { ConfigError, UsageError } from '../errors/index.js';
 import { lastingName } from '../hub/index.js';
-import { tokenizerFolderOf } from '../models/index.js';
+import { baseFolderOf, openModelFolder, tokenizerFolderOf } from '../models/index.js';
 import { loadTokenizer } from '../tokenizers/index.js';
+import type { TrackedEnd } from '../trackers/index.js';
 import { listenForStop, reportFailure, tellStatus, type StopListener } from './ending.js';
 import { readOnPolicyInputs, type OnPolicyInputs } from './onPolicyInputs.js';
 import type { ProgressStream } from './progress.js';
@@ -42,6 +43,7 @@ import { RunDirectory } from './runDirectory.js';
 import { readRunData, settingsOf, type RewardLike, type RunData } from './runInputs.js';
 import type { RunResult } from './runTraining.js';
 import type { Course } from './stage.js';
+import { requireTrackers, trackersOf } from './tracking.js';
 
 /** A reward as the pipeline takes it. */
 export type RlhfReward = RewardLike<Readonly<Record<string, unknown>>>;
@@ -50,6 +52,8 @@ export type RlhfReward = RewardLike<Readonly<Record<string, unknown>>>;
 export interface RlhfRunOptions {
   /** Folder of the model that everything begins with, and its tokenizer. */
   readonly model?: string | undefined;
+  /** Where `model` is an adapter: its base model, a folder or `org/name`, where it is not what adapter_config.json names. */
+  readonly base?: string | undefined;
   /** Rows to fine-tune on. Not needed where `sft` is null. */
   readonly demonstrations?: RunData | undefined;
   /** Rows `{prompt}` that are sampled. Not needed by dpo on preferences of people. */
@@ -87,7 +91,7 @@ export interface RlhfResult extends Omit<RunResult, 'checkpoint' | 'metrics'> {
  */
 export async function createRlhfRun(options: RlhfRunOptions): Promise<RlhfRun> {
   const { out, progress = process.stderr } = options;
-  const start = await findStart('rlhf', { ...options, model: '' });
+  const start = await findStart('rlhf', { ...options, model: '', base: undefined });
   const given = settingsOf(options.config, start.record, 'createRlhfRun');
   const config = parseConfig(RlhfConfig, given);
   const sources = await readSources(options, config, progress);
@@ -95,6 +99,7 @@ export async function createRlhfRun(options: RlhfRunOptions): Promise<RlhfRun> {
   const stages = rlhfStages(context);
   const record = start.record === undefined ? { stages: [] } : readRlhfRecord(out);
   await requireSameBefore(out, stages, record);
+  requireTrackers(config.track);
   const description = { method: 'rlhf', config, inputs: inputRecord(sources) };
   const directory =
     start.record === undefined
@@ -141,8 +146,10 @@ async function readSources(
   const annotator = options.annotator ?? inputs.annotator ?? undefined;
   const evalReward = options.evalReward ?? inputs.evalReward ?? undefined;
   const hasPreferences = (options.preferences ?? inputs.preferences) !== null;
+  const base = options.base ?? inputs.base ?? undefined;
   requireInputs(config, {
     model: model !== undefined,
+    base: base !== undefined,
     annotator: annotator !== undefined,
     evalReward: evalReward !== undefined,
     preferences: hasPreferences,
@@ -157,10 +164,11 @@ async function readSources(
     );
   }
   const folder = model ?? '';
+  baseFolderOf(await openModelFolder('train', folder, base), 'train');
   const tokenizer = await loadTokenizer(tokenizerFolderOf(folder));
   const prompted = ['prompt-only', 'prompt-completion'] as const;
   const sources = {
-    ...{ model: folder, tokenizer, annotator, evalReward },
+    ...{ model: folder, base, tokenizer, annotator, evalReward },
     demonstrations: await read('demonstrations', ['language-modeling', 'prompt-completion']),
     prompts: await read('prompts', prompted),
     preferences: await read('preferences', ['preference']),
@@ -224,13 +232,14 @@ function requireInputs(
 }
 
 function inputRecord(sources: RlhfSources): Record<string, unknown> {
-  const { model, demonstrations, prompts, preferences, evalPrompts } = sources;
+  const { model, base, demonstrations, prompts, preferences, evalPrompts } = sources;
   const named = (reward: RlhfReward | undefined): string | null => {
     if (reward === undefined) return null;
     return typeof reward === 'string' ? reward : reward.name;
   };
   return {
     model: lastingName(model),
+    ...(base !== undefined && { base: lastingName(base) }),
     demonstrations: demonstrations?.record ?? null,
     prompts: prompts?.record ?? null,
     preferences: preferences?.record ?? null,
@@ -282,13 +291,19 @@ export class RlhfRun {
     const { directory } = this.parts;
     const stop = listenForStop(options.signal, 'soon; what was done is saved');
     const stream = options.progress === undefined ? process.stderr : options.progress;
+    let end: TrackedEnd = 'failed';
     try {
-      return await this.work({ stop, stream }, options.onStep);
+      const trackers = trackersOf(this.config.track, options.trackers);
+      directory.follow(trackers, this.position().totalSteps, (text) => this.tell(text, stream));
+      const result = await this.work({ stop, stream }, options.onStep);
+      end = result.state;
+      return result;
     } catch (error) {
       reportFailure(directory, this.position(), error);
       throw error;
     } finally {
       stop.forget();
+      await directory.endTracking(end);
       directory.close();
     }
   }

@@ -34,6 +34,8 @@ export interface RlhfData {
 export interface RlhfSources {
   /** Folder of the model that everything begins with. */
   readonly model: string;
+  /** The base that was given for it, where it is an adapter. */
+  readonly base: string | undefined;
   readonly tokenizer: Tokenizer;
   readonly demonstrations: RlhfData | undefined;
   readonly prompts: RlhfData | undefined;
@@ -121,9 +123,9 @@ function settingsOfStage<Settings extends object>(
   return { ...settings, dtype, seed: deriveSeed(seed, 'rlhf', name) };
 }
 
-/** What a run is told beside its settings: where it computes changes memory and time. */
-function placement({ config: { device, microBatchTokens } }: RlhfContext) {
-  return { device, microBatchTokens };
+/** What a run is told beside its settings: where it computes changes memory and time, who follows it nothing. */
+function placement({ config: { device, microBatchTokens, track } }: RlhfContext) {
+  return { device, microBatchTokens, track };
 }
 
 function sftStage(context: RlhfContext, config: NonNullable<RlhfConfig['sft']>): RlhfStage {

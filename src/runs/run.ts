@@ -7,6 +7,7 @@ import { isAdapterFolder, openModelFolder, weightsSha256, type Decoder } from '.
 import { AdamW, decayGroups, type ParameterGroup } from '../optim/index.js';
 import type { Tokenizer } from '../tokenizers/index.js';
 import type { Tensor } from '../torch/index.js';
+import type { Tracker } from '../trackers/index.js';
 import type { Trainer } from '../trainers/index.js';
 import { listCheckpoints, type Checkpoint } from './checkpoints.js';
 import { type ProgressStream } from './progress.js';
@@ -17,6 +18,7 @@ import {
   type RunRecord,
 } from './runDirectory.js';
 import { runTraining, type RunResult, type StepListener } from './runTraining.js';
+import { requireTrackers, trackersOf, type TrackSettings } from './tracking.js';
 import { restoreTrainer } from './trainerState.js';
 
 /** Where a run starts: at the beginning, or where an earlier one ended. */
@@ -70,7 +72,8 @@ export async function findStart(method: string, options: StartOptions): Promise<
     );
   }
   const checkpoint = (await listCheckpoints(join(out, 'checkpoints'))).whole.at(-1);
-  const recorded = record.inputs['base'];
+  // A job that has several models opens each itself, with its base.
+  const recorded = model === '' ? undefined : record.inputs['base'];
   const base = options.base ?? (typeof recorded === 'string' ? recorded : undefined);
   const modelFolder =
     checkpoint === undefined
@@ -168,6 +171,11 @@ export interface TrainOptions {
   readonly signal?: AbortSignal | undefined;
   /** Called after each step. A sentence it returns is shown and logged. */
   readonly onStep?: StepListener | undefined;
+  /**
+   * Who is told of the run beside its directory and the trackers of its settings. Those of a job of several stages are
+   * told of the job; its stages have the trackers of the settings.
+   */
+  readonly trackers?: readonly Tracker[] | undefined;
 }
 
 /** The settings of a run that its loop reads. */
@@ -176,6 +184,7 @@ interface LoopConfig {
   readonly keepCheckpoints: number | null;
   readonly logEvery: number;
   readonly evalEvery: number | null;
+  readonly track: TrackSettings;
 }
 
 /** What a run asks of the model that it trains and saves. */
@@ -265,6 +274,7 @@ export class Run<
       beforeTraining,
       afterTraining,
       onStep: options.onStep,
+      trackers: trackersOf(config.track, options.trackers),
     });
   }
 
@@ -280,13 +290,13 @@ export class Run<
 /**
  * Makes the directory of a new run, or opens that of an earlier one and takes its trainer back to its checkpoint.
  *
- * @throws as `RunDirectory.create`, `RunDirectory.resume` and `restoreTrainer` do; ConfigError where a finished run is
+ * @throws as `RunDirectory.create`, `RunDirectory.resume`, `requireTrackers` and `restoreTrainer` do; ConfigError where a finished run is
  *   given other settings, which no step of it would use
  */
 export async function openDirectory(
   out: string,
   start: RunStart,
-  { inputs: given, ...method }: RunDescription,
+  { inputs: given, ...method }: RunDescription & { readonly config: { track: TrackSettings } },
   trainer: Trainer,
 ): Promise<{ directory: RunDirectory; resumedFrom: Checkpoint | undefined }> {
   const { modelSha256, base } = start;
@@ -296,6 +306,7 @@ export async function openDirectory(
     ...(modelSha256 !== undefined && { modelSha256 }),
   };
   const description = { ...method, inputs };
+  requireTrackers(method.config.track);
   if (start.record === undefined) {
     return { directory: await RunDirectory.create(out, description), resumedFrom: undefined };
   }

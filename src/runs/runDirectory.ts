@@ -26,7 +26,9 @@ import {
 import { gitCommit, versions, type Versions } from './environment.js';
 import { asIoError, cutLines, LineFile, makeFolder, replaceFile, systemCode } from './files.js';
 import { cutSamples, DEFAULT_SAMPLES_MEGABYTES, SampleFiles } from './sampleFiles.js';
+import type { TrackedEnd, Tracker } from '../trackers/index.js';
 import { EventWriter } from './tensorboard.js';
+import { Tracking } from './tracking.js';
 
 /** What a run is: the method, its settings and what it works on. */
 export interface RunDescription {
@@ -86,9 +88,15 @@ export class RunDirectory {
   private readonly logFile: LineFile;
   private readonly events: EventWriter;
   private readonly warned = new Set<string>();
+  private readonly record: RunRecord;
+  private readonly isResumed: boolean;
+  private tracking: Tracking | undefined;
 
-  private constructor(path: string, { config }: RunDescription, restartStep?: number) {
+  private constructor(path: string, record: RunRecord, restartStep?: number) {
+    const { config } = record;
     this.path = path;
+    this.record = record;
+    this.isResumed = restartStep !== undefined;
     this.metrics = new LineFile(join(path, 'metrics.jsonl'));
     const megabytes = config['samplesMegabytes'];
     this.samples = new SampleFiles(
@@ -121,7 +129,7 @@ export class RunDirectory {
       started: new Date().toISOString(),
     };
     writeRecord(path, record);
-    return new RunDirectory(path, description);
+    return new RunDirectory(path, record);
   }
 
   /**
@@ -186,9 +194,10 @@ export class RunDirectory {
       commit: await gitCommit(),
       changed,
     };
-    writeRecord(path, { ...record, ...description, resumed: [...(record.resumed ?? []), again] });
+    const now = { ...record, ...description, resumed: [...(record.resumed ?? []), again] };
+    writeRecord(path, now);
 
-    const directory = new RunDirectory(path, description, step + 1);
+    const directory = new RunDirectory(path, now, step + 1);
     directory.log(
       checkpoint === undefined
         ? 'Resumed from the beginning: there is no whole checkpoint.'
@@ -227,6 +236,7 @@ export class RunDirectory {
     const time = new Date();
     this.metrics.append(`${JSON.stringify({ step, time: time.toISOString(), ...finite })}\n`);
     this.events.scalars(step, values, time);
+    this.tracking?.log({ step, time, metrics: values });
     for (const warning of warnings) this.log(warning);
     return warnings;
   }
@@ -293,6 +303,30 @@ export class RunDirectory {
       throw asIoError(error, `Writing ${this.modelPath}`);
     }
     return this.modelPath;
+  }
+
+  /**
+   * Lets trackers follow the metrics from now on. They are never waited for, and what goes wrong with them is told.
+   *
+   * @param tell tells people a sentence
+   */
+  follow(trackers: readonly Tracker[], totalSteps: number, tell: (sentence: string) => void): void {
+    const { method, config, inputs, seed, commit, started, resumed } = this.record;
+    const { fromStep, changed = [] } = (this.isResumed ? resumed?.at(-1) : undefined) ?? {};
+    this.tracking = new Tracking(
+      trackers,
+      {
+        ...{ directory: this.path, method, config, inputs, seed, commit, started, totalSteps },
+        ...{ resumedFrom: fromStep, changed },
+      },
+      tell,
+    );
+  }
+
+  /** Tells trackers how the run ended, and waits a limited time until they have everything. */
+  async endTracking(state: TrackedEnd): Promise<void> {
+    await this.tracking?.end(state);
+    this.tracking = undefined;
   }
 
   /** Ends writing. */

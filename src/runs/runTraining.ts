@@ -1,6 +1,7 @@
 /** The loop around a trainer: metrics, samples, checkpoints, progress, and a clean end whatever ends it. */
 import { join } from 'node:path';
 import { synchronize } from '../torch/index.js';
+import type { TrackedEnd, Tracker } from '../trackers/index.js';
 import type { Trainer } from '../trainers/index.js';
 import type { Checkpoint } from './checkpoints.js';
 import { listenForStop, reportFailure, tellStatus, type StopListener } from './ending.js';
@@ -46,6 +47,8 @@ export interface RunTrainingOptions {
   readonly afterTraining?: (() => Promise<string | undefined>) | undefined;
   /** Called after each step with everything that was measured. A sentence it returns is shown and logged. */
   readonly onStep?: StepListener | undefined;
+  /** Who is told of the run beside its directory. */
+  readonly trackers?: readonly Tracker[] | undefined;
 }
 
 /** How a run ended. */
@@ -88,8 +91,14 @@ export async function runTraining(options: RunTrainingOptions): Promise<RunResul
           total: trainer.totalSteps,
           start: trainer.step,
         });
+  let end: TrackedEnd = 'failed';
   try {
-    return await trainToEnd(options, stop, progress);
+    directory.follow(options.trackers ?? [], trainer.totalSteps, (sentence) =>
+      tell(sentence, directory, progress),
+    );
+    const result = await trainToEnd(options, stop, progress);
+    end = result.state;
+    return result;
   } catch (error) {
     progress?.end();
     reportFailure(directory, trainer, error);
@@ -97,6 +106,7 @@ export async function runTraining(options: RunTrainingOptions): Promise<RunResul
   } finally {
     progress?.end();
     stop.forget();
+    await directory.endTracking(end);
     directory.close();
   }
 }

@@ -3,13 +3,14 @@ import { dirname, join } from 'node:path';
 import type { ConfigSource } from '../../config/index.js';
 import { UsageError } from '../../errors/index.js';
 import type { RlhfRun } from '../../runs/index.js';
-import { collect, withExample, withJson } from '../options.js';
+import { BASE_HELP, collect, withExample, withJson } from '../options.js';
 import type { CommandContext } from '../program.js';
 import { stoppedExitCode } from './trainCommand.js';
 import { packageFolder } from '../version.js';
 
 interface RlhfOptions {
   readonly model?: string;
+  readonly base?: string;
   readonly demonstrations?: readonly string[];
   readonly prompts?: readonly string[];
   readonly preferences?: readonly string[];
@@ -33,6 +34,7 @@ export function registerTrainRlhf(train: Command, context: CommandContext): void
         'the three stages as one: fine-tuning, a reward model of preferences, reinforcement against it (or DPO on them)',
       )
       .option('--model <model>', 'model to start from: a folder, or org/name[@revision] of the Hub')
+      .option('--base <model>', BASE_HELP)
       .option('--demonstrations <file>', 'rows to fine-tune on; repeatable', collect)
       .option('--prompts <file>', 'rows {prompt} that are sampled; repeatable', collect)
       .option(
@@ -104,10 +106,10 @@ async function readSettings(options: RlhfOptions, out: string): Promise<ConfigSo
     await import('../../config/index.js');
   const { withInputs } = await import('../../runs/index.js');
   const { set = [], resume = false, example = false } = options;
-  const { model, demonstrations, prompts, preferences, evalPrompts, annotator, evalReward } =
+  const { model, base, demonstrations, prompts, preferences, evalPrompts, annotator, evalReward } =
     options;
   const given = {
-    ...{ model, demonstrations, prompts, preferences, evalPrompts, annotator, evalReward },
+    ...{ model, base, demonstrations, prompts, preferences, evalPrompts, annotator, evalReward },
   };
   if (example && options.config !== undefined) {
     throw new UsageError('train rlhf: expected --example or --config, received both.', {
