@@ -97,6 +97,7 @@ describe('the lab of a real run with adapters', () => {
   test('the server answers others while a completion is computed, and a taken-back one ends', async () => {
     // Large enough that its 900 tokens take seconds.
     const { tokenizer } = smallModel();
+    const before = (await idsOf('')).get('final');
     const slow = join(runs, 'slow');
     cpSync(join(runs, 'first'), slow, { recursive: true });
     rmSync(join(slow, 'model'), { recursive: true });
@@ -114,17 +115,17 @@ describe('the lab of a real run with adapters', () => {
       (listed) => listed.models.filter(({ kind }) => kind === 'final').length === 2,
     );
     const first = (await idsOf('')).get('base');
-    const others = models.filter(({ kind }) => kind === 'final').map(({ id }) => id);
+    const slowId = models.find(({ kind, id }) => kind === 'final' && id !== before)?.id;
     const stop = new AbortController();
     const ended: string[] = [];
-    const asked = others.map((id) =>
-      fetch(new URL('/api/lab/complete', dashboard.url), {
-        ...{ method: 'POST', headers: { 'Content-Type': 'application/json' }, signal: stop.signal },
-        body: JSON.stringify({ model: id, prompt: '1+1=', maxNewTokens: 900 }),
-      }).then(
-        (response) => ended.push(String(response.status)),
-        () => ended.push('taken back'),
-      ),
+    // The most likely tokens go round in a circle that has no end of the text.
+    const question = { model: slowId, prompt: '1+1=', maxNewTokens: 900, temperature: 0 };
+    const asked = fetch(new URL('/api/lab/complete', dashboard.url), {
+      ...{ method: 'POST', headers: { 'Content-Type': 'application/json' }, signal: stop.signal },
+      body: JSON.stringify(question),
+    }).then(
+      (response) => ended.push(String(response.status)),
+      () => ended.push('taken back'),
     );
     const times: number[] = [];
     const end = performance.now() + 1500;
@@ -134,12 +135,13 @@ describe('the lab of a real run with adapters', () => {
       times.push(performance.now() - startedAt);
       await new Promise((resolve) => setTimeout(resolve, 10));
     }
-    assert.ok(!ended.includes('200'), ended.join());
+    assert.deepEqual(ended, []);
     times.sort((a, b) => a - b);
     const median = times[Math.floor(times.length / 2)] ?? NaN;
     assert.ok(times.length > 20 && median < 50, `${times.length} answers, median ${median} ms`);
     stop.abort();
-    await Promise.all(asked);
+    await asked;
+    assert.deepEqual(ended, ['taken back']);
     // The next question is not held up by the one that was taken back.
     const startedAt = performance.now();
     await ask('/api/lab/complete', { model: first, prompt: '1+1=', maxNewTokens: 2 });
