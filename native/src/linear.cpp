@@ -15,6 +15,7 @@
 
 #include <cstring>
 
+#include "linear.h"
 #include "napi.h"
 
 namespace posttrain {
@@ -42,12 +43,15 @@ bool useOneDnn = processorIsAmd();
 using Pointwise = at::Tensor(const at::Tensor&, const at::Tensor&, const std::optional<at::Tensor>&, std::string_view,
                              c10::List<std::optional<at::Scalar>>, std::optional<std::string_view>);
 
-// x · weightᵀ + bias. x [..., in], weight [out, in], which may be a transposed view.
+}  // namespace
+
 at::Tensor oneDnnProduct(const at::Tensor& x, const at::Tensor& weight, const std::optional<at::Tensor>& bias) {
   static const auto call =
       c10::Dispatcher::singleton().findSchemaOrThrow("mkldnn::_linear_pointwise", "").typed<Pointwise>();
   return call.call(x, weight, bias, "none", c10::List<std::optional<at::Scalar>>(), "");
 }
+
+namespace {
 
 bool isPlainFloat(const at::Tensor& tensor) {
   return tensor.layout() == at::kStrided && tensor.is_cpu() && tensor.scalar_type() == at::kFloat;

@@ -4,6 +4,7 @@
 #include <ATen/Parallel.h>
 
 #include <algorithm>
+#include <atomic>
 #include <cstdint>
 
 extern "C" {
@@ -16,30 +17,37 @@ int omp_get_num_threads() __attribute__((weak));
 
 namespace posttrain {
 
+// Calls `work(thread, threads)` once in each of so many threads at most; on this one alone where there is no OpenMP.
+template <typename Work>
+void inThreads(int64_t most, const Work& work) {
+  const int64_t threads = std::min<int64_t>(at::get_num_threads(), most);
+  const bool hasRuntime = GOMP_parallel != nullptr && omp_get_thread_num != nullptr && omp_get_num_threads != nullptr;
+  if (threads <= 1 || !hasRuntime || at::in_parallel_region()) return work(0, 1);
+  // Fewer threads may come than were asked for (OMP_THREAD_LIMIT, OMP_DYNAMIC).
+  GOMP_parallel([](void* data) { (*static_cast<const Work*>(data))(omp_get_thread_num(), omp_get_num_threads()); },
+                const_cast<Work*>(&work), static_cast<unsigned>(threads), 0);
+}
+
 // body(begin, end) for parts of 0 … count, one per thread; multiples of `grain` except for the end.
 template <typename Body>
 void parallelFor(int64_t count, int64_t grain, const Body& body) {
   const int64_t pieces = (count + grain - 1) / grain;
-  const int64_t threads = std::min<int64_t>(at::get_num_threads(), pieces);
-  const bool hasRuntime = GOMP_parallel != nullptr && omp_get_thread_num != nullptr && omp_get_num_threads != nullptr;
-  if (threads <= 1 || !hasRuntime || at::in_parallel_region()) {
-    if (count > 0) body(0, count);
-    return;
-  }
-  struct Shared {
-    const Body* body;
-    int64_t count, grain, pieces;
-  } shared{&body, count, grain, pieces};
-  GOMP_parallel(
-      [](void* data) {
-        const Shared& all = *static_cast<Shared*>(data);
-        // Fewer threads may come than were asked for (OMP_THREAD_LIMIT, OMP_DYNAMIC).
-        const int64_t thread = omp_get_thread_num(), threads = omp_get_num_threads();
-        const int64_t begin = all.pieces * thread / threads * all.grain;
-        const int64_t end = std::min(all.count, all.pieces * (thread + 1) / threads * all.grain);
-        if (begin < end) (*all.body)(begin, end);
-      },
-      &shared, static_cast<unsigned>(threads), 0);
+  inThreads(pieces, [&](int64_t thread, int64_t threads) {
+    const int64_t begin = pieces * thread / threads * grain;
+    const int64_t end = std::min(count, pieces * (thread + 1) / threads * grain);
+    if (begin < end) body(begin, end);
+  });
+}
+
+// The same piece by piece, each taken by the thread that is free first: threads that read memory are not equally fast, nor
+// do all begin at once.
+template <typename Body>
+void parallelPieces(int64_t count, int64_t grain, const Body& body) {
+  std::atomic<int64_t> next{0};
+  inThreads((count + grain - 1) / grain, [&](int64_t, int64_t) {
+    for (int64_t begin; (begin = next.fetch_add(grain, std::memory_order_relaxed)) < count;)
+      body(begin, std::min(count, begin + grain));
+  });
 }
 
 }  // namespace posttrain

@@ -12,6 +12,7 @@
 
 #include "napi.h"
 #include "parallel.h"
+#include "rows.h"
 #include "vectors.h"
 
 #if defined(__x86_64__) && defined(__GNUC__)
@@ -21,44 +22,51 @@
 namespace posttrain {
 namespace {
 
-// Four rows of the weight at a time: one read of x serves all of them.
-template <typename Weight>
-INLINE void dotRows(const float* x, const Weight* weight, int64_t width, int64_t rows, float* result) {
-  const int64_t even = width / (2 * LANES) * (2 * LANES);
-  for (int64_t row = 0; row < rows; row += 4) {
-    // At the end some rows are computed twice.
-    const Weight* const w0 = weight + row * width;
-    const Weight* const w1 = row + 1 < rows ? w0 + width : w0;
-    const Weight* const w2 = row + 2 < rows ? w1 + width : w1;
-    const Weight* const w3 = row + 3 < rows ? w2 + width : w2;
-    Floats a0{}, b0{}, a1{}, b1{}, a2{}, b2{}, a3{}, b3{};
-    for (int64_t at = 0; at < even; at += 2 * LANES) {
-      const Floats first = load(x + at), second = load(x + at + LANES);
-      a0 += first * load(w0 + at);
-      b0 += second * load(w0 + at + LANES);
-      a1 += first * load(w1 + at);
-      b1 += second * load(w1 + at + LANES);
-      a2 += first * load(w2 + at);
-      b2 += second * load(w2 + at + LANES);
-      a3 += first * load(w3 + at);
-      b3 += second * load(w3 + at + LANES);
-    }
-    const Four found = sums(a0 + b0, a1 + b1, a2 + b2, a3 + b3);
-    float totals[4] = {found[0], found[1], found[2], found[3]};
-    const Weight* const all[4] = {w0, w1, w2, w3};
-    for (int64_t i = 0; i < 4 && row + i < rows; i++) {
-      for (int64_t at = even; at < width; at++) totals[i] += x[at] * static_cast<float>(all[i][at]);
-      result[row + i] = totals[i];
+// Rows of x that are multiplied together.
+constexpr int64_t MOST_ROWS = 4;
+
+// One row of the weight after the other, each with all M rows of x: memory that is read in its order comes fastest.
+template <int64_t M, typename Weight>
+INLINE void dotRows(const float* x, const Weight* weight, int64_t width, int64_t rows, float* result, int64_t step) {
+  // Sums that do not wait for each other.
+  constexpr int64_t CHAINS = M == 1 ? 4 : M == 4 ? 1 : 2;
+  const int64_t even = width / (CHAINS * LANES) * (CHAINS * LANES);
+  for (int64_t row = 0; row < rows; row++) {
+    const Weight* const w = weight + row * width;
+    Floats found[M][CHAINS] = {};
+    for (int64_t at = 0; at < even; at += CHAINS * LANES)
+      for (int64_t chain = 0; chain < CHAINS; chain++) {
+        const Floats factor = load(w + at + chain * LANES);
+        for (int64_t i = 0; i < M; i++) found[i][chain] += factor * load(x + i * width + at + chain * LANES);
+      }
+    for (int64_t i = 0; i < M; i++) {
+      Floats sum = found[i][0];
+      for (int64_t chain = 1; chain < CHAINS; chain++) sum += found[i][chain];
+      float total = sumOf(sum);
+      for (int64_t at = even; at < width; at++) total += x[i * width + at] * static_cast<float>(w[at]);
+      result[i * step + row] = total;
     }
   }
 }
 
-PER_PROCESSOR void dotFloats(const float* x, const float* weight, int64_t width, int64_t rows, float* result) {
-  dotRows(x, weight, width, rows, result);
+template <typename Weight>
+INLINE void dotSomeRows(const float* x, int64_t xRows, const Weight* weight, int64_t width, int64_t rows, float* result, int64_t step) {
+  switch (xRows) {
+    case 1: return dotRows<1>(x, weight, width, rows, result, step);
+    case 2: return dotRows<2>(x, weight, width, rows, result, step);
+    case 3: return dotRows<3>(x, weight, width, rows, result, step);
+    default: return dotRows<4>(x, weight, width, rows, result, step);
+  }
 }
 
-PER_PROCESSOR void dotHalves(const float* x, const c10::BFloat16* weight, int64_t width, int64_t rows, float* result) {
-  dotRows(x, weight, width, rows, result);
+PER_PROCESSOR void dotFloats(const float* x, int64_t xRows, const float* weight, int64_t width, int64_t rows, float* result,
+                             int64_t step) {
+  dotSomeRows(x, xRows, weight, width, rows, result, step);
+}
+
+PER_PROCESSOR void dotHalves(const float* x, int64_t xRows, const c10::BFloat16* weight, int64_t width, int64_t rows,
+                             float* result, int64_t step) {
+  dotSomeRows(x, xRows, weight, width, rows, result, step);
 }
 
 #if defined(__x86_64__) && defined(__GNUC__)
@@ -68,28 +76,41 @@ PER_PROCESSOR void dotHalves(const float* x, const c10::BFloat16* weight, int64_
 
 WITH_PAIRS INLINE __m512bh pairs(const c10::BFloat16* from) { return (__m512bh)_mm512_loadu_si512(from); }
 
-WITH_PAIRS void dotHalvesInPairs(
-    const c10::BFloat16* x, const c10::BFloat16* weight, int64_t width, int64_t rows, float* result) {
-  constexpr int64_t STEP = 2 * LANES;
-  const int64_t even = width / STEP * STEP;
-  for (int64_t row = 0; row < rows; row += 4) {
-    // At the end some rows are computed twice.
-    const c10::BFloat16* all[4];
-    for (int64_t i = 0; i < 4; i++) all[i] = weight + std::min(row + i, rows - 1) * width;
-    __m512 a = _mm512_setzero_ps(), b = a, c = a, d = a;
-    for (int64_t at = 0; at < even; at += STEP) {
-      const __m512bh values = pairs(x + at);
-      a = _mm512_dpbf16_ps(a, values, pairs(all[0] + at));
-      b = _mm512_dpbf16_ps(b, values, pairs(all[1] + at));
-      c = _mm512_dpbf16_ps(c, values, pairs(all[2] + at));
-      d = _mm512_dpbf16_ps(d, values, pairs(all[3] + at));
+template <int64_t M>
+WITH_PAIRS INLINE void dotPairs(
+    const c10::BFloat16* x, const c10::BFloat16* weight, int64_t width, int64_t rows, float* result, int64_t step) {
+  constexpr int64_t PAIRS = 2 * LANES, CHAINS = M == 1 ? 4 : M == 4 ? 1 : 2;
+  const int64_t even = width / (CHAINS * PAIRS) * (CHAINS * PAIRS);
+  for (int64_t row = 0; row < rows; row++) {
+    const c10::BFloat16* const w = weight + row * width;
+    __m512 found[M][CHAINS];
+    for (int64_t i = 0; i < M; i++)
+      for (int64_t chain = 0; chain < CHAINS; chain++) found[i][chain] = _mm512_setzero_ps();
+    for (int64_t at = 0; at < even; at += CHAINS * PAIRS)
+      for (int64_t chain = 0; chain < CHAINS; chain++) {
+        const __m512bh factor = pairs(w + at + chain * PAIRS);
+        for (int64_t i = 0; i < M; i++)
+          found[i][chain] = _mm512_dpbf16_ps(found[i][chain], factor, pairs(x + i * width + at + chain * PAIRS));
+      }
+    for (int64_t i = 0; i < M; i++) {
+      __m512 sum = found[i][0];
+      for (int64_t chain = 1; chain < CHAINS; chain++) sum = _mm512_add_ps(sum, found[i][chain]);
+      int64_t at = even;
+      for (; at + PAIRS <= width; at += PAIRS) sum = _mm512_dpbf16_ps(sum, pairs(w + at), pairs(x + i * width + at));
+      float total = sumOf((Floats)sum);
+      for (; at < width; at++) total += static_cast<float>(x[i * width + at]) * static_cast<float>(w[at]);
+      result[i * step + row] = total;
     }
-    const Four found = sums((Floats)a, (Floats)b, (Floats)c, (Floats)d);
-    float totals[4] = {found[0], found[1], found[2], found[3]};
-    for (int64_t i = 0; i < 4 && row + i < rows; i++) {
-      for (int64_t at = even; at < width; at++) totals[i] += static_cast<float>(x[at]) * static_cast<float>(all[i][at]);
-      result[row + i] = totals[i];
-    }
+  }
+}
+
+WITH_PAIRS void dotHalvesInPairs(const c10::BFloat16* x, int64_t xRows, const c10::BFloat16* weight, int64_t width,
+                                 int64_t rows, float* result, int64_t step) {
+  switch (xRows) {
+    case 1: return dotPairs<1>(x, weight, width, rows, result, step);
+    case 2: return dotPairs<2>(x, weight, width, rows, result, step);
+    case 3: return dotPairs<3>(x, weight, width, rows, result, step);
+    default: return dotPairs<4>(x, weight, width, rows, result, step);
   }
 }
 
@@ -98,35 +119,36 @@ bool multipliesPairs() {
   return answer;
 }
 #else
-void dotHalvesInPairs(const c10::BFloat16*, const c10::BFloat16*, int64_t, int64_t, float*) {}
+void dotHalvesInPairs(const c10::BFloat16*, int64_t, const c10::BFloat16*, int64_t, int64_t, float*, int64_t) {}
 bool multipliesPairs() { return false; }
 #endif
 
 // x [M, in], weight [out, in] → [M, out]
 template <typename Number>
 void multiplyRows(const at::Tensor& x, const at::Tensor& weight, const std::optional<at::Tensor>& bias, at::Tensor& y) {
+  constexpr int64_t BLOCK = 32;
   const int64_t rows = x.size(0), width = x.size(1), outputs = weight.size(0);
-  const at::Tensor wide = x.to(at::kFloat).contiguous();
-  const float* const from = wide.const_data_ptr<float>();
+  const bool inPairs = std::is_same_v<Number, c10::BFloat16> && multipliesPairs();
+  const at::Tensor narrow = x.contiguous(), wide = inPairs ? narrow : narrow.to(at::kFloat);
+  const Number* const halves = narrow.const_data_ptr<Number>();
+  const float* const floats = inPairs ? nullptr : wide.const_data_ptr<float>();
   const Number* const weights = weight.const_data_ptr<Number>();
   const Number* const offset = bias.has_value() ? bias->const_data_ptr<Number>() : nullptr;
   Number* const to = y.mutable_data_ptr<Number>();
-  const at::Tensor narrow = x.contiguous();
-  const bool inPairs = std::is_same_v<Number, c10::BFloat16> && multipliesPairs();
-  parallelFor(outputs, 32, [&](int64_t begin, int64_t end) {
-    float found[32];
-    for (int64_t first = begin; first < end; first += 32) {
-      const int64_t count = std::min<int64_t>(32, end - first);
-      for (int64_t row = 0; row < rows; row++) {
-        if constexpr (std::is_same_v<Number, float>) dotFloats(from + row * width, weights + first * width, width, count, found);
-        else if (inPairs)
-          dotHalvesInPairs(narrow.const_data_ptr<Number>() + row * width, weights + first * width, width, count, found);
-        else dotHalves(from + row * width, weights + first * width, width, count, found);
-        for (int64_t i = 0; i < count; i++) {
-          const float added = offset ? static_cast<float>(offset[first + i]) : 0;
-          to[row * outputs + first + i] = static_cast<Number>(found[i] + added);
+  parallelPieces(outputs, BLOCK, [&](int64_t first, int64_t end) {
+    float found[MOST_ROWS * BLOCK];
+    const int64_t count = end - first;
+    for (int64_t row = 0; row < rows; row += MOST_ROWS) {
+      const int64_t some = std::min(MOST_ROWS, rows - row), at = row * width;
+      const Number* const from = weights + first * width;
+      if constexpr (std::is_same_v<Number, float>) dotFloats(floats + at, some, from, width, count, found, BLOCK);
+      else if (inPairs) dotHalvesInPairs(halves + at, some, from, width, count, found, BLOCK);
+      else dotHalves(floats + at, some, from, width, count, found, BLOCK);
+      for (int64_t i = 0; i < some; i++)
+        for (int64_t j = 0; j < count; j++) {
+          const float added = offset ? static_cast<float>(offset[first + j]) : 0;
+          to[(row + i) * outputs + first + j] = static_cast<Number>(found[i * BLOCK + j] + added);
         }
-      }
     }
   });
 }
@@ -142,6 +164,8 @@ void refuseGradient(const char* name, std::initializer_list<std::reference_wrapp
     TORCH_CHECK(!tensor.requires_grad(), name, " has no gradient: expected tensors that require none, or noGrad");
 }
 
+}  // namespace
+
 // few_rows_linear(x [M, in], weight [out, in], bias) → x · weightᵀ + bias. Has no gradient.
 at::Tensor fewRowsLinear(const at::Tensor& x, const at::Tensor& weight, const std::optional<at::Tensor>& bias) {
   const at::ScalarType dtype = weight.scalar_type();
@@ -150,11 +174,13 @@ at::Tensor fewRowsLinear(const at::Tensor& x, const at::Tensor& weight, const st
                        (!bias.has_value() || (isPlain(*bias, dtype) && bias->numel() == weight.size(0)));
   if (!isKnown) return at::linear(x, weight, bias);
   refuseGradient("few_rows_linear", {x, weight});
-  at::Tensor y = at::empty({x.size(0), weight.size(0)}, x.options());
+  at::Tensor y = emptyRows(x.size(0), weight.size(0), dtype);
   if (dtype == at::kFloat) multiplyRows<float>(x, weight, bias, y);
   else multiplyRows<c10::BFloat16>(x, weight, bias, y);
   return y;
 }
+
+namespace {
 
 // Keys and values of one row and one head: so many columns, each `width` numbers that lie together.
 template <typename Number>
@@ -230,56 +256,96 @@ struct Scoring {
   float scale, softcap;  // no cap where it is 0
 };
 
-void toProbabilities(float* scores, int64_t columns, const float* mask, Scoring scoring) {
-  float largest = -INFINITY;
-  for (int64_t column = 0; column < columns; column++) {
-    float score = scores[column] * scoring.scale;
-    if (scoring.softcap != 0) score = scoring.softcap * std::tanh(score / scoring.softcap);
-    if (mask != nullptr) score += mask[column];
-    scores[column] = score;
-    largest = std::max(largest, score);
+PER_PROCESSOR void toProbabilities(float* scores, int64_t columns, const float* mask, Scoring scoring) {
+  const int64_t even = columns / LANES * LANES;
+  const float scale = scoring.softcap != 0 ? 1 : scoring.scale;
+  if (scoring.softcap != 0)
+    for (int64_t column = 0; column < columns; column++)
+      scores[column] = scoring.softcap * std::tanh(scores[column] * scoring.scale / scoring.softcap);
+  Floats most = Floats{} - INFINITY;
+  for (int64_t column = 0; column < even; column += LANES) {
+    const Floats found = load(scores + column) * scale + (mask ? load(mask + column) : Floats{});
+    most = found > most ? found : most;
+    store(scores + column, found);
   }
-  float total = 0;
-  for (int64_t column = 0; column < columns; column++) total += scores[column] = std::exp(scores[column] - largest);
-  for (int64_t column = 0; column < columns; column++) scores[column] /= total;
+  float largest = largestOf(most);
+  for (int64_t column = even; column < columns; column++) {
+    scores[column] = scores[column] * scale + (mask ? mask[column] : 0);
+    largest = std::max(largest, scores[column]);
+  }
+  Floats sums{};
+  for (int64_t column = 0; column < even; column += LANES) {
+    const Floats found = exponential(load(scores + column) - largest);
+    sums += found;
+    store(scores + column, found);
+  }
+  float total = sumOf(sums);
+  for (int64_t column = even; column < columns; column++) total += scores[column] = std::exp(scores[column] - largest);
+  const float inverse = 1 / total;
+  for (int64_t column = 0; column < columns; column++) scores[column] *= inverse;
 }
 
 template <typename Number>
-at::Tensor attend(const at::Tensor& query, const at::Tensor& keys, const at::Tensor& values, const at::Tensor& mask, Scoring scoring) {
-  const int64_t rows = keys.size(0), kvHeads = keys.size(1), columns = keys.size(2), width = keys.size(3);
-  const int64_t heads = query.size(1), group = heads / kvHeads;
-  // Rounded to the cache's dtype, as products of it are.
-  const at::Tensor wide = query.to(keys.scalar_type()).to(at::kFloat).contiguous();
-  at::Tensor result = at::empty({rows, heads * width}, keys.options());
-  const float* const from = wide.const_data_ptr<float>();
-  const Number *const key = keys.const_data_ptr<Number>(), *const value = values.const_data_ptr<Number>();
-  const float* const hidden = mask.defined() ? mask.const_data_ptr<float>() : nullptr;
+INLINE void toFloats(const Number* from, int64_t count, float* to) {
+  const int64_t even = count / LANES * LANES;
+  for (int64_t at = 0; at < even; at += LANES) store(to + at, load(from + at));
+  for (int64_t at = even; at < count; at++) to[at] = static_cast<float>(from[at]);
+}
+
+template <typename Number>
+INLINE void fromFloats(const float* from, int64_t count, Number* to) {
+  const int64_t even = count / LANES * LANES;
+  for (int64_t at = 0; at < even; at += LANES) store(to + at, load(from + at));
+  for (int64_t at = even; at < count; at++) to[at] = static_cast<Number>(from[at]);
+}
+
+// One head of one row: scores, probabilities, mixture. `numbers` has room for the columns and for twice the width.
+template <typename Number>
+void attendOne(const Number* query, const Cached<Number>& cached, const float* mask, Scoring scoring, float* numbers, Number* to) {
+  float* const wide = numbers + cached.columns;
+  float* const mixed = wide + cached.width;
+  toFloats(query, cached.width, wide);
+  if constexpr (std::is_same_v<Number, float>) scoreFloats(wide, cached, numbers);
+  else scoreHalves(wide, cached, numbers);
+  toProbabilities(numbers, cached.columns, mask, scoring);
+  if constexpr (std::is_same_v<Number, float>) mixFloats(numbers, cached, mixed);
+  else mixHalves(numbers, cached, mixed);
+  fromFloats(mixed, cached.width, to);
+}
+
+template <typename Number>
+at::Tensor attend(const at::Tensor& queries, const Seen& seen, Scoring scoring) {
+  const at::Tensor &keys = seen.keys, &values = seen.values;
+  const int64_t rows = keys.size(0), kvHeads = keys.size(1), columns = seen.columns, width = keys.size(3), heads = seen.heads;
+  const int64_t group = heads / kvHeads, step = queries.stride(0);
+  at::Tensor result = emptyRows(rows, heads * width, keys.scalar_type());
+  const int64_t keyRow = keys.stride(0), keyHead = keys.stride(1), keyStep = keys.stride(2);
+  const int64_t valueRow = values.stride(0), valueHead = values.stride(1), valueStep = values.stride(2);
+  const Number* const query = queries.const_data_ptr<Number>();
+  const Number* const key = keys.const_data_ptr<Number>() + seen.first * keyStep;
+  const Number* const value = values.const_data_ptr<Number>() + seen.first * valueStep;
+  const float* const hidden = seen.mask.has_value() ? seen.mask->const_data_ptr<float>() + seen.first : nullptr;
+  const int64_t maskRow = seen.mask.has_value() ? seen.mask->stride(0) : 0;
   Number* const to = result.mutable_data_ptr<Number>();
-  // Less than that is done before a second thread has begun.
-  const int64_t grain = std::max<int64_t>(1, 8192 / (group * columns * width));
-  parallelFor(rows * kvHeads, grain, [&](int64_t begin, int64_t end) {
-    std::vector<float> scores(columns), mixed(width);
+  // The heads that share a key stay together, where there are enough of them for all threads; less than 8192 numbers are
+  // done before a second thread has begun.
+  const int64_t together = rows * kvHeads >= 4 * at::get_num_threads() ? group : 1;
+  const int64_t grain = std::max<int64_t>(1, 8192 / (together * columns * width)) * together;
+  parallelPieces(rows * heads, grain, [&](int64_t begin, int64_t end) {
+    thread_local std::vector<float> numbers;
+    numbers.resize(columns + 2 * width);
     for (int64_t at = begin; at < end; at++) {
-      const int64_t row = at / kvHeads, head = at % kvHeads;
-      const Cached<Number> cached{key + row * keys.stride(0) + head * keys.stride(1),
-                                  value + row * values.stride(0) + head * values.stride(1),
-                                  keys.stride(2),
-                                  values.stride(2),
-                                  columns,
-                                  width};
-      for (int64_t i = 0; i < group; i++) {
-        const int64_t place = (row * heads + head * group + i) * width;
-        if constexpr (std::is_same_v<Number, float>) scoreFloats(from + place, cached, scores.data());
-        else scoreHalves(from + place, cached, scores.data());
-        toProbabilities(scores.data(), columns, hidden ? hidden + row * mask.stride(0) : nullptr, scoring);
-        if constexpr (std::is_same_v<Number, float>) mixFloats(scores.data(), cached, mixed.data());
-        else mixHalves(scores.data(), cached, mixed.data());
-        for (int64_t j = 0; j < width; j++) to[place + j] = static_cast<Number>(mixed[j]);
-      }
+      const int64_t row = at / heads, head = at % heads, shared = head / group;
+      const Cached<Number> cached{key + row * keyRow + shared * keyHead, value + row * valueRow + shared * valueHead, keyStep,
+                                  valueStep, columns, width};
+      attendOne(query + row * step + head * width, cached, hidden ? hidden + row * maskRow : nullptr, scoring, numbers.data(),
+                to + at * width);
     }
   });
   return result;
 }
+
+}  // namespace
 
 // attend_rows(query [B, H, D], keys and values [B, Hkv, L, D], mask [B, L] float32 added to the scores, scale, softcap)
 // → [B, H·D], the dtype of keys. Not recorded by autograd.
@@ -294,18 +360,21 @@ at::Tensor attendRows(const at::Tensor& query, const at::Tensor& keys, const at:
   TORCH_CHECK(keys.is_cpu() && query.is_cpu() && values.is_cpu() && values.scalar_type() == dtype &&
                   (dtype == at::kFloat || dtype == at::kBFloat16) && keys.stride(3) == 1 && values.stride(3) == 1,
               "expected keys and values of float32 or bfloat16 on the CPU, whose last dimension is contiguous");
-  at::Tensor added;
-  if (mask.has_value()) {
+  if (mask.has_value())
     TORCH_CHECK(mask->sizes() == at::IntArrayRef({keys.size(0), keys.size(2)}) && mask->scalar_type() == at::kFloat && mask->is_cpu(),
                 "expected a float32 mask [B, L]");
-    added = mask->stride(1) == 1 ? *mask : mask->contiguous();
-  }
-  const Scoring scoring{static_cast<float>(scale), static_cast<float>(softcap)};
-  return dtype == at::kFloat ? attend<float>(query, keys, values, added, scoring)
-                             : attend<c10::BFloat16>(query, keys, values, added, scoring);
+  // Rounded to the cache's dtype, as products of it are. The heads of a row lie together, rows may be further apart.
+  const bool liesWell = query.scalar_type() == dtype && query.stride(2) == 1 && query.stride(1) == query.size(2);
+  const at::Tensor own = liesWell ? query : query.to(dtype).contiguous();
+  const std::optional<at::Tensor> added = mask.has_value() && mask->stride(1) != 1 ? mask->contiguous() : mask;
+  return attendSeen(own, Seen{query.size(1), keys, values, added, 0, keys.size(2)}, scale, softcap);
 }
 
-}  // namespace
+at::Tensor attendSeen(const at::Tensor& queries, const Seen& seen, double scale, double softcap) {
+  const Scoring scoring{static_cast<float>(scale), static_cast<float>(softcap)};
+  return seen.keys.scalar_type() == at::kFloat ? attend<float>(queries, seen, scoring)
+                                               : attend<c10::BFloat16>(queries, seen, scoring);
+}
 
 bool processorMultipliesPairs() { return multipliesPairs(); }
 

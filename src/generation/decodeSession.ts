@@ -19,11 +19,14 @@ import { attend } from '../nn/index.js';
 import {
   attendRows,
   autocast,
+  decodeAttention,
+  decodeMlp,
   inferenceMode,
-  keep,
+  keepOwned,
   tensor,
   tidy,
   zeros,
+  type DecodePlace,
   type Dtype,
   type Tensor,
 } from '../torch/index.js';
@@ -134,7 +137,7 @@ export class DecodeSession {
           cache
             .narrow(2, 0, length)
             .copy_(copies === 1 ? source : source.repeatInterleave(copies, 0));
-          list.push(keep(cache));
+          list.push(keepOwned(cache));
         }
         const mask = masks[layer.kind];
         const mixed = attend(q, k, v, { mask, causal: mask === null, ...this.scoring });
@@ -143,7 +146,7 @@ export class DecodeSession {
       });
     }
     this.columns = length;
-    if (isPadded) this.mask = keep(this.decodeMask());
+    if (isPadded) this.mask = keepOwned(this.decodeMask());
     const last = hidden
       .view([prompts.length, length, -1])
       .select(1, length - 1)
@@ -172,7 +175,16 @@ export class DecodeSession {
       rotated.map((position) => position + 1),
     );
     let hidden = this.embed(Int32Array.from(ids), positions);
+    const turns = (kind: LayerKind): Tensor | null =>
+      rotations[kind]?.viewAsReal().view([rotated.length, -1]) ?? null;
+    const turnsOf = { full: turns('full'), sliding: turns('sliding') };
     this.weights.layers.forEach((layer, index) => {
+      if (layer.fused !== null) {
+        const place = this.placeOf(layer.kind, index, column, turnsOf[layer.kind]);
+        const attended = decodeAttention(hidden, layer.fused.attention(this.rows), place);
+        hidden = decodeMlp(attended, layer.fused.mlp(this.rows));
+        return;
+      }
       const { query, key, value } = this.project(layer, hidden, rotations[layer.kind]);
       const [keys, values] = this.append(index, column, key, value);
       const mixed = this.attend(layer.kind, query, keys, values);
@@ -205,6 +217,19 @@ export class DecodeSession {
     keys.select(2, column).copy_(key);
     values.select(2, column).copy_(value);
     return [keys.narrow(2, 0, column + 1), values.narrow(2, 0, column + 1)];
+  }
+
+  private placeOf(
+    kind: LayerKind,
+    index: number,
+    column: number,
+    turns: Tensor | null,
+  ): DecodePlace {
+    const mask = this.mask?.view([this.rows, this.capacity]) ?? null;
+    const [keys, values] = [this.keys[index] as Tensor, this.values[index] as Tensor];
+    const window = kind === 'sliding' ? this.config.slidingWindow : null;
+    const first = window === null ? 0 : Math.max(0, column + 1 - window);
+    return { turns, keys, values, mask, column, first };
   }
 
   /** One query per row and head against the cache. The heads that share a key are its queries: nothing is repeated. */
@@ -343,13 +368,13 @@ export class DecodeSession {
               const used = cache.narrow(2, 0, columns).indexSelect(0, index);
               smaller.narrow(2, 0, columns).copy_(used);
             });
-            caches[layer] = keep(smaller);
+            caches[layer] = keepOwned(smaller);
             cache.dispose();
           });
         }
         if (this.mask) {
           const previous = this.mask;
-          this.mask = keep(previous.indexSelect(0, index));
+          this.mask = keepOwned(previous.indexSelect(0, index));
           previous.dispose();
         }
       }),

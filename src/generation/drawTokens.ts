@@ -5,7 +5,7 @@
  * exponential number per vocabulary entry instead, which on the CPU costs more than the rest of a small model's step.
  */
 import { NumericsError } from '../errors/index.js';
-import { cat, tensor, tidy, type Tensor } from '../torch/index.js';
+import { cat, drawRows, noGrad, tensor, tidy, type Tensor } from '../torch/index.js';
 import { truncatesSampling, type ResolvedSampling } from './settings.js';
 
 /** The tokens drawn, one per row. */
@@ -39,13 +39,18 @@ export function drawTokens(
   settings: ResolvedSampling,
   { seen, keepSupport = false }: DrawOptions = {},
 ): DrawnTokens {
-  const keeps = keepSupport && truncatesSampling(settings, logits.size(-1));
+  const truncates = truncatesSampling(settings, logits.size(-1));
+  const keeps = keepSupport && truncates;
   const { flat, inside } = tidy(() => {
-    let scores = logits.dtype === 'float64' ? logits : logits.to('float32');
-    if (seen && settings.repetitionPenalty !== 1) {
-      scores = penalise(scores, seen, settings.repetitionPenalty);
-    }
+    const penalises = seen !== undefined && settings.repetitionPenalty !== 1;
     const greedy = settings.temperature === 0;
+    if (!truncates && !penalises && hasKernel(logits)) {
+      const points = tensor(Float64Array.from(uniforms));
+      const drawn = noGrad(() => drawRows(logits, points, settings.temperature));
+      return { flat: Array.from(drawn.toTypedArray()), inside: undefined };
+    }
+    let scores = logits.dtype === 'float64' ? logits : logits.to('float32');
+    if (penalises) scores = penalise(scores, seen, settings.repetitionPenalty);
     if (!greedy) scores = truncate(scores.div(settings.temperature), settings);
     const logprobs = scores.logSoftmax(-1);
     const ids = greedy ? logprobs.argmax(-1, { keepDim: true }) : invert(logprobs, uniforms);
@@ -69,6 +74,11 @@ export function drawTokens(
     );
   }
   return { ids, logprobs, ...(inside && { supports: splitSupports(inside, rows) }) };
+}
+
+/** Whether one call draws from plain logits. */
+function hasKernel({ device, dtype }: Tensor): boolean {
+  return device === 'cpu' && (dtype === 'float32' || dtype === 'bfloat16');
 }
 
 /** @param pairs row and id, in order of rows and, within a row, of ids */

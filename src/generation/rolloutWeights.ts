@@ -8,18 +8,30 @@
  */
 import assert from 'node:assert/strict';
 import type { Decoder, DecoderConfig, DecoderLayer, LayerKind, Norm } from '../models/index.js';
-import { innerValues, mixExperts, Mlp, RMSNorm, type ExpertMlp, type Linear } from '../nn/index.js';
+import {
+  innerValues,
+  mixExperts,
+  Mlp,
+  RMSNorm,
+  type ExpertMlp,
+  type Linear,
+  type MlpSettings,
+} from '../nn/index.js';
 import {
   arange,
   cat,
   fewRowsLinear,
-  keep,
+  keepOwned,
   noGrad,
   packedLinear,
   packLinearWeight,
   runtimeInfo,
   tidy,
+  type AttentionWeights,
+  type DecodeNorms,
   type Dtype,
+  type FrozenWeight,
+  type MlpWeights,
   type Tensor,
 } from '../torch/index.js';
 
@@ -50,9 +62,9 @@ export class FrozenLinear {
   /** @param weight [out, in]; a copy is kept only in the form that is used */
   constructor(weight: Tensor, bias: Tensor | null, packing: boolean) {
     const packs = packing && canPack(weight);
-    this.packed = packs ? keep(packLinearWeight(weight, PACKED_FOR_ROWS)) : null;
-    this.plain = packs && weight.numel >= SMALL_MATRIX ? null : keep(weight.detach());
-    this.bias = bias === null ? null : keep(bias.detach());
+    this.packed = packs ? keepOwned(packLinearWeight(weight, PACKED_FOR_ROWS)) : null;
+    this.plain = packs && weight.numel >= SMALL_MATRIX ? null : keepOwned(weight.detach());
+    this.bias = bias === null ? null : keepOwned(bias.detach());
     this.dtype = weight.dtype;
     this.fewRows = weight.device === 'cpu' ? (FEW_ROWS[weight.dtype] ?? 0) : 0;
   }
@@ -68,6 +80,14 @@ export class FrozenLinear {
     return x.linear(plain, bias);
   }
 
+  /** The form that `rows` rows are multiplied with. */
+  forRows(rows: number): FrozenWeight {
+    const { plain, packed, bias } = this;
+    const weight = plain !== null && (packed === null || rows <= this.fewRows) ? plain : packed;
+    assert(weight !== null, 'internal: a matrix is kept packed, plain or both');
+    return { weight, bias };
+  }
+
   /** Frees the copies. */
   dispose(): void {
     for (const tensor of [this.plain, this.packed, this.bias]) tensor?.dispose();
@@ -76,6 +96,20 @@ export class FrozenLinear {
 
 /** What a feed-forward layer computes, [rows, D] → [rows, D]. */
 type FeedForward = (x: Tensor) => Tensor;
+
+interface FrozenMlp {
+  readonly input: FrozenLinear;
+  readonly output: FrozenLinear;
+  readonly settings: MlpSettings;
+  readonly apply: FeedForward;
+}
+
+/** The halves of a layer that are computed in one call each, where there are kernels for them. */
+export interface FusedHalves {
+  /** For so many rows. */
+  attention(rows: number): AttentionWeights;
+  mlp(rows: number): MlpWeights;
+}
 
 /** One layer of `RolloutWeights`. */
 export interface RolloutLayer {
@@ -91,6 +125,8 @@ export interface RolloutLayer {
   readonly mlpNorm: Norm;
   readonly feedForward: FeedForward;
   readonly mlpOutputNorm: Norm | null;
+  /** null where a layer is computed operator by operator. */
+  readonly fused: FusedHalves | null;
 }
 
 /** All weights of a decoder for sampling. Norms and embeddings are the model's own. */
@@ -142,17 +178,30 @@ function stacked(layers: readonly Linear[]): { weight: Tensor; bias: Tensor | nu
   return { weight: cat(layers.map((layer) => layer.effectiveWeight())), bias };
 }
 
+/** Remembers what was made for as many rows as last time. */
+function remembered<Made>(make: (rows: number) => Made): (rows: number) => Made {
+  let known: { rows: number; made: Made } | null = null;
+  return (rows) => (known?.rows === rows ? known : (known = { rows, made: make(rows) })).made;
+}
+
 /** Makes what `RolloutWeights` holds, and knows what to free. */
 class Freezer {
   private readonly owned: { dispose(): void }[] = [];
   private readonly config: DecoderConfig;
   private readonly packing: boolean;
+  /** Whether halves of layers are computed in one call. */
+  private readonly kernels: boolean;
   /** What weights are rounded to; null leaves them as they are. */
   private readonly dtype: Dtype | null;
 
-  constructor(config: DecoderConfig, packing: boolean, dtype: Dtype | null) {
+  constructor(
+    config: DecoderConfig,
+    { packing, kernels }: { packing: boolean; kernels: boolean },
+    dtype: Dtype | null,
+  ) {
     this.config = config;
     this.packing = packing;
+    this.kernels = kernels;
     this.dtype = dtype;
   }
 
@@ -177,18 +226,59 @@ class Freezer {
     return this.own(new FrozenLinear(weight.to('float32'), null, this.packing));
   }
 
-  private mlp({ inputs, output, settings }: Mlp): FeedForward {
+  private mlp({ inputs, output, settings }: Mlp): FrozenMlp {
     const { weight, bias } = stacked(inputs);
     const input = this.linear(weight, bias);
     const last = this.linear(output.effectiveWeight(), output.bias);
-    return (x) => last.apply(innerValues([input.apply(x)], settings));
+    const apply = (x: Tensor): Tensor => last.apply(innerValues([input.apply(x)], settings));
+    return { input, output: last, settings, apply };
   }
 
-  private feedForward(layer: Mlp | ExpertMlp): FeedForward {
-    if (layer instanceof Mlp) return this.mlp(layer);
+  private experts(layer: ExpertMlp): FeedForward {
     const router = this.linear(layer.router.effectiveWeight(), layer.router.bias);
-    const experts = layer.experts.map((expert) => this.mlp(expert));
+    const experts = layer.experts.map((expert) => this.mlp(expert).apply);
     return (x) => mixExperts(x, router.apply(x), experts, layer.routing);
+  }
+
+  /** A weight as kernels take it. */
+  private factors(norm: Norm | null): Tensor | null {
+    if (!(norm instanceof RMSNorm)) return null;
+    const weight = norm.weight.detach().to('float32');
+    return this.own(keepOwned(norm.plusOne ? weight.add(1) : weight.clone()));
+  }
+
+  /** null for another kind of layer, dtype or device than there are kernels for. */
+  private fused(layer: Omit<RolloutLayer, 'fused'>, mlp: FrozenMlp | null): FusedHalves | null {
+    const { config } = this;
+    const { inputNorm, attentionOutputNorm, mlpNorm, mlpOutputNorm, queryKeyValue, output } = layer;
+    if (!this.kernels || mlp === null) return null;
+    if (!(inputNorm instanceof RMSNorm && mlpNorm instanceof RMSNorm)) return null;
+    const norms = (input: RMSNorm, after: Norm | null): DecodeNorms => ({
+      input: this.factors(input) as Tensor,
+      output: this.factors(after),
+      eps: input.eps,
+      roundsLast: input.plusOne,
+    });
+    const attention = {
+      norms: norms(inputNorm, attentionOutputNorm),
+      queryNorm: this.factors(layer.queryNorm),
+      keyNorm: this.factors(layer.keyNorm),
+      scale: config.attentionScale,
+      softcap: config.attentionSoftcap,
+    };
+    const feedForward = { norms: norms(mlpNorm, mlpOutputNorm), ...mlp.settings };
+    return {
+      attention: remembered((rows) => ({
+        ...attention,
+        queryKeyValue: queryKeyValue.forRows(rows),
+        output: output.forRows(rows),
+      })),
+      mlp: remembered((rows) => ({
+        ...feedForward,
+        input: mlp.input.forRows(rows),
+        output: mlp.output.forRows(rows),
+      })),
+    };
   }
 
   layer(layer: DecoderLayer): RolloutLayer {
@@ -208,7 +298,8 @@ class Freezer {
       const reordered = norm.weight.indexSelect(0, order);
       return this.own(new RMSNorm(reordered, norm.eps, { plusOne: norm.plusOne }));
     };
-    return {
+    const mlp = layer.mlp instanceof Mlp ? this.mlp(layer.mlp) : null;
+    const frozen = {
       kind: layer.kind,
       inputNorm: layer.inputNorm,
       queryKeyValue: this.linear(paired(weight), bias && paired(bias)),
@@ -217,15 +308,22 @@ class Freezer {
       output: this.linear(output.effectiveWeight(), output.bias),
       attentionOutputNorm: layer.attentionOutputNorm,
       mlpNorm: layer.mlpNorm,
-      feedForward: this.feedForward(layer.mlp),
+      feedForward: layer.mlp instanceof Mlp ? (mlp as FrozenMlp).apply : this.experts(layer.mlp),
       mlpOutputNorm: layer.mlpOutputNorm,
     };
+    return { ...frozen, fused: this.fused(frozen, mlp) };
   }
 }
 
+/** Whether there are kernels for a device and its dtypes. */
+function hasKernels({ device, dtype, computeDtype }: Decoder): boolean {
+  const isKnown = (one: Dtype): boolean => one === 'float32' || one === 'bfloat16';
+  return device === 'cpu' && isKnown(dtype) && isKnown(computeDtype);
+}
+
 /**
- * @param options.packing use oneDNN's packed form where the device and dtype allow it (default), and `rows` are so many that
- *   it is faster. Off is for checking.
+ * @param options.packing use kernels for halves of layers and oneDNN's packed form where the device and dtype allow it
+ *   (default), the latter where `rows` are so many that it is faster. Off, everything is plain operators: for checking.
  * @param options.rows the most that will be computed together; many unless said
  */
 export function rolloutWeights(
@@ -236,7 +334,8 @@ export function rolloutWeights(
   const rounded = computeDtype === dtype ? null : computeDtype;
   const isFew = (options.rows ?? Infinity) <= (FEW_ROWS[computeDtype] ?? 0);
   const packing = (options.packing ?? true) && !isFew;
-  const freezer = new Freezer(model.config, packing, rounded);
+  const kernels = (options.packing ?? true) && hasKernels(model);
+  const freezer = new Freezer(model.config, { packing, kernels }, rounded);
   try {
     return noGrad(() => ({
       embed: (ids, positions) => {

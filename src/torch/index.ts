@@ -5,7 +5,7 @@ export type { ReduceOptions, ValuesAndIndices } from './reductions.js';
 export { DTYPE_BYTES, isFloatingPoint, type Dtype } from './dtype.js';
 export type { Ints } from './bind.js';
 export type { RuntimeInfo, SourceArray, TargetArray } from './native.js';
-export { keep, tidy } from './scope.js';
+export { keep, keepOwned, tidy } from './scope.js';
 export type { NotPromise } from './synchronous.js';
 export {
   arange,
@@ -42,6 +42,16 @@ export {
   where,
   type AttentionOptions,
 } from './linearAlgebra.js';
+export {
+  decodeAttention,
+  decodeMlp,
+  drawRows,
+  type AttentionWeights,
+  type DecodeNorms,
+  type DecodePlace,
+  type FrozenWeight,
+  type MlpWeights,
+} from './decode.js';
 export { checkpoint } from './checkpoint.js';
 export { autocast, enableGrad, grad, inferenceMode, isGradEnabled, noGrad } from './autograd.js';
 export {

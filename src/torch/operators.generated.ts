@@ -1043,6 +1043,24 @@ export let posttrainAttendRows: (query: Slot, keys: Slot, values: Slot, mask: Sl
   return posttrainAttendRows(...args);
 };
 
+// posttrain::decode_attention(Tensor hidden, Tensor norm, Tensor qkv, Tensor? qkv_bias, Tensor? query_norm, Tensor? key_norm, Tensor output, Tensor? output_bias, Tensor? output_norm, float eps, bool rounds_last, Tensor? turns, Tensor keys, Tensor values, Tensor? mask, int column, int first, float scale, float softcap) -> Tensor
+export let posttrainDecodeAttention: (hidden: Slot, norm: Slot, qkv: Slot, qkvBias: Slot | null | undefined, queryNorm: Slot | null | undefined, keyNorm: Slot | null | undefined, output: Slot, outputBias: Slot | null | undefined, outputNorm: Slot | null | undefined, eps: number, roundsLast: boolean, turns: Slot | null | undefined, keys: Slot, values: Slot, mask: Slot | null | undefined, column: number, first: number, scale: number, softcap: number) => Slot = (...args) => {
+  native();
+  return posttrainDecodeAttention(...args);
+};
+
+// posttrain::decode_mlp(Tensor hidden, Tensor norm, Tensor input, Tensor? input_bias, Tensor output, Tensor? output_bias, Tensor? output_norm, float eps, bool rounds_last, bool is_gated, bool is_gelu) -> Tensor
+export let posttrainDecodeMlp: (hidden: Slot, norm: Slot, input: Slot, inputBias: Slot | null | undefined, output: Slot, outputBias: Slot | null | undefined, outputNorm: Slot | null | undefined, eps: number, roundsLast: boolean, isGated: boolean, isGelu: boolean) => Slot = (...args) => {
+  native();
+  return posttrainDecodeMlp(...args);
+};
+
+// posttrain::draw_rows(Tensor logits, Tensor uniforms, float temperature) -> Tensor
+export let posttrainDrawRows: (logits: Slot, uniforms: Slot, temperature: number) => Slot = (...args) => {
+  native();
+  return posttrainDrawRows(...args);
+};
+
 // aten::addmm(Tensor self, Tensor mat1, Tensor mat2, *, Scalar beta=1, Scalar alpha=1) -> Tensor
 export let addmm: (self: Slot, mat1: Slot, mat2: Slot, beta?: Scalar, alpha?: Scalar) => Slot = (...args) => {
   native();
@@ -1499,6 +1517,9 @@ onLoad((addon) => {
   posttrainLinear = bind(addon, 'posttrain::linear', "Tensor input, Tensor weight, Tensor? bias=None");
   posttrainFewRowsLinear = bind(addon, 'posttrain::few_rows_linear', "Tensor input, Tensor weight, Tensor? bias=None");
   posttrainAttendRows = bind(addon, 'posttrain::attend_rows', "Tensor query, Tensor keys, Tensor values, Tensor? mask, float scale, float softcap");
+  posttrainDecodeAttention = bind(addon, 'posttrain::decode_attention', "Tensor hidden, Tensor norm, Tensor qkv, Tensor? qkv_bias, Tensor? query_norm, Tensor? key_norm, Tensor output, Tensor? output_bias, Tensor? output_norm, float eps, bool rounds_last, Tensor? turns, Tensor keys, Tensor values, Tensor? mask, int column, int first, float scale, float softcap");
+  posttrainDecodeMlp = bind(addon, 'posttrain::decode_mlp', "Tensor hidden, Tensor norm, Tensor input, Tensor? input_bias, Tensor output, Tensor? output_bias, Tensor? output_norm, float eps, bool rounds_last, bool is_gated, bool is_gelu");
+  posttrainDrawRows = bind(addon, 'posttrain::draw_rows', "Tensor logits, Tensor uniforms, float temperature");
   addmm = bind(addon, 'aten::addmm', "Tensor self, Tensor mat1, Tensor mat2, *, Scalar beta=1, Scalar alpha=1");
   addmm_ = bind(addon, 'aten::addmm_', "Tensor(a!) self, Tensor mat1, Tensor mat2, *, Scalar beta=1, Scalar alpha=1");
   baddbmm = bind(addon, 'aten::baddbmm', "Tensor self, Tensor batch1, Tensor batch2, *, Scalar beta=1, Scalar alpha=1");

@@ -16,7 +16,7 @@ interface Escaped {
 const escaped = new WeakMap<Tensor, Escaped>();
 const registry = new FinalizationRegistry<Escaped>(({ slot, bytes }) => {
   native().releaseOne(slot);
-  native().adjustExternalMemory(-bytes);
+  if (bytes > 0) native().adjustExternalMemory(-bytes);
 });
 
 /** Gives a new tensor to the current scope, or to the garbage collector where there is none. @internal */
@@ -25,9 +25,12 @@ export function adopt(tensor: Tensor): void {
   else leaveToCollector(tensor);
 }
 
-function leaveToCollector(tensor: Tensor): void {
-  const held = { slot: tensor.slot, bytes: native().storageBytes(tensor.slot) };
-  native().adjustExternalMemory(held.bytes);
+function leaveToCollector(
+  tensor: Tensor,
+  bytes: number = native().storageBytes(tensor.slot),
+): void {
+  const held = { slot: tensor.slot, bytes };
+  if (bytes > 0) native().adjustExternalMemory(bytes);
   escaped.set(tensor, held);
   registry.register(tensor, held, tensor);
 }
@@ -41,7 +44,7 @@ export function release(tensor: Tensor): void {
   if (held) {
     escaped.delete(tensor);
     registry.unregister(tensor);
-    native().adjustExternalMemory(-held.bytes);
+    if (held.bytes > 0) native().adjustExternalMemory(-held.bytes);
   }
   native().releaseOne(slot);
 }
@@ -52,6 +55,15 @@ export function release(tensor: Tensor): void {
  */
 export function keep<Kept extends Tensor>(tensor: Kept): Kept {
   if (!escaped.has(tensor) && tensor.slot !== 0) leaveToCollector(tensor);
+  return tensor;
+}
+
+/**
+ * `keep` for tensors whose maker surely disposes of them: the garbage collector frees what was forgotten all the same, but
+ * is not told their size, by which it would begin to look for garbage while there is none. @internal
+ */
+export function keepOwned<Kept extends Tensor>(tensor: Kept): Kept {
+  if (!escaped.has(tensor) && tensor.slot !== 0) leaveToCollector(tensor, 0);
   return tensor;
 }
 

@@ -1,0 +1,30 @@
+// What rows.cpp computes for one new token per row. No result has a gradient.
+#pragma once
+
+#include <ATen/ATen.h>
+#include <ATen/EmptyTensor.h>
+
+#include <optional>
+
+namespace posttrain {
+
+// [rows, width] on the CPU, without the way through the dispatcher: small layers would wait for it.
+inline at::Tensor emptyRows(int64_t rows, int64_t width, at::ScalarType dtype) {
+  return at::detail::empty_cpu({rows, width}, dtype);
+}
+
+at::Tensor fewRowsLinear(const at::Tensor& x, const at::Tensor& weight, const std::optional<at::Tensor>& bias);
+
+// What the queries of rows look at: so many columns of caches [B, Hkv, capacity, d] whose last dimension is contiguous,
+// from the first on; mask [B, capacity] float32.
+struct Seen {
+  int64_t heads;
+  const at::Tensor &keys, &values;
+  const std::optional<at::Tensor>& mask;
+  int64_t first, columns;
+};
+
+// queries: of each row H·d numbers that lie together, of the dtype of the caches → [B, H·d]
+at::Tensor attendSeen(const at::Tensor& queries, const Seen& seen, double scale, double softcap);
+
+}  // namespace posttrain
