@@ -37,9 +37,9 @@ const LAYERS: Readonly<Record<string, string>> = {
   dashboard: 'trainers(types)',
   // Models beside the dashboard, in a process of their own: the dashboard is given it and loads no libtorch.
   lab: 'hub torch tokenizers models generation rewards trainers runs dashboard(types)',
-  quickstart: 'config torch tokenizers models generation rewards data tasks eval runs',
+  quickstart: 'config hub torch tokenizers models generation rewards data tasks eval runs',
   reproduce:
-    'config torch tokenizers models generation algorithms rewards environments data annotation tasks eval runs quickstart',
+    'config hub torch tokenizers models generation algorithms rewards environments data annotation tasks eval runs quickstart',
   cli: 'config hub torch tokenizers models generation rewards environments data tasks eval selection runs publishing labeling dashboard lab quickstart reproduce',
 };
 

@@ -40,12 +40,18 @@ const SPLIT_WORDS: Readonly<Record<string, readonly string[]>> = {
  * @throws ConfigError if a split or subset is asked of what has none
  * @throws HubError if there is no such data set, or its download fails
  */
-export async function findDataFiles(path: string, selection: DataSelection): Promise<string[]> {
+export async function findDataFiles(
+  path: string,
+  selection: DataSelection & {
+    /** The split as it was asked for, with its slice, for messages. */
+    readonly asked?: string | undefined;
+  },
+): Promise<string[]> {
   const kind = await kindOf(path);
   if (kind === 'folder') return filesOfFolder(path, selection);
   const id = kind === 'nothing' && !hasDataExtension(path) ? parseHubId(path) : undefined;
   if (id !== undefined) return filesOfHub(id, selection);
-  const { split: asked, subset } = selection;
+  const { split, subset, asked = split } = selection;
   for (const [name, value] of Object.entries({ split: asked, subset })) {
     if (value === undefined) continue;
     throw new ConfigError(

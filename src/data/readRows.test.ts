@@ -449,6 +449,14 @@ describe('slices of a split', () => {
     assert.deepEqual(await names(at, 'train[4:6]'), [4, 5]);
     await assert.rejects(readRows(at, { split: 'train[4:7]' }), { code: 'E_DATA' });
   });
+  test('a slice of a file, which has no splits, is refused with what was asked for', async () => {
+    const file = join(made(), 'train-0.jsonl');
+    await assert.rejects(readRows(file, { split: 'train[:10]' }), {
+      code: 'E_CONFIG',
+      message: `${file}: expected the folder of a data set, because split is "train[:10]", received a file.`,
+      hint: 'Leave split out, or give the folder.',
+    });
+  });
   test('an empty slice is refused', async () => {
     const at = made();
     for (const [split, reason] of [

@@ -94,7 +94,8 @@ async function openSources(
   selection: DataSelection,
 ): Promise<Source[]> {
   const { name, slice } = parseSplit(selection.split ?? '');
-  const named = { ...selection, split: selection.split === undefined ? undefined : name };
+  const { split } = selection;
+  const named = { ...selection, split: split === undefined ? undefined : name, asked: split };
   const sources: Source[] = [];
   for (const path of typeof paths === 'string' ? [paths] : paths) {
     const files: RowFile[] = [];

@@ -4,13 +4,14 @@
  */
 import { createHash } from 'node:crypto';
 import { createReadStream, existsSync } from 'node:fs';
-import { mkdir, open, rename, rm, stat, statfs, type FileHandle } from 'node:fs/promises';
+import { open, rename, rm, stat, statfs, type FileHandle } from 'node:fs/promises';
 import { basename, dirname, join } from 'node:path';
 import { HubError, IoError } from '../errors/index.js';
 import { withFileLock } from './fileLock.js';
 import { guarded, type HubFile, type RepoCache } from './hubCache.js';
 import { MOST_ATTEMPTS, reasonOf, type HubAccess } from './hubFetch.js';
 import { DownloadProgress } from './downloadProgress.js';
+import { makeFolder } from './makeFolder.js';
 
 /** A file of a repository at a commit. */
 export interface Download {
@@ -44,7 +45,7 @@ export async function downloadBlob(download: Download): Promise<void> {
   const { cache, file, access } = download;
   const blob = cache.blobPath(file.hash);
   if (existsSync(blob)) return;
-  await guarded(blob, () => mkdir(dirname(blob), { recursive: true }));
+  await guarded(blob, () => Promise.resolve(makeFolder(dirname(blob))));
   const lock = join(cache.locksFolder, `${file.hash}.posttrain.lock`);
   await withFileLock(
     lock,

@@ -5,10 +5,11 @@
  * Python's locks are those of the operating system (flock), which Node does not have, so that ours have other names.
  */
 import { randomUUID } from 'node:crypto';
-import { mkdir, open, readFile, rename, rm, stat, utimes } from 'node:fs/promises';
+import { open, readFile, rename, rm, stat, utimes } from 'node:fs/promises';
 import { hostname } from 'node:os';
 import { dirname } from 'node:path';
 import { guarded } from './hubCache.js';
+import { makeFolder } from './makeFolder.js';
 
 const TOUCH_SECONDS = 5;
 /** A holder that did not touch its lock for so long is gone. */
@@ -25,7 +26,7 @@ export async function withFileLock<Value>(
   wait: () => Promise<unknown>,
   work: () => Promise<Value>,
 ): Promise<Value> {
-  await guarded(path, () => mkdir(dirname(path), { recursive: true }));
+  await guarded(path, () => Promise.resolve(makeFolder(dirname(path))));
   while (!(await guarded(path, () => take(path)))) {
     if (await isStale(path)) await steal(path);
     else await wait();

@@ -10,19 +10,11 @@
  */
 import { randomUUID } from 'node:crypto';
 import { existsSync } from 'node:fs';
-import {
-  copyFile,
-  mkdir,
-  readdir,
-  readFile,
-  rename,
-  stat,
-  symlink,
-  writeFile,
-} from 'node:fs/promises';
+import { copyFile, readdir, readFile, rename, stat, symlink, writeFile } from 'node:fs/promises';
 import { dirname, join, relative, sep } from 'node:path';
 import { HubError, IoError } from '../errors/index.js';
 import type { RepoKind } from './hubId.js';
+import { makeFolder } from './makeFolder.js';
 
 /** A file of a repository. */
 export interface HubFile {
@@ -100,7 +92,7 @@ export class RepoCache {
     const place = join(this.snapshotFolder(commit), path);
     if (existsSync(place)) return;
     await guarded(place, async () => {
-      await mkdir(dirname(place), { recursive: true });
+      makeFolder(dirname(place));
       const blob = this.blobPath(hash);
       const temporary = temporaryOf(place);
       const target = relative(dirname(place), blob);
@@ -139,7 +131,7 @@ function temporaryOf(path: string): string {
 
 async function replaceFile(path: string, text: string): Promise<void> {
   await guarded(path, async () => {
-    await mkdir(dirname(path), { recursive: true });
+    makeFolder(dirname(path));
     const temporary = temporaryOf(path);
     await writeFile(temporary, text);
     await rename(temporary, path);

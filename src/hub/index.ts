@@ -11,6 +11,7 @@ export {
   type HubStream,
   type HubSubject,
 } from './hubFetch.js';
+export { makeFolder } from './makeFolder.js';
 export { hubAccess, openSnapshot, type Snapshot } from './snapshot.js';
 export { modelFolder, modelOnBase, type ModelOnBase, type ModelParts } from './modelFolder.js';
 export { openHubDataSet, type HubDataSet } from './dataSet.js';

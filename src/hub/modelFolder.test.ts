@@ -73,7 +73,7 @@ describe('modelFolder', () => {
     hub.put('org/whole', WHOLE);
     const folder = await modelFolder('org/whole', 'tokenizer');
     assert.deepEqual(readdirSync(folder).sort(), [
-      ...['chat_template.jinja', 'tokenizer.json', 'tokenizer_config.json'],
+      ...['chat_template.jinja', 'config.json', 'tokenizer.json', 'tokenizer_config.json'],
     ]);
   });
   test('shards are those of the index, whatever they are called', async () => {

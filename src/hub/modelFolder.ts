@@ -102,7 +102,8 @@ async function folderOf(folderOrHubId: string, parts: ModelParts): Promise<strin
   if (isKnown) return snapshot.folder;
   const paths = await snapshot.paths();
   const wanted = paths.filter((path) =>
-    (parts === 'model' ? SMALL_FILES : TOKENIZER_FILES).includes(path),
+    // config.json tells how many tokens the model has, which may be fewer than the tokenizer's.
+    (parts === 'model' ? SMALL_FILES : ['config.json', ...TOKENIZER_FILES]).includes(path),
   );
   if (parts === 'model') wanted.push(...(await weightsOf(folderOrHubId, snapshot, paths)));
   await snapshot.download(wanted);

@@ -1,7 +1,7 @@
 /** Folders of adapters in PEFT's layout: adapter_config.json, adapter_model.safetensors, and the path of the base model. */
-import { existsSync, mkdirSync, readdirSync } from 'node:fs';
+import { existsSync, readdirSync } from 'node:fs';
 import { basename, join } from 'node:path';
-import { CheckpointError, IoError } from '../errors/index.js';
+import { CheckpointError } from '../errors/index.js';
 import {
   atRevision,
   giveBase,
@@ -29,7 +29,7 @@ import type { Decoder } from './decoder.js';
 import type { DecoderConfig } from './decoderConfig.js';
 import type { HeadedModel } from './headedModel.js';
 import { readJsonObject } from './jsonFields.js';
-import { writeShard } from './saveModel.js';
+import { makeModelFolder, writeShard } from './saveModel.js';
 
 const CONFIG_FILE = 'adapter_config.json';
 /** The file of an adapter's tensors. */
@@ -344,12 +344,7 @@ export async function saveAdapter(
   },
   folder: string,
 ): Promise<void> {
-  try {
-    mkdirSync(folder, { recursive: true });
-  } catch (cause) {
-    const reason = cause instanceof Error ? cause.message : String(cause);
-    throw new IoError(`save: ${folder} cannot be created: ${reason}`, { cause });
-  }
+  makeModelFolder(folder);
   const tensors = new Map(withPrefix(PREFIX, parameters));
   await writeShard(join(folder, ADAPTER_WEIGHTS_FILE), tensors, base, {
     ...metadata,

@@ -147,7 +147,18 @@ describe('save', () => {
       assert.match(error.message, /file\/model cannot be created/);
       return true;
     });
+    await assert.rejects(createModel(small, { seed: 1 }).save(blocked), { code: 'E_IO' });
   });
+  test(
+    'a folder below /proc, where none can be made, is refused at once',
+    { timeout: 20_000 },
+    async () => {
+      await assert.rejects(createModel(small, { seed: 1 }).save('/proc/posttrain/model'), {
+        code: 'E_IO',
+        message: /^save: \/proc\/posttrain\/model cannot be created: /,
+      });
+    },
+  );
 });
 
 describe('createModel', () => {

@@ -1,7 +1,8 @@
 /** Writing a model folder that transformers opens again, bit for bit. */
-import { mkdir, readdir, unlink } from 'node:fs/promises';
+import { readdir, unlink } from 'node:fs/promises';
 import { join } from 'node:path';
 import { IoError, ValueRangeError } from '../errors/index.js';
+import { makeFolder } from '../hub/index.js';
 import {
   DTYPE_BYTES,
   keep,
@@ -44,9 +45,7 @@ export async function saveModel(
     throw new ValueRangeError(
       `save: expected maxShardBytes to be positive, received ${maxShardBytes}.`,
     );
-  await mkdir(folder, { recursive: true }).catch((cause: NodeJS.ErrnoException) => {
-    throw new IoError(`save: ${folder} cannot be created: ${cause.message}`, { cause });
-  });
+  makeModelFolder(folder);
   const { config, dtype } = model;
   const shards = splitIntoShards(model, maxShardBytes);
   for (const [name, tensors] of shards) await writeShard(join(folder, name), tensors, config);
@@ -55,6 +54,16 @@ export async function saveModel(
   const newGeneration = generation ?? defaultGeneration(config);
   await writeJson(join(folder, 'generation_config.json'), newGeneration);
   await removeStaleWeights(folder, new Set(shards.keys()));
+}
+
+/** @throws IoError where it cannot be made */
+export function makeModelFolder(folder: string): void {
+  try {
+    makeFolder(folder);
+  } catch (cause) {
+    const reason = cause instanceof Error ? cause.message : String(cause);
+    throw new IoError(`save: ${folder} cannot be created: ${reason}`, { cause });
+  }
 }
 
 type Shards = Map<string, Map<string, Tensor>>;

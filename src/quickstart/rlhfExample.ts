@@ -1,7 +1,8 @@
 /** The example of the pipeline: short reviews whose true reward is known, written as a user would bring them. */
-import { mkdirSync, readFileSync, writeFileSync } from 'node:fs';
+import { readFileSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { IoError } from '../errors/index.js';
+import { makeFolder } from '../hub/index.js';
 import type { DecoderOptions } from '../models/index.js';
 import { RunDirectory } from '../runs/index.js';
 import { sentimentTask } from '../tasks/index.js';
@@ -45,7 +46,7 @@ export async function writeRlhfExample(options: RlhfExampleOptions): Promise<str
   const folder = join(out, 'inputs');
   const path = join(folder, 'rlhf.yaml');
   try {
-    mkdirSync(folder, { recursive: true });
+    makeFolder(folder);
     await writeStartingPoint(folder, sentimentTask({ seed }), { model, seed });
     writeFileSync(join(folder, 'true-reward.ts'), TRUE_REWARD);
     writeFileSync(path, readFileSync(settings));

@@ -1,6 +1,7 @@
 /** What an experiment on a made task starts from: its data as a user would bring it, and a model with random weights. */
-import { mkdir, writeFile } from 'node:fs/promises';
+import { writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
+import { makeFolder } from '../hub/index.js';
 import { createModel, makeDecoderConfig, type DecoderOptions } from '../models/index.js';
 import { createCharacterTokenizer } from '../tokenizers/index.js';
 
@@ -38,7 +39,7 @@ export async function writeStartingPoint(
     problems: join(out, 'problems.jsonl'),
     heldOut: join(out, 'held-out.jsonl'),
   };
-  await mkdir(paths.model, { recursive: true });
+  makeFolder(paths.model);
   const write = (path: string, rows: readonly object[]): Promise<void> =>
     writeFile(path, rows.map((row) => `${JSON.stringify(row)}\n`).join(''));
   await write(paths.demonstrations, task.demonstrations);

@@ -1,9 +1,10 @@
 /** What every experiment shares: its folder, its seeds, a model made on the spot, runs, and an end by a signal. */
 import { existsSync } from 'node:fs';
-import { mkdir, readFile } from 'node:fs/promises';
+import { readFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { rowsFromObjects, tokenizePrompts, type PromptExample } from '../data/index.js';
 import { IoError } from '../errors/index.js';
+import { makeFolder } from '../hub/index.js';
 import type { Environment } from '../environments/index.js';
 import type { Decoder, DecoderOptions } from '../models/index.js';
 import {
@@ -87,7 +88,7 @@ export async function runExperiment<Sizes>(
       hint: 'Name another folder with --out.',
     });
   }
-  await mkdir(out, { recursive: true });
+  makeFolder(out);
   const started = performance.now();
   try {
     const found = await experiment.run({ out, seeds, sizes, progress });

@@ -2,10 +2,8 @@
 import { randomBytes } from 'node:crypto';
 import {
   closeSync,
-  existsSync,
   fsyncSync,
   ftruncateSync,
-  mkdirSync,
   openSync,
   readSync,
   renameSync,
@@ -13,7 +11,7 @@ import {
   writeFileSync,
 } from 'node:fs';
 import { open, readdir } from 'node:fs/promises';
-import { dirname, join, resolve } from 'node:path';
+import { join } from 'node:path';
 import { IoError, PosttrainError } from '../errors/index.js';
 
 const ADVICE: Readonly<Record<string, string>> = {
@@ -57,19 +55,6 @@ export function replaceFile(path: string, text: string): void {
       // What made writing fail may make this fail too; the first error says more.
     }
     throw asIoError(error, `Writing ${path}`);
-  }
-}
-
-/** Makes a folder and those above it. `recursive` of node:fs tries for ever in /proc, where nothing can be made. */
-export function makeFolder(path: string): void {
-  const missing: string[] = [];
-  for (let at = resolve(path); !existsSync(at); at = dirname(at)) missing.unshift(at);
-  for (const folder of missing) {
-    try {
-      mkdirSync(folder);
-    } catch (error) {
-      if (systemCode(error) !== 'EEXIST') throw error; // Another process was first.
-    }
   }
 }
 

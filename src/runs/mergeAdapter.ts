@@ -4,7 +4,7 @@ import { existsSync } from 'node:fs';
 import { rename, rm } from 'node:fs/promises';
 import { basename, dirname, join, resolve } from 'node:path';
 import { CheckpointError, IoError } from '../errors/index.js';
-import { modelOnBase } from '../hub/index.js';
+import { makeFolder, modelOnBase } from '../hub/index.js';
 import {
   baseFolderOf,
   isAdapterFolder,
@@ -21,7 +21,7 @@ import {
 } from '../models/index.js';
 import { loadTokenizer } from '../tokenizers/index.js';
 import type { Dtype } from '../torch/index.js';
-import { asIoError, makeFolder, syncTree } from './files.js';
+import { asIoError, syncTree } from './files.js';
 
 /** What `mergeAdapter` needs. */
 export interface MergeAdapterOptions {

@@ -23,8 +23,9 @@ import {
   writeCheckpoint,
   type Checkpoint,
 } from './checkpoints.js';
+import { makeFolder } from '../hub/index.js';
 import { gitCommit, versions, type Versions } from './environment.js';
-import { asIoError, cutLines, LineFile, makeFolder, replaceFile, systemCode } from './files.js';
+import { asIoError, cutLines, LineFile, replaceFile, systemCode } from './files.js';
 import { cutSamples, DEFAULT_SAMPLES_MEGABYTES, SampleFiles } from './sampleFiles.js';
 import type { TrackedEnd, Tracker } from '../trackers/index.js';
 import { EventWriter } from './tensorboard.js';

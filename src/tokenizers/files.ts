@@ -1,7 +1,8 @@
 /** Reads the files of a tokenizer folder and checks their form. Knows what they hold, not how it is used. */
-import { mkdir, readFile, stat, writeFile } from 'node:fs/promises';
+import { readFile, stat, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { CheckpointError, IoError } from '../errors/index.js';
+import { makeFolder } from '../hub/index.js';
 
 /** Files that belong to a tokenizer and are written back untouched. */
 const TOKENIZER_FILES = [
@@ -123,7 +124,7 @@ export async function writeTokenizerFiles(
   contents: ReadonlyMap<string, Uint8Array>,
 ): Promise<void> {
   try {
-    await mkdir(folder, { recursive: true });
+    makeFolder(folder);
     for (const [name, content] of contents) await writeFile(join(folder, name), content);
   } catch (error) {
     throw new IoError(`Tokenizer.save: expected to write into ${folder}, but ${reason(error)}.`, {

@@ -183,6 +183,18 @@ describe('loadTokenizer', () => {
         message: /^Tokenizer\.save: expected to write into .*, but /,
       });
     });
+
+    test(
+      'refuses at once a folder below /proc, where none can be made',
+      { timeout: 20_000 },
+      async () => {
+        const tokenizer = await loadTokenizer(join(FOLDER, 'llama3'));
+        await assert.rejects(tokenizer.save('/proc/posttrain/model'), {
+          code: 'E_IO',
+          message: /^Tokenizer\.save: expected to write into \/proc\/posttrain\/model, but /,
+        });
+      },
+    );
   });
 });
 

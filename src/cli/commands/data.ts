@@ -71,8 +71,11 @@ async function tokenizerOf(folder: string): Promise<Tokenizer> {
 }
 
 /** How many tokens the model beside a tokenizer has; undefined without one, or where it is of a family that is not known. */
-async function vocabularyOf(folder: string | undefined): Promise<number | undefined> {
-  if (folder === undefined || !existsSync(join(folder, 'config.json'))) return undefined;
+async function vocabularyOf(model: string | undefined): Promise<number | undefined> {
+  if (model === undefined) return undefined;
+  const { modelFolder } = await import('../../hub/index.js');
+  const folder = await modelFolder(model, 'tokenizer');
+  if (!existsSync(join(folder, 'config.json'))) return undefined;
   const { modelVocabulary } = await import('../../models/index.js');
   try {
     return modelVocabulary(folder);

@@ -1,9 +1,17 @@
 import assert from 'node:assert/strict';
-import { copyFileSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs';
+import {
+  copyFileSync,
+  mkdtempSync,
+  readdirSync,
+  readFileSync,
+  rmSync,
+  writeFileSync,
+} from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { after, before, describe, test } from 'node:test';
 import { capture } from '../../../test/cli/capture.js';
+import { HubServer } from '../../../test/hubServer.js';
 
 const root = mkdtempSync(join(tmpdir(), 'posttrain-vocabulary-'));
 after(() => rmSync(root, { recursive: true }));
@@ -38,6 +46,31 @@ describe('a tokenizer with tokens that its model does not know', () => {
     assert.match(out, refusal);
     const other = await capture().run(['data', at('rows.jsonl'), '--model', at('wide')]);
     assert.equal(other.code, 0, other.out);
+  });
+  test('data does so for a model of the Hub too, of which it downloads no weights', async () => {
+    const hub = await HubServer.start();
+    const before = { ...process.env };
+    const own = { HF_ENDPOINT: hub.url, HF_HUB_CACHE: at('cache'), HF_HUB_OFFLINE: '0' };
+    try {
+      Object.assign(process.env, own);
+      const files = readdirSync(at('model')).map((name) => [
+        name,
+        readFileSync(join(at('model'), name)),
+      ]);
+      hub.put('lab/model', Object.fromEntries(files) as Record<string, Buffer>, {
+        large: ['model.safetensors'],
+      });
+      const { code, out } = await capture().run(['data', at('rows.jsonl'), '--model', 'lab/model']);
+      assert.equal(code, 1, out);
+      assert.match(out, refusal);
+      assert.ok(!hub.requests.some((line) => line.includes('safetensors')), 'no weights');
+    } finally {
+      for (const name of Object.keys(own)) {
+        if (before[name] === undefined) delete process.env[name];
+        else process.env[name] = before[name];
+      }
+      await hub.stop();
+    }
   });
   test('eval names the first such row', async () => {
     const argv = ['eval', '--model', at('model'), '--data', at('rows.jsonl')];
