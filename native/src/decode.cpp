@@ -186,14 +186,43 @@ at::Tensor withTypes(const at::Tensor& hidden, const at::Tensor& weight, const C
   return isBfloat16(weight) ? call(float(), c10::BFloat16()) : call(float(), float());
 }
 
-// One query per row looks at the cache from column `first` to its own; hidden + output(attention(qkv(norm(hidden)))).
+void checkMask(const Maybe& mask, const at::Tensor& keys) {
+  if (!mask.has_value()) return;
+  TORCH_CHECK(mask->sizes() == at::IntArrayRef({keys.size(0), keys.size(2)}) && mask->scalar_type() == at::kFloat &&
+                  mask->is_contiguous() && mask->is_cpu(),
+              "expected a float32 mask of ", keys.size(0), " rows and ", keys.size(2), " columns, received ", mask->sizes());
+}
+
+// @returns how many columns stand before those of the rows
+int64_t checkPrompts(const Maybe& keys, const Maybe& values, const Maybe& mask, const Maybe& rows, const at::Tensor& own) {
+  if (!keys.has_value()) return 0;
+  TORCH_CHECK(values.has_value() && rows.has_value() && keys->dim() == 4 && keys->sizes() == values->sizes() &&
+                  keys->size(1) == own.size(1) && keys->size(3) == own.size(3) && keys->stride(3) == 1 &&
+                  values->stride(3) == 1 && keys->scalar_type() == own.scalar_type() &&
+                  values->scalar_type() == own.scalar_type() && keys->is_cpu() && values->is_cpu(),
+              "expected keys and values of prompts [P, ", own.size(1), ", L, ", own.size(3), "] with the row of each, received ",
+              keys->sizes());
+  TORCH_CHECK(rows->sizes() == at::IntArrayRef({own.size(0)}) && rows->scalar_type() == at::kInt && rows->is_contiguous() &&
+                  rows->is_cpu(),
+              "expected the prompt of each row, [", own.size(0), "] int32, received ", rows->sizes());
+  const int32_t* const named = rows->const_data_ptr<int32_t>();
+  for (int64_t row = 0; row < own.size(0); row++)
+    TORCH_CHECK(named[row] >= 0 && named[row] < keys->size(0), "expected prompts 0 to ", keys->size(0) - 1, ", received ", named[row]);
+  checkMask(mask, *keys);
+  return keys->size(2);
+}
+
+// hidden + output(attention(qkv(norm(hidden)))). The query of a row looks at its cache up to `column`, where its own key
+// and value are written, and before that at the columns of a prompt; of both together from column `first` on.
 //   hidden [B, D]; qkv [(H + 2·Hkv)·d, D] and output [D, H·d], packed or plain; norms float32;
 //   turns [B or 1, R] float32: cos θ, sin θ, … of each pair of neighbours;
-//   keys and values [B, Hkv, capacity, d], written at `column`; mask [B, capacity] float32 added to the scores; softcap 0: none
+//   keys and values [B, Hkv, capacity, d]; mask [B, capacity] float32 added to the scores; softcap 0: none
+//   prompt keys and values [P, Hkv, L, d], prompt mask [P, L], prompt rows [B] int32 from 0 to P − 1; all or none
 at::Tensor decodeAttention(const at::Tensor& hidden, const at::Tensor& norm, const at::Tensor& qkv, const Maybe& qkvBias,
                            const Maybe& queryNorm, const Maybe& keyNorm, const at::Tensor& output, const Maybe& outputBias,
                            const Maybe& outputNorm, double eps, bool roundsLast, const Maybe& turns, const at::Tensor& keys,
-                           const at::Tensor& values, const Maybe& mask, int64_t column, int64_t first, double scale,
+                           const at::Tensor& values, const Maybe& mask, const Maybe& promptKeys, const Maybe& promptValues,
+                           const Maybe& promptMask, const Maybe& promptRows, int64_t column, int64_t first, double scale,
                            double softcap) {
   const NormSettings settings{static_cast<float>(eps), roundsLast};
   return withTypes(hidden, qkv, [&](auto residual, auto number) {
@@ -201,14 +230,13 @@ at::Tensor decodeAttention(const at::Tensor& hidden, const at::Tensor& norm, con
     using Number = decltype(number);
     TORCH_CHECK(keys.dim() == 4 && keys.sizes() == values.sizes() && keys.size(0) == hidden.size(0) && keys.stride(3) == 1 &&
                     values.stride(3) == 1 && keys.scalar_type() == c10::CppTypeToScalarType<Number>::value &&
-                    values.scalar_type() == keys.scalar_type() && keys.is_cpu() && 0 <= first && first <= column &&
-                    column < keys.size(2),
+                    values.scalar_type() == keys.scalar_type() && keys.is_cpu() && 0 <= column && column < keys.size(2),
                 "expected caches [B, Hkv, capacity, d] with room at column ", column, ", received ", keys.sizes(), " and ",
                 values.sizes());
-    if (mask.has_value())
-      TORCH_CHECK(mask->sizes() == at::IntArrayRef({keys.size(0), keys.size(2)}) && mask->scalar_type() == at::kFloat &&
-                      mask->is_contiguous() && mask->is_cpu(),
-                  "expected a float32 mask [B, capacity], received ", mask->sizes());
+    checkMask(mask, keys);
+    const int64_t before = checkPrompts(promptKeys, promptValues, promptMask, promptRows, keys);
+    TORCH_CHECK(0 <= first && first <= before + column, "expected the first column that is seen to be 0 to ", before + column,
+                ", received ", first);
     at::Tensor all = product(normalised<Residual, Number>(hidden, norm, settings), qkv, qkvBias);
     const int64_t width = keys.size(3), keyValue = keys.size(1), query = all.size(1) / width - 2 * keyValue;
     TORCH_CHECK(query > 0 && all.size(1) % width == 0 && query % keyValue == 0, "expected queries, keys and values of ", keyValue,
@@ -218,7 +246,13 @@ at::Tensor decodeAttention(const at::Tensor& hidden, const at::Tensor& norm, con
                       turns->size(1) % 2 == 0 && (turns->size(0) == 1 || turns->size(0) == hidden.size(0)),
                   "expected turns [B or 1, R] of float32, received ", turns->sizes());
     place<Number>(all, queryNorm, keyNorm, settings, turns, keys, values, column, Heads{query, keyValue, width});
-    const at::Tensor mixed = attendSeen(all, Seen{query, keys, values, mask, first, column + 1 - first}, scale, softcap);
+    const int64_t ownFirst = std::max<int64_t>(0, first - before);
+    Seen seen{query, Columns{keys, values, mask, ownFirst, column + 1 - ownFirst}, std::nullopt, nullptr};
+    if (first < before) {
+      seen.shared.emplace(Columns{*promptKeys, *promptValues, promptMask, first, before - first});
+      seen.sharedRows = &*promptRows;
+    }
+    const at::Tensor mixed = attendSeen(all, seen, scale, softcap);
     return added<Residual, Number>(hidden, product(mixed, output, outputBias), outputNorm, settings);
   });
 }
@@ -288,7 +322,8 @@ TORCH_LIBRARY_FRAGMENT(posttrain, library) {
   library.def(
       "decode_attention(Tensor hidden, Tensor norm, Tensor qkv, Tensor? qkv_bias, Tensor? query_norm, Tensor? key_norm, "
       "Tensor output, Tensor? output_bias, Tensor? output_norm, float eps, bool rounds_last, Tensor? turns, Tensor keys, "
-      "Tensor values, Tensor? mask, int column, int first, float scale, float softcap) -> Tensor",
+      "Tensor values, Tensor? mask, Tensor? prompt_keys, Tensor? prompt_values, Tensor? prompt_mask, Tensor? prompt_rows, "
+      "int column, int first, float scale, float softcap) -> Tensor",
       &decodeAttention);
   library.def(
       "decode_mlp(Tensor hidden, Tensor norm, Tensor input, Tensor? input_bias, Tensor output, Tensor? output_bias, "

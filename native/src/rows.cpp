@@ -214,12 +214,12 @@ INLINE void scoreKeys(const float* x, const Cached<Number>& cached, float* score
   }
 }
 
-// to = Σ_j weights[j] · values[j]
+// to += Σ_j weights[j] · values[j]
 template <typename Number>
 INLINE void mixValues(const float* weights, const Cached<Number>& cached, float* to) {
   int64_t at = 0;
   for (; at + 4 * LANES <= cached.width; at += 4 * LANES) {
-    Floats a{}, b{}, c{}, d{};
+    Floats a = load(to + at), b = load(to + at + LANES), c = load(to + at + 2 * LANES), d = load(to + at + 3 * LANES);
     for (int64_t column = 0; column < cached.columns; column++) {
       const Number* const from = cached.values + column * cached.valueStep + at;
       const float weight = weights[column];
@@ -234,29 +234,30 @@ INLINE void mixValues(const float* weights, const Cached<Number>& cached, float*
     store(to + at + 3 * LANES, d);
   }
   for (; at + LANES <= cached.width; at += LANES) {
-    Floats sum{};
+    Floats sum = load(to + at);
     for (int64_t column = 0; column < cached.columns; column++)
       sum += weights[column] * load(cached.values + column * cached.valueStep + at);
     store(to + at, sum);
   }
   for (; at < cached.width; at++) {
-    float sum = 0;
+    float sum = to[at];
     for (int64_t column = 0; column < cached.columns; column++)
       sum += weights[column] * static_cast<float>(cached.values[column * cached.valueStep + at]);
     to[at] = sum;
   }
 }
 
-PER_PROCESSOR void scoreFloats(const float* x, const Cached<float>& cached, float* scores) { scoreKeys(x, cached, scores); }
-PER_PROCESSOR void scoreHalves(const float* x, const Cached<c10::BFloat16>& cached, float* scores) { scoreKeys(x, cached, scores); }
-PER_PROCESSOR void mixFloats(const float* weights, const Cached<float>& cached, float* to) { mixValues(weights, cached, to); }
-PER_PROCESSOR void mixHalves(const float* weights, const Cached<c10::BFloat16>& cached, float* to) { mixValues(weights, cached, to); }
+PER_PROCESSOR void score(const float* x, const Cached<float>& cached, float* scores) { scoreKeys(x, cached, scores); }
+PER_PROCESSOR void score(const float* x, const Cached<c10::BFloat16>& cached, float* scores) { scoreKeys(x, cached, scores); }
+PER_PROCESSOR void mix(const float* weights, const Cached<float>& cached, float* to) { mixValues(weights, cached, to); }
+PER_PROCESSOR void mix(const float* weights, const Cached<c10::BFloat16>& cached, float* to) { mixValues(weights, cached, to); }
 
 struct Scoring {
   float scale, softcap;  // no cap where it is 0
 };
 
-PER_PROCESSOR void toProbabilities(float* scores, int64_t columns, const float* mask, Scoring scoring) {
+// Scales, caps and masks scores. @returns the largest
+PER_PROCESSOR float finishScores(float* scores, int64_t columns, const float* mask, Scoring scoring) {
   const int64_t even = columns / LANES * LANES;
   const float scale = scoring.softcap != 0 ? 1 : scoring.scale;
   if (scoring.softcap != 0)
@@ -273,6 +274,11 @@ PER_PROCESSOR void toProbabilities(float* scores, int64_t columns, const float* 
     scores[column] = scores[column] * scale + (mask ? mask[column] : 0);
     largest = std::max(largest, scores[column]);
   }
+  return largest;
+}
+
+PER_PROCESSOR void toProbabilities(float* scores, int64_t columns, float largest) {
+  const int64_t even = columns / LANES * LANES;
   Floats sums{};
   for (int64_t column = 0; column < even; column += LANES) {
     const Floats found = exponential(load(scores + column) - largest);
@@ -299,47 +305,72 @@ INLINE void fromFloats(const float* from, int64_t count, Number* to) {
   for (int64_t at = even; at < count; at++) to[at] = static_cast<Number>(from[at]);
 }
 
-// One head of one row: scores, probabilities, mixture. `numbers` has room for the columns and for twice the width.
+// A cache as kernels read it.
 template <typename Number>
-void attendOne(const Number* query, const Cached<Number>& cached, const float* mask, Scoring scoring, float* numbers, Number* to) {
-  float* const wide = numbers + cached.columns;
-  float* const mixed = wide + cached.width;
-  toFloats(query, cached.width, wide);
-  if constexpr (std::is_same_v<Number, float>) scoreFloats(wide, cached, numbers);
-  else scoreHalves(wide, cached, numbers);
-  toProbabilities(numbers, cached.columns, mask, scoring);
-  if constexpr (std::is_same_v<Number, float>) mixFloats(numbers, cached, mixed);
-  else mixHalves(numbers, cached, mixed);
-  fromFloats(mixed, cached.width, to);
-}
+class Segment {
+ public:
+  explicit Segment(const Columns& columns)
+      : width(columns.keys.size(3)),
+        columns_(columns.count),
+        keyRow(columns.keys.stride(0)),
+        keyHead(columns.keys.stride(1)),
+        keyStep(columns.keys.stride(2)),
+        valueRow(columns.values.stride(0)),
+        valueHead(columns.values.stride(1)),
+        valueStep(columns.values.stride(2)),
+        maskRow(columns.mask.has_value() ? columns.mask->stride(0) : 0),
+        keys(columns.keys.const_data_ptr<Number>() + columns.first * keyStep),
+        values(columns.values.const_data_ptr<Number>() + columns.first * valueStep),
+        hidden(columns.mask.has_value() ? columns.mask->const_data_ptr<float>() + columns.first : nullptr) {}
+
+  int64_t columns() const { return columns_; }
+  Cached<Number> of(int64_t row, int64_t head) const {
+    return {keys + row * keyRow + head * keyHead, values + row * valueRow + head * valueHead, keyStep, valueStep, columns_, width};
+  }
+  const float* mask(int64_t row) const { return hidden == nullptr ? nullptr : hidden + row * maskRow; }
+
+ private:
+  int64_t width, columns_, keyRow, keyHead, keyStep, valueRow, valueHead, valueStep, maskRow;
+  const Number *keys, *values;
+  const float* hidden;
+};
 
 template <typename Number>
 at::Tensor attend(const at::Tensor& queries, const Seen& seen, Scoring scoring) {
-  const at::Tensor &keys = seen.keys, &values = seen.values;
-  const int64_t rows = keys.size(0), kvHeads = keys.size(1), columns = seen.columns, width = keys.size(3), heads = seen.heads;
-  const int64_t group = heads / kvHeads, step = queries.stride(0);
-  at::Tensor result = emptyRows(rows, heads * width, keys.scalar_type());
-  const int64_t keyRow = keys.stride(0), keyHead = keys.stride(1), keyStep = keys.stride(2);
-  const int64_t valueRow = values.stride(0), valueHead = values.stride(1), valueStep = values.stride(2);
+  const at::Tensor& keys = seen.own.keys;
+  const int64_t rows = keys.size(0), kvHeads = keys.size(1), width = keys.size(3), group = seen.heads / kvHeads;
+  const Segment<Number> own(seen.own), shared(seen.shared.value_or(seen.own));
+  const int32_t* const sharedRows = seen.shared.has_value() ? seen.sharedRows->const_data_ptr<int32_t>() : nullptr;
+  const int64_t before = sharedRows == nullptr ? 0 : shared.columns(), columns = before + own.columns();
+  const int64_t step = queries.stride(0);
   const Number* const query = queries.const_data_ptr<Number>();
-  const Number* const key = keys.const_data_ptr<Number>() + seen.first * keyStep;
-  const Number* const value = values.const_data_ptr<Number>() + seen.first * valueStep;
-  const float* const hidden = seen.mask.has_value() ? seen.mask->const_data_ptr<float>() + seen.first : nullptr;
-  const int64_t maskRow = seen.mask.has_value() ? seen.mask->stride(0) : 0;
+  at::Tensor result = emptyRows(rows, seen.heads * width, keys.scalar_type());
   Number* const to = result.mutable_data_ptr<Number>();
-  // The heads that share a key stay together, where there are enough of them for all threads; less than 8192 numbers are
-  // done before a second thread has begun.
+  // Rows that share columns read them one after the other, head by head: they come from the processor's cache then. The
+  // heads that share a key stay together, where there are enough of them for all threads; less than 8192 numbers are done
+  // before a second thread has begun.
   const int64_t together = rows * kvHeads >= 4 * at::get_num_threads() ? group : 1;
   const int64_t grain = std::max<int64_t>(1, 8192 / (together * columns * width)) * together;
-  parallelPieces(rows * heads, grain, [&](int64_t begin, int64_t end) {
-    thread_local std::vector<float> numbers;
-    numbers.resize(columns + 2 * width);
+  parallelPieces(rows * seen.heads, grain, [&](int64_t begin, int64_t end) {
+    thread_local std::vector<float> room;
+    room.resize(columns + 2 * width);
+    float *const scores = room.data(), *const wide = scores + columns, *const mixed = wide + width;
     for (int64_t at = begin; at < end; at++) {
-      const int64_t row = at / heads, head = at % heads, shared = head / group;
-      const Cached<Number> cached{key + row * keyRow + shared * keyHead, value + row * valueRow + shared * valueHead, keyStep,
-                                  valueStep, columns, width};
-      attendOne(query + row * step + head * width, cached, hidden ? hidden + row * maskRow : nullptr, scoring, numbers.data(),
-                to + at * width);
+      const int64_t kvHead = at / group / rows, row = at / group % rows, head = kvHead * group + at % group;
+      const int64_t sharedRow = sharedRows == nullptr ? 0 : sharedRows[row];
+      toFloats(query + row * step + head * width, width, wide);
+      float largest = -INFINITY;
+      if (before > 0) {
+        score(wide, shared.of(sharedRow, kvHead), scores);
+        largest = finishScores(scores, before, shared.mask(sharedRow), scoring);
+      }
+      score(wide, own.of(row, kvHead), scores + before);
+      largest = std::max(largest, finishScores(scores + before, own.columns(), own.mask(row), scoring));
+      toProbabilities(scores, columns, largest);
+      std::fill_n(mixed, width, 0.0f);
+      if (before > 0) mix(scores, shared.of(sharedRow, kvHead), mixed);
+      mix(scores + before, own.of(row, kvHead), mixed);
+      fromFloats(mixed, width, to + row * seen.heads * width + head * width);
     }
   });
   return result;
@@ -367,12 +398,13 @@ at::Tensor attendRows(const at::Tensor& query, const at::Tensor& keys, const at:
   const bool liesWell = query.scalar_type() == dtype && query.stride(2) == 1 && query.stride(1) == query.size(2);
   const at::Tensor own = liesWell ? query : query.to(dtype).contiguous();
   const std::optional<at::Tensor> added = mask.has_value() && mask->stride(1) != 1 ? mask->contiguous() : mask;
-  return attendSeen(own, Seen{query.size(1), keys, values, added, 0, keys.size(2)}, scale, softcap);
+  const Seen seen{query.size(1), Columns{keys, values, added, 0, keys.size(2)}, std::nullopt, nullptr};
+  return attendSeen(own, seen, scale, softcap);
 }
 
 at::Tensor attendSeen(const at::Tensor& queries, const Seen& seen, double scale, double softcap) {
   const Scoring scoring{static_cast<float>(scale), static_cast<float>(softcap)};
-  return seen.keys.scalar_type() == at::kFloat ? attend<float>(queries, seen, scoring)
+  return seen.own.keys.scalar_type() == at::kFloat ? attend<float>(queries, seen, scoring)
                                                : attend<c10::BFloat16>(queries, seen, scoring);
 }
 

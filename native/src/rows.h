@@ -15,13 +15,21 @@ inline at::Tensor emptyRows(int64_t rows, int64_t width, at::ScalarType dtype) {
 
 at::Tensor fewRowsLinear(const at::Tensor& x, const at::Tensor& weight, const std::optional<at::Tensor>& bias);
 
-// What the queries of rows look at: so many columns of caches [B, Hkv, capacity, d] whose last dimension is contiguous,
-// from the first on; mask [B, capacity] float32.
-struct Seen {
-  int64_t heads;
+// So many columns of caches [rows, Hkv, capacity, d] whose last dimension is contiguous, from the first on; mask [rows,
+// capacity] float32, added to the scores.
+struct Columns {
   const at::Tensor &keys, &values;
   const std::optional<at::Tensor>& mask;
-  int64_t first, columns;
+  int64_t first, count;
+};
+
+// What the queries of rows look at: columns of their own, and before them those of a row of `shared`, which `sharedRows`
+// [B] int32 names.
+struct Seen {
+  int64_t heads;
+  Columns own;
+  std::optional<Columns> shared;
+  const at::Tensor* sharedRows;
 };
 
 // queries: of each row H·d numbers that lie together, of the dtype of the caches → [B, H·d]

@@ -21,17 +21,30 @@ import {
   autocast,
   decodeAttention,
   decodeMlp,
+  empty,
   inferenceMode,
   keepOwned,
   tensor,
   tidy,
-  zeros,
   type DecodePlace,
   type Dtype,
   type Tensor,
 } from '../torch/index.js';
 import type { RolloutLayer, RolloutWeights } from './rolloutWeights.js';
 import { needsOtherRotations, Rotations, rotate } from './rotations.js';
+
+/** Keys and values of prompts, which all rows of a prompt read. */
+interface Prompts {
+  /** Per layer [P, Hkv, columns, headDim]. */
+  readonly keys: Tensor[];
+  readonly values: Tensor[];
+  /** [P, columns] float32 added to the scores; null without padding. */
+  mask: Tensor | null;
+  /** Of each row, and the same [B] int32. */
+  rowPrompts: readonly number[];
+  rows: Tensor;
+  readonly columns: number;
+}
 
 /** Caches and positions of a batch of rows. Made by `DecodeSession.start`; freed by `dispose`. */
 export class DecodeSession {
@@ -40,12 +53,14 @@ export class DecodeSession {
   private readonly rotations: Rotations;
   private readonly device: string;
   private readonly dtype: Dtype;
-  private keys: Tensor[] = []; // per layer [B, Hkv, capacity, headDim]
+  private keys: Tensor[] = []; // per layer [B, Hkv, room, headDim]
   private values: Tensor[] = [];
+  private prompts: Prompts | null = null; // where kernels read them apart; else they are the first columns of each row
   private mask: Tensor | null = null; // [B, 1, 1, capacity] added to the scores; null without padding
   private tokens: number[][] | null = null; // of every row, where they may have to be computed anew
   private padding: number[] = []; // columns before each row's first token
-  private columns = 0;
+  private columns = 0; // filled ones of the rows' own
+  private room = 0; // all of the rows' own
   private capacity = 0;
 
   private constructor(weights: RolloutWeights, config: DecoderConfig) {
@@ -112,6 +127,11 @@ export class DecodeSession {
     this.capacity = capacity;
     this.padding = padding.flatMap((columns) => Array<number>(copies).fill(columns));
     const isPadded = padding.some((columns) => columns > 0);
+    this.prompts = this.weights.layers.every(({ fused }) => fused !== null)
+      ? this.sharedPrompts(padding, length, copies)
+      : null;
+    const shared = this.prompts;
+    this.room = shared === null ? capacity : capacity - length;
     const masks = this.prefillMasks(padding, length);
     const positions = padding.flatMap((columns) =>
       Array.from({ length }, (_, column) => Math.max(0, column - columns)),
@@ -126,18 +146,18 @@ export class DecodeSession {
         const perRow = (heads: Tensor): Tensor =>
           heads.view([prompts.length, length, heads.size(1), headDim]).transpose(1, 2);
         const [q, k, v] = [perRow(query), perRow(key), perRow(value)];
-        for (const [list, source] of [
-          [this.keys, k],
-          [this.values, v],
+        for (const [list, promptList, source] of [
+          [this.keys, shared?.keys, k],
+          [this.values, shared?.values, v],
         ] as const) {
-          const cache = zeros([this.rows, kvHeads, capacity, headDim], {
-            dtype: this.dtype,
-            device: this.device,
-          });
-          cache
-            .narrow(2, 0, length)
-            .copy_(copies === 1 ? source : source.repeatInterleave(copies, 0));
+          const shape = [this.rows, kvHeads, this.room, headDim];
+          const cache = empty(shape, { dtype: this.dtype, device: this.device });
           list.push(keepOwned(cache));
+          if (promptList) promptList.push(keepOwned(source.to(this.dtype).contiguous()));
+          else
+            cache
+              .narrow(2, 0, length)
+              .copy_(copies === 1 ? source : source.repeatInterleave(copies, 0));
         }
         const mask = masks[layer.kind];
         const mixed = attend(q, k, v, { mask, causal: mask === null, ...this.scoring });
@@ -145,13 +165,26 @@ export class DecodeSession {
         return this.finishLayer(layer, hidden, rows);
       });
     }
-    this.columns = length;
-    if (isPadded) this.mask = keepOwned(this.decodeMask());
+    this.columns = shared === null ? length : 0;
+    if (isPadded && shared === null) this.mask = keepOwned(this.decodeMask());
     const last = hidden
       .view([prompts.length, length, -1])
       .select(1, length - 1)
       .contiguous();
     return this.head(last);
+  }
+
+  private sharedPrompts(padding: readonly number[], columns: number, copies: number): Prompts {
+    const rowPrompts = padding.flatMap((_, prompt) => Array<number>(copies).fill(prompt));
+    const isPadded = padding.some((count) => count > 0);
+    const mask = isPadded
+      ? tensor(hiding(padding, columns), { shape: [padding.length, columns] })
+      : null;
+    return {
+      ...{ keys: [], values: [], rowPrompts, columns },
+      mask: mask && keepOwned(mask),
+      rows: keepOwned(tensor(Int32Array.from(rowPrompts))),
+    };
   }
 
   /**
@@ -167,8 +200,9 @@ export class DecodeSession {
   private extend(ids: readonly number[]): Tensor {
     if (this.appendTokens(ids)) return this.recompute();
     const column = this.columns++;
-    const positions = this.padding.map((columns) => column - columns);
-    const shared = this.mask === null; // no padding: every row is at the same position
+    const before = this.prompts?.columns ?? 0;
+    const positions = this.padding.map((columns) => before + column - columns);
+    const shared = this.padding.every((columns) => columns === 0); // no padding: every row is at the same position
     const rotated = shared ? positions.slice(0, 1) : positions;
     const rotations = this.rotations.at(
       rotated,
@@ -204,10 +238,7 @@ export class DecodeSession {
   /** Fills the caches anew from the rows' tokens. */
   private recompute(): Tensor {
     const tokens = this.tokens ?? [];
-    for (const cache of [...this.keys, ...this.values]) cache.dispose();
-    [this.keys, this.values] = [[], []];
-    this.mask?.dispose();
-    this.mask = null;
+    this.dispose();
     return this.prefill(tokens, 1, this.capacity);
   }
 
@@ -225,11 +256,22 @@ export class DecodeSession {
     column: number,
     turns: Tensor | null,
   ): DecodePlace {
-    const mask = this.mask?.view([this.rows, this.capacity]) ?? null;
-    const [keys, values] = [this.keys[index] as Tensor, this.values[index] as Tensor];
+    const { prompts, rows } = this;
     const window = kind === 'sliding' ? this.config.slidingWindow : null;
-    const first = window === null ? 0 : Math.max(0, column + 1 - window);
-    return { turns, keys, values, mask, column, first };
+    const columns = column + 1 + (prompts?.columns ?? 0);
+    return {
+      ...{ turns, column },
+      shared: prompts && {
+        keys: prompts.keys[index] as Tensor,
+        values: prompts.values[index] as Tensor,
+        mask: prompts.mask,
+        rows: prompts.rows,
+      },
+      keys: this.keys[index] as Tensor,
+      values: this.values[index] as Tensor,
+      mask: this.mask?.view([rows, this.room]) ?? null,
+      first: window === null ? 0 : Math.max(0, columns - window),
+    };
   }
 
   /** One query per row and head against the cache. The heads that share a key are its queries: nothing is repeated. */
@@ -343,10 +385,7 @@ export class DecodeSession {
   }
 
   private decodeMask(): Tensor {
-    const flat = new Float32Array(this.rows * this.capacity);
-    this.padding.forEach((columns, row) => {
-      flat.fill(-Infinity, row * this.capacity, row * this.capacity + columns);
-    });
+    const flat = hiding(this.padding, this.capacity);
     const shape = [this.rows, 1, 1, this.capacity];
     const dtype = this.hasKernel ? 'float32' : this.dtype;
     return tensor(flat, { shape, dtype, device: this.device });
@@ -362,8 +401,8 @@ export class DecodeSession {
         for (const caches of [this.keys, this.values]) {
           caches.forEach((cache, layer) => {
             const [, heads, , headDim] = cache.shape as [number, number, number, number];
-            const shape = [rows.length, heads, this.capacity, headDim];
-            const smaller = zeros(shape, { dtype: this.dtype, device });
+            const shape = [rows.length, heads, this.room, headDim];
+            const smaller = empty(shape, { dtype: this.dtype, device });
             tidy(() => {
               const used = cache.narrow(2, 0, columns).indexSelect(0, index);
               smaller.narrow(2, 0, columns).copy_(used);
@@ -371,6 +410,12 @@ export class DecodeSession {
             caches[layer] = keepOwned(smaller);
             cache.dispose();
           });
+        }
+        const { prompts } = this;
+        if (prompts) {
+          prompts.rows.dispose();
+          prompts.rowPrompts = rows.map((row) => prompts.rowPrompts[row] ?? 0);
+          prompts.rows = keepOwned(tensor(Int32Array.from(prompts.rowPrompts)));
         }
         if (this.mask) {
           const previous = this.mask;
@@ -385,9 +430,18 @@ export class DecodeSession {
 
   /** Frees the caches. */
   dispose(): void {
-    for (const cache of [...this.keys, ...this.values]) cache.dispose();
-    this.mask?.dispose();
-    this.keys = [];
-    this.values = [];
+    const { keys, values, mask, prompts } = this;
+    for (const cache of [...keys, ...values, mask]) cache?.dispose();
+    if (prompts)
+      for (const cache of [...prompts.keys, ...prompts.values, prompts.mask, prompts.rows])
+        cache?.dispose();
+    [this.keys, this.values, this.mask, this.prompts] = [[], [], null, null];
   }
+}
+
+/** What is added to scores: −∞ for the first columns of each row. */
+function hiding(padding: readonly number[], columns: number): Float32Array {
+  const flat = new Float32Array(padding.length * columns);
+  padding.forEach((count, row) => flat.fill(-Infinity, row * columns, row * columns + count));
+  return flat;
 }

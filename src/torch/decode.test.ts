@@ -76,6 +76,7 @@ function attentionCase(c: Case): { hidden: Tensor; weights: AttentionWeights; pl
       softcap: c.softcap ?? null,
     },
     place: {
+      shared: null,
       turns: rotary === 0 ? null : random(c.ownTurns === true ? rows : 1, rotary),
       keys: random(rows, kvHeads, CAPACITY, headDim),
       values: random(rows, kvHeads, CAPACITY, headDim),
@@ -203,6 +204,57 @@ describe('decodeAttention', () => {
     );
   });
 
+  // The first column that is seen lies in the prompts, is the first of the rows' own, or lies behind it.
+  for (const dtype of ['float32', 'bfloat16'] as const)
+    for (const rowPrompts of [[0], [1, 0, 1, 1, 0], [0, 0, 0, 1, 1, 1, 2, 2, 2]])
+      for (const first of [0, 2, 5, 9])
+        test(`${rowPrompts.length} rows that share prompts of 5 columns, seen from ${first} on, ${dtype}: as with copies`, () => {
+          noGrad(() =>
+            tidy(() => {
+              const rows = rowPrompts.length;
+              const { hidden, weights, place } = attentionCase({ name: '', ...LLAMA, rows });
+              const form = ({ weight, bias }: FrozenWeight): FrozenWeight => ({
+                weight: weight.to(dtype),
+                bias,
+              });
+              const forms = {
+                queryKeyValue: form(weights.queryKeyValue),
+                output: form(weights.output),
+              };
+              const caches = (x: Tensor): { prompt: Tensor; own: Tensor; all: Tensor } => {
+                const [prompt, own] = [random(3, 2, 5, 16).to(dtype), x.to(dtype)];
+                const named = prompt.indexSelect(0, tensor(rowPrompts, { dtype: 'int64' }));
+                return { prompt, own, all: cat([named, own], 2) };
+              };
+              const [keys, values] = [caches(place.keys), caches(place.values)];
+              const mask = zeros([3, 5]);
+              mask
+                .narrow(0, 1, 1)
+                .narrow(1, 0, 3)
+                .copy_(tensor([[-Infinity]]));
+              const masks = mask.indexSelect(0, tensor(rowPrompts, { dtype: 'int64' }));
+              const copied = {
+                ...place,
+                ...{ keys: keys.all, values: values.all, first, column: COLUMN + 5 },
+                mask: cat([masks, zeros([rows, CAPACITY])], 1).contiguous(),
+              };
+              const shared = {
+                ...{ keys: keys.prompt, values: values.prompt, mask },
+                rows: tensor(rowPrompts, { dtype: 'int32' }),
+              };
+              const own = { ...place, keys: keys.own, values: values.own, first, shared };
+              const all = { ...weights, ...forms };
+              const expected = decodeAttention(hidden, all, copied).toArray();
+              const close = dtype === 'float32' ? 1e-6 : 1e-2;
+              expectClose(decodeAttention(hidden, all, own), expected, {
+                rtol: close,
+                atol: close,
+              });
+              expectClose(own.keys.to('float32'), keys.all.narrow(2, 5, CAPACITY).to('float32'));
+            }),
+          );
+        });
+
   test('refuses what does not fit together, before it writes into a cache', () => {
     noGrad(() =>
       tidy(() => {
@@ -227,11 +279,28 @@ describe('decodeAttention', () => {
           );
         };
         refused({ place: { column: CAPACITY } }, /room at column 23/);
-        refused({ place: { column: 3, first: 4 } }, /room at column 3/);
+        refused({ place: { column: 3, first: 4 } }, /to be 0 to 3, received 4/);
         refused({ place: { turns: random(3, 16) } }, /expected turns/);
         refused({ place: { turns: random(1, 18) } }, /expected turns/);
-        refused({ place: { mask: random(2, 5) } }, /expected a float32 mask \[B, capacity\]/);
+        refused(
+          { place: { mask: random(2, 5) } },
+          /expected a float32 mask of 2 rows and 23 columns/,
+        );
         refused({ place: { keys: random(2, 3, CAPACITY, 16) } }, /expected caches/);
+        const shared = {
+          ...{ keys: random(2, 2, 5, 16), values: random(2, 2, 5, 16), mask: null },
+          rows: tensor([0, 1], { dtype: 'int32' }),
+        };
+        for (const [changes, said] of [
+          [{ keys: random(2, 2, 5, 8) }, /expected keys and values of prompts \[P, 2, L, 16\]/],
+          [{ rows: tensor([0, 2], { dtype: 'int32' }) }, /expected prompts 0 to 1, received 2/],
+          [
+            { rows: tensor([0], { dtype: 'int32' }) },
+            /expected the prompt of each row, \[2\] int32/,
+          ],
+          [{ mask: random(2, 6) }, /expected a float32 mask of 2 rows and 5 columns/],
+        ] as const)
+          refused({ place: { shared: { ...shared, ...changes } } }, said);
         refused({ hidden: random(32) }, /expected hidden states \[B, D\]/);
         refused({ hidden: random(2, 32).to('float64') }, /float32 or bfloat16/);
         refused({ weights: { queryNorm: random(15) } }, /expected a norm's weight of 16/);

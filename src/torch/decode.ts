@@ -33,17 +33,30 @@ export interface AttentionWeights {
   readonly softcap: number | null;
 }
 
+/** Columns that rows share: the keys and values of their prompts. */
+export interface SharedColumns {
+  /** [P, Hkv, L, d] */
+  readonly keys: Tensor;
+  readonly values: Tensor;
+  /** [P, L] float32, added to the scores. */
+  readonly mask: Tensor | null;
+  /** [B] int32: the prompt of each row. */
+  readonly rows: Tensor;
+}
+
 /** Where the new token stands and what it sees. */
 export interface DecodePlace {
   /** [B or 1, R] float32: cos θ, sin θ, … of each pair of neighbours; null where nothing turns. */
   readonly turns: Tensor | null;
+  /** What stands before all columns of a row's own; null where nothing does. */
+  readonly shared: SharedColumns | null;
   /** [B, Hkv, capacity, d], as keys and values in the dtype of the weights; written at `column`. */
   readonly keys: Tensor;
   readonly values: Tensor;
   /** [B, capacity] float32, added to the scores. */
   readonly mask: Tensor | null;
   readonly column: number;
-  /** The first column that is seen. */
+  /** The first column that is seen, shared ones counted before the row's own. */
   readonly first: number;
 }
 
@@ -78,6 +91,10 @@ export function decodeAttention(
       place.keys.slot,
       place.values.slot,
       optionalSlot(where, 'mask', place.mask),
+      optionalSlot(where, 'keys', place.shared?.keys),
+      optionalSlot(where, 'values', place.shared?.values),
+      optionalSlot(where, 'mask', place.shared?.mask),
+      optionalSlot(where, 'rows', place.shared?.rows),
       place.column,
       place.first,
       scale,

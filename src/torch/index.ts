@@ -51,6 +51,7 @@ export {
   type DecodePlace,
   type FrozenWeight,
   type MlpWeights,
+  type SharedColumns,
 } from './decode.js';
 export { checkpoint } from './checkpoint.js';
 export { autocast, enableGrad, grad, inferenceMode, isGradEnabled, noGrad } from './autograd.js';

@@ -1043,8 +1043,8 @@ export let posttrainAttendRows: (query: Slot, keys: Slot, values: Slot, mask: Sl
   return posttrainAttendRows(...args);
 };
 
-// posttrain::decode_attention(Tensor hidden, Tensor norm, Tensor qkv, Tensor? qkv_bias, Tensor? query_norm, Tensor? key_norm, Tensor output, Tensor? output_bias, Tensor? output_norm, float eps, bool rounds_last, Tensor? turns, Tensor keys, Tensor values, Tensor? mask, int column, int first, float scale, float softcap) -> Tensor
-export let posttrainDecodeAttention: (hidden: Slot, norm: Slot, qkv: Slot, qkvBias: Slot | null | undefined, queryNorm: Slot | null | undefined, keyNorm: Slot | null | undefined, output: Slot, outputBias: Slot | null | undefined, outputNorm: Slot | null | undefined, eps: number, roundsLast: boolean, turns: Slot | null | undefined, keys: Slot, values: Slot, mask: Slot | null | undefined, column: number, first: number, scale: number, softcap: number) => Slot = (...args) => {
+// posttrain::decode_attention(Tensor hidden, Tensor norm, Tensor qkv, Tensor? qkv_bias, Tensor? query_norm, Tensor? key_norm, Tensor output, Tensor? output_bias, Tensor? output_norm, float eps, bool rounds_last, Tensor? turns, Tensor keys, Tensor values, Tensor? mask, Tensor? prompt_keys, Tensor? prompt_values, Tensor? prompt_mask, Tensor? prompt_rows, int column, int first, float scale, float softcap) -> Tensor
+export let posttrainDecodeAttention: (hidden: Slot, norm: Slot, qkv: Slot, qkvBias: Slot | null | undefined, queryNorm: Slot | null | undefined, keyNorm: Slot | null | undefined, output: Slot, outputBias: Slot | null | undefined, outputNorm: Slot | null | undefined, eps: number, roundsLast: boolean, turns: Slot | null | undefined, keys: Slot, values: Slot, mask: Slot | null | undefined, promptKeys: Slot | null | undefined, promptValues: Slot | null | undefined, promptMask: Slot | null | undefined, promptRows: Slot | null | undefined, column: number, first: number, scale: number, softcap: number) => Slot = (...args) => {
   native();
   return posttrainDecodeAttention(...args);
 };
@@ -1517,7 +1517,7 @@ onLoad((addon) => {
   posttrainLinear = bind(addon, 'posttrain::linear', "Tensor input, Tensor weight, Tensor? bias=None");
   posttrainFewRowsLinear = bind(addon, 'posttrain::few_rows_linear', "Tensor input, Tensor weight, Tensor? bias=None");
   posttrainAttendRows = bind(addon, 'posttrain::attend_rows', "Tensor query, Tensor keys, Tensor values, Tensor? mask, float scale, float softcap");
-  posttrainDecodeAttention = bind(addon, 'posttrain::decode_attention', "Tensor hidden, Tensor norm, Tensor qkv, Tensor? qkv_bias, Tensor? query_norm, Tensor? key_norm, Tensor output, Tensor? output_bias, Tensor? output_norm, float eps, bool rounds_last, Tensor? turns, Tensor keys, Tensor values, Tensor? mask, int column, int first, float scale, float softcap");
+  posttrainDecodeAttention = bind(addon, 'posttrain::decode_attention', "Tensor hidden, Tensor norm, Tensor qkv, Tensor? qkv_bias, Tensor? query_norm, Tensor? key_norm, Tensor output, Tensor? output_bias, Tensor? output_norm, float eps, bool rounds_last, Tensor? turns, Tensor keys, Tensor values, Tensor? mask, Tensor? prompt_keys, Tensor? prompt_values, Tensor? prompt_mask, Tensor? prompt_rows, int column, int first, float scale, float softcap");
   posttrainDecodeMlp = bind(addon, 'posttrain::decode_mlp', "Tensor hidden, Tensor norm, Tensor input, Tensor? input_bias, Tensor output, Tensor? output_bias, Tensor? output_norm, float eps, bool rounds_last, bool is_gated, bool is_gelu");
   posttrainDrawRows = bind(addon, 'posttrain::draw_rows', "Tensor logits, Tensor uniforms, float temperature");
   addmm = bind(addon, 'aten::addmm', "Tensor self, Tensor mat1, Tensor mat2, *, Scalar beta=1, Scalar alpha=1");
