@@ -136,14 +136,15 @@ async function openForPieces(path: string): Promise<FileHandle> {
 
 /** @returns how many bytes of the file are there */
 async function receivePieces(
-  { fetch, url, file, subject, signal }: Download,
+  { access, fetch, url, file, subject, signal }: Download,
   handle: FileHandle,
   from: number,
   progress: DownloadProgress,
 ): Promise<number> {
+  const { silenceSeconds = SILENCE_SECONDS } = access;
   const silence = new AbortController();
   const listen = (): NodeJS.Timeout =>
-    setTimeout(() => silence.abort(new Error('the server is silent')), SILENCE_SECONDS * 1000);
+    setTimeout(() => silence.abort(new Error('the server is silent')), silenceSeconds * 1000);
   let timer = listen();
   try {
     const answer = await fetch(url, {

@@ -17,6 +17,8 @@ export interface HubAccess extends HubSettings {
   /** Null tells nothing. */
   readonly progress: HubStream | null;
   readonly sleep: (seconds: number) => Promise<unknown>;
+  /** Longest silence in the middle of a file; 60 unless set. */
+  readonly silenceSeconds?: number | undefined;
 }
 
 /** Options of everything that reaches the Hub. */
