@@ -58,6 +58,26 @@ export function replaceFile(path: string, text: string): void {
   }
 }
 
+/**
+ * Writes into a file that is there, where a new one has no room: what it has on the disk may hold the text. A crash in the
+ * middle leaves half of it.
+ *
+ * @throws IoError if it cannot be written
+ */
+export function overwriteFile(path: string, text: string): void {
+  try {
+    const file = openSync(path, 'r+');
+    try {
+      writeFileSync(file, text, { flush: true });
+      ftruncateSync(file, Buffer.byteLength(text));
+    } finally {
+      closeSync(file);
+    }
+  } catch (error) {
+    throw asIoError(error, `Writing ${path}`);
+  }
+}
+
 /** Waits until a folder, everything in it and its entries are on the disk. */
 export async function syncTree(folder: string): Promise<void> {
   for (const entry of await readdir(folder, { withFileTypes: true })) {

@@ -1,5 +1,5 @@
 import assert from 'node:assert/strict';
-import {
+import fs, {
   existsSync,
   mkdirSync,
   mkdtempSync,
@@ -10,9 +10,10 @@ import {
   truncateSync,
   writeFileSync,
 } from 'node:fs';
+import { syncBuiltinESMExports } from 'node:module';
 import { hostname, tmpdir } from 'node:os';
 import { join } from 'node:path';
-import { after, describe, test } from 'node:test';
+import { after, describe, mock, test } from 'node:test';
 import { CheckpointError, IoError } from '../errors/index.js';
 import { listCheckpoints, readRunRecord, readRunStatus, RunDirectory } from './index.js';
 
@@ -291,5 +292,32 @@ describe('resuming', () => {
       ['failed', 3, 9, 'no', process.pid],
     );
     directory.close();
+  });
+
+  test('a full disk keeps the status of a run that goes on, and not the one of its failure', async () => {
+    const path = newPath();
+    const directory = await RunDirectory.create(path, DESCRIPTION);
+    directory.writeStatus({ state: 'running', step: 3, totalSteps: 9 });
+    const full = mock.method(fs, 'renameSync', () => {
+      throw Object.assign(new Error('ENOSPC: no space left on device'), { code: 'ENOSPC' });
+    });
+    syncBuiltinESMExports();
+    try {
+      assert.throws(() => directory.writeStatus({ state: 'running', step: 4, totalSteps: 9 }), {
+        message: /status\.json: the disk is full\.$/,
+      });
+      assert.deepEqual([readRunStatus(path)?.state, readRunStatus(path)?.step], ['running', 3]);
+      directory.writeStatus({ state: 'failed', step: 4, totalSteps: 9, message: 'full' });
+    } finally {
+      full.mock.restore();
+      syncBuiltinESMExports();
+      directory.close();
+    }
+    const { state, step, message } = readRunStatus(path) ?? {};
+    assert.deepEqual([state, step, message], ['failed', 4, 'full']);
+    assert.deepEqual(
+      readdirSync(path).filter((name) => name.includes('tmp')),
+      [],
+    );
   });
 });

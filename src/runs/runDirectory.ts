@@ -25,7 +25,7 @@ import {
 } from './checkpoints.js';
 import { makeFolder } from '../hub/index.js';
 import { gitCommit, versions, type Versions } from './environment.js';
-import { asIoError, cutLines, LineFile, replaceFile, systemCode } from './files.js';
+import { asIoError, cutLines, LineFile, overwriteFile, replaceFile, systemCode } from './files.js';
 import { cutSamples, DEFAULT_SAMPLES_MEGABYTES, SampleFiles } from './sampleFiles.js';
 import type { TrackedEnd, Tracker } from '../trackers/index.js';
 import { EventWriter } from './tensorboard.js';
@@ -261,13 +261,20 @@ export class RunDirectory {
   }
 
   /**
-   * Writes status.json.
+   * Writes status.json. That a run has failed is said on a full disk too: over the status that was there.
    *
    * @throws IoError if it cannot be written
    */
   writeStatus(status: Pick<RunStatus, 'state' | 'step' | 'totalSteps' | 'message' | 'code'>): void {
     const own = { pid: process.pid, host: hostname(), updated: new Date().toISOString() };
-    replaceFile(join(this.path, 'status.json'), `${JSON.stringify({ ...status, ...own })}\n`);
+    const text = `${JSON.stringify({ ...status, ...own })}\n`;
+    const path = join(this.path, 'status.json');
+    try {
+      replaceFile(path, text);
+    } catch (error) {
+      if (status.state !== 'failed') throw error;
+      overwriteFile(path, text);
+    }
   }
 
   /**
