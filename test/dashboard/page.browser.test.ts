@@ -7,6 +7,7 @@ import type { Browser, Page } from 'playwright-core';
 import { startDashboard, type Dashboard } from '../../src/dashboard/index.js';
 import type { SampleDetail, SamplePage } from '../../src/dashboard/protocol.js';
 import { ROOT } from '../root.js';
+import { hindrancesOn } from './accessibility.js';
 import { launchChromium } from './browser.js';
 import { DEMO_RUNS, makeDemoRuns } from './demoRuns.js';
 
@@ -324,6 +325,48 @@ describe('a window of 400 pixels', () => {
       assert.ok(width <= 400, `${place} is ${width} pixels wide`);
     }
     await narrow.close();
+  });
+});
+
+describe('people with a screen reader, weak eyes or no mouse', () => {
+  for (const colorScheme of ['light', 'dark'] as const) {
+    test(`find nothing that hinders them in any ${colorScheme} view`, async () => {
+      const run = await idOf(DEMO_RUNS.calm);
+      const pair = `${run},${await idOf(DEMO_RUNS.wild)}`;
+      const { samples } = await fetchJson<SamplePage>(`api/runs/${run}/samples?limit=1`);
+      const looked = await openPage({ colorScheme });
+      for (const place of [
+        ...[`#/runs?runs=${pair}`, `#/run/${run}`, `#/metrics?runs=${pair}`, '#/nothing'],
+        ...[`#/samples?run=${run}`, `#/sample/${run}/0`, `#/group/${run}/1/0`],
+        ...[`#/prompt/${run}/${samples[0]?.promptId}`, `#/sample/${await idOf(DEMO_RUNS.dpo)}/0`],
+        `#/config?runs=${pair}`,
+      ]) {
+        await goTo(place, looked);
+        await looked.locator('main h1').first().waitFor();
+        await looked.locator('.waiting').waitFor({ state: 'detached' });
+        assert.deepEqual(await hindrancesOn(looked), [], place);
+      }
+      await looked.close();
+    });
+  }
+
+  test('reach a sample by keys alone: the list is one stop, arrows walk in it, Enter opens', async () => {
+    const run = await idOf(DEMO_RUNS.calm);
+    await goTo(`#/samples?run=${run}`);
+    await page.locator('#sample-0').waitFor();
+    await page.getByLabel('Sort').focus();
+    for (const key of ['Tab', 'Tab', 'ArrowDown', 'ArrowDown']) await page.keyboard.press(key);
+    const focused = (): Promise<string> => page.evaluate<string>('document.activeElement.id');
+    // The filters stand between the two in the order of Tab.
+    while (!(await focused()).startsWith('sample-')) await page.keyboard.press('Tab');
+    await page.keyboard.press('Home');
+    for (const key of ['ArrowDown', 'ArrowDown', 'ArrowUp', 'PageDown'])
+      await page.keyboard.press(key);
+    await page.locator('#sample-11:focus').waitFor();
+    await page.keyboard.press('End');
+    await page.locator('#sample-239:focus').waitFor();
+    await page.keyboard.press('Enter');
+    await page.getByRole('heading', { name: 'Token inspector' }).waitFor();
   });
 });
 

@@ -7,6 +7,7 @@ import {
   type RunSummary,
   type RunList,
 } from '../../src/dashboard/protocol.js';
+import { visibleText } from '../../src/dashboard/view/format.js';
 import { followEvents } from './eventFeed.js';
 
 /** What the server answered instead of what was asked for. */
@@ -111,12 +112,28 @@ export function listen(): void {
 export async function loadRuns(): Promise<void> {
   try {
     const list = await ask<RunList>(address('runs'));
-    runs.value = new Map(list.runs.map((run) => [run.id, run]));
-    unreadable.value = list.unreadable;
+    runs.value = new Map(list.runs.map((run) => [run.id, withVisibleTexts(run)]));
+    unreadable.value = list.unreadable.map(({ name, reason }) => ({
+      name: visibleText(name),
+      reason: visibleText(reason),
+    }));
     runsLoaded.value = true;
   } catch {
     connection.value = 'lost'; // the next hello asks again
   }
+}
+
+/** A folder may have any name: one that turns the direction of what follows could be taken for another. */
+function withVisibleTexts(run: RunSummary): RunSummary {
+  const shown = (text: string | null): string | null => (text === null ? null : visibleText(text));
+  return {
+    ...run,
+    name: visibleText(run.name),
+    method: visibleText(run.method),
+    model: shown(run.model),
+    data: shown(run.data),
+    message: shown(run.message),
+  };
 }
 
 function receive(event: DashboardEvent): void {
@@ -132,7 +149,7 @@ function receive(event: DashboardEvent): void {
       isGreeted = true;
       return;
     case 'run':
-      runs.value = new Map(runs.value).set(event.run.id, event.run);
+      runs.value = new Map(runs.value).set(event.run.id, withVisibleTexts(event.run));
       return;
     case 'removed': {
       const left = new Map(runs.value);

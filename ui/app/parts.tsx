@@ -4,7 +4,7 @@ import type { DashboardState, Mark, RunSummary } from '../../src/dashboard/proto
 import type { ServerError } from './api.js';
 import { Icon, type IconName } from './icons.js';
 import { href } from './route.js';
-import { runColour } from './theme.js';
+import { dashIndex, runColour } from './theme.js';
 
 const STATES: Readonly<Record<DashboardState, { icon: IconName; title: string }>> = {
   starting: { icon: 'clock', title: 'No step is done yet' },
@@ -62,7 +62,7 @@ export function Swatch({ index }: { index: number }): JSX.Element {
         y1="5"
         y2="5"
         style={{ stroke: `var(${runColour(index)})` }}
-        stroke-dasharray={['none', '6 2.5', '2 2.5', '7 2 2 2'][index % 4]}
+        stroke-dasharray={['none', '6 2.5', '2 2.5', '7 2 2 2'][dashIndex(index)]}
       />
     </svg>
   );

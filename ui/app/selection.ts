@@ -3,7 +3,7 @@ import { computed, signal } from '@preact/signals';
 import type { RunSummary } from '../../src/dashboard/protocol.js';
 import { runs } from './api.js';
 import { go, place, withQuery } from './route.js';
-import { RUN_COLOURS } from './theme.js';
+import { MOST_RUNS } from './theme.js';
 
 const remembered = signal<readonly string[]>([]);
 
@@ -14,9 +14,9 @@ export const chosenRuns = computed<readonly string[]>(() => {
   return remembered.value;
 });
 
-/** Chooses these runs, at most as many as there are colours. */
+/** Chooses these runs, at most as many as can be told apart. */
 export function choose(ids: readonly string[]): void {
-  const kept = ids.slice(0, RUN_COLOURS);
+  const kept = ids.slice(0, MOST_RUNS);
   remembered.value = kept;
   if (place.value.query['runs'] !== undefined || place.value.path[0] !== 'runs')
     go(withQuery({ runs: kept.join(',') || undefined }), { replace: true });

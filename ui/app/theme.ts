@@ -55,16 +55,22 @@ export function cssColor(name: string): string {
   return getComputedStyle(probe).color;
 }
 
-/** How many runs can be told apart. */
-export const RUN_COLOURS = 8;
+const RUN_COLOURS = 8;
+const DASHES = [[], [8, 3], [2, 3], [10, 3, 2, 3]];
+/** How many runs can be told apart, by colour and dashes together. */
+export const MOST_RUNS = RUN_COLOURS * DASHES.length;
 
 /** Colour of the n-th chosen run; the palette of Okabe and Ito, told apart by colour-blind people. */
 export function runColour(index: number): string {
   return `--run-${index % RUN_COLOURS}`;
 }
 
+/** Which dashes the n-th chosen run has: others than those of the run that has its colour, too. */
+export function dashIndex(index: number): number {
+  return (index + Math.floor(index / RUN_COLOURS)) % DASHES.length;
+}
+
 /** Dashes of the n-th chosen run, so that colour is not the only difference. */
 export function runDash(index: number): number[] {
-  const dashes = [[], [8, 3], [2, 3], [10, 3, 2, 3]];
-  return dashes[index % dashes.length] ?? [];
+  return DASHES[dashIndex(index)] ?? [];
 }

@@ -53,6 +53,8 @@ describe('times', () => {
 describe('texts of strangers', () => {
   test('cannot turn the direction of what follows, nor hide characters', () => {
     assert.equal(visibleText('a\u202eb\u200bc'), 'a⟨U+202E⟩b⟨U+200B⟩c');
+    assert.equal(visibleText('a\u061c\u00ad\u{e0041}b'), 'a⟨U+061C⟩⟨U+00AD⟩⟨U+E0041⟩b');
+    assert.equal(visibleText('𝄞 🙂 é'), '𝄞 🙂 é');
   });
   test('show control characters by their pictures, and keep line ends and tabs', () => {
     assert.equal(visibleText('a\u0000\u001b[31m\n\t'), 'a␀␛[31m\n\t');

@@ -69,20 +69,21 @@ export function formatAgo(time: string | null, now: number): string {
   return `${formatDuration(seconds).replace(/ (\d+ (s|min|h))$/, '')} ago`;
 }
 
+/** Control characters, soft hyphens, marks of direction, spaces without width, and tags (a text that no font shows). */
+const UNSEEN =
+  /[\u0000-\u0008\u000b-\u001f\u007f-\u009f\u00ad\u061c\u180e\u200b-\u200f\u2028-\u202e\u2060-\u206f\u3164\ufeff\ufff9-\ufffb\u{e0000}-\u{e007f}]/gu;
+
 /**
  * A text with what cannot be seen made visible: control characters as their pictures, and characters that turn the
  * direction of what follows, with which a completion could hide what it says, by their code point.
  */
 export function visibleText(text: string): string {
-  return text.replace(
-    /[\u0000-\u0008\u000b-\u001f\u007f-\u009f\u200b-\u200f\u2028-\u202e\u2060-\u2069\ufeff]/g,
-    (character) => {
-      const code = character.charCodeAt(0);
-      if (code < 0x20) return String.fromCharCode(0x2400 + code);
-      if (code === 0x7f) return '␡';
-      return `⟨U+${code.toString(16).toUpperCase().padStart(4, '0')}⟩`;
-    },
-  );
+  return text.replace(UNSEEN, (character) => {
+    const code = character.codePointAt(0) ?? 0;
+    if (code < 0x20) return String.fromCharCode(0x2400 + code);
+    if (code === 0x7f) return '␡';
+    return `⟨U+${code.toString(16).toUpperCase().padStart(4, '0')}⟩`;
+  });
 }
 
 /** A token as one visible thing: spaces, tabs and line ends by their signs where the token is nothing else. */

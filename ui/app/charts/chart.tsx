@@ -39,6 +39,10 @@ export interface ChartProps {
   readonly onCanvas?: (canvas: HTMLCanvasElement) => void;
 }
 
+const WHOLE_INCREMENTS = Array.from({ length: 16 }, (_, power) =>
+  [1, 2, 5].map((factor) => factor * 10 ** power),
+).flat();
+
 const SYNC = uPlot.sync('metrics');
 
 /** x of an axis as its ticks say it. */
@@ -261,6 +265,8 @@ function options(
         ...axisLook,
         size: 26,
         space: 70,
+        // Steps and tokens are whole: there is no step 2.5.
+        ...(axis !== 'seconds' && { incrs: WHOLE_INCREMENTS }),
         values: (_self, ticks) => ticks.map((x) => formatX(x, axis)),
       },
       {

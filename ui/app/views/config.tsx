@@ -23,7 +23,7 @@ export function ConfigView(): JSX.Element {
       (all || differs || shown.length < 2) && path.toLowerCase().includes(search.toLowerCase()),
   );
   return (
-    <div class="view">
+    <div class="view wide">
       <div class="toolbar">
         <h1>Settings</h1>
         <RunPicker />
@@ -70,7 +70,7 @@ export function ConfigView(): JSX.Element {
             <tbody>
               {settings.map(({ path, values, differs }) => (
                 <tr key={path} class={differs && all ? 'differs' : undefined}>
-                  <th scope="row">{path}</th>
+                  <th scope="row">{visibleText(path)}</th>
                   {values.map((value, index) => (
                     <td key={data?.runs[index]?.id ?? index} class="mono">
                       {value === null ? <span class="quiet">not set</span> : visibleText(value)}

@@ -15,6 +15,7 @@ import {
   stepsWithin,
   type Axis,
 } from '../../../src/dashboard/view/curves.js';
+import { visibleText } from '../../../src/dashboard/view/format.js';
 import { address, ask, growthOf, type ServerError } from '../api.js';
 import type { ChartMark, RunCurve } from '../charts/chart.js';
 import { asServerError, useSettled, useThrottled } from '../hooks.js';
@@ -59,7 +60,7 @@ export function MetricsView(): JSX.Element {
   const set = (changes: Record<string, string | undefined>): void =>
     go(withQuery(changes), { replace: true });
   return (
-    <div class="view">
+    <div class="view wide">
       <div class="toolbar">
         <h1>Metrics</h1>
         <RunPicker />
@@ -205,7 +206,7 @@ function mergedGroups(data: readonly RunData[], search: string): MetricCatalog['
       const group = groups.get(id) ?? { title, metrics: new Map<string, MetricInfo>() };
       groups.set(id, group);
       for (const info of metrics)
-        if (!group.metrics.has(info.key)) group.metrics.set(info.key, info);
+        if (!group.metrics.has(info.key)) group.metrics.set(info.key, withVisibleTexts(info));
     }
   }
   const words = search.toLowerCase();
@@ -224,6 +225,12 @@ function mergedGroups(data: readonly RunData[], search: string): MetricCatalog['
 interface KnownRun extends Omit<RunData, 'run' | 'part'> {
   /** What the values were asked for at. */
   readonly growth: string;
+}
+
+/** A run names its metrics as it likes. */
+function withVisibleTexts(info: MetricInfo): MetricInfo {
+  const [label, explanation] = [info.label, info.explanation].map(visibleText);
+  return { ...info, label: label ?? '', explanation: explanation ?? '' };
 }
 
 /** Catalog and values of every run, asked for again as it grows and as the zoom changes. */

@@ -136,7 +136,7 @@ function Settings({ value }: { value: Readonly<Record<string, unknown>> }): JSX.
         <tbody>
           {flattenSettings(value).map(([path, text]) => (
             <tr key={path}>
-              <th scope="row">{path}</th>
+              <th scope="row">{visibleText(path)}</th>
               <td class="mono">{visibleText(text)}</td>
             </tr>
           ))}

@@ -14,6 +14,7 @@ import { Icon } from '../icons.js';
 import { Empty, MarkCount, Progress, StateBadge, Swatch, Waiting } from '../parts.js';
 import { go, href, place, withQuery } from '../route.js';
 import { chosenRuns, choose, toggle } from '../selection.js';
+import { MOST_RUNS } from '../theme.js';
 
 const COLUMNS: readonly {
   readonly id: RunColumn;
@@ -55,7 +56,7 @@ export function RunsView(): JSX.Element {
       descending: before.column === column ? !before.descending : column !== 'name',
     }));
   return (
-    <div class="view">
+    <div class="view wide">
       <div class="toolbar">
         <h1>
           Runs <span class="count">{all.length}</span>
@@ -77,6 +78,7 @@ export function RunsView(): JSX.Element {
           <>
             <span class="quiet" role="status">
               {chosen.length} chosen
+              {chosen.length === MOST_RUNS && ', the most that can be told apart'}
             </span>
             <button type="button" class="button" onClick={() => choose([])}>
               Clear
@@ -161,6 +163,7 @@ function Row({
           <input
             type="checkbox"
             checked={index >= 0}
+            disabled={index < 0 && chosen.length >= MOST_RUNS}
             onChange={() => toggle(run.id)}
             aria-label={`Choose ${run.name}`}
           />
@@ -200,7 +203,7 @@ function Row({
         )}
       </td>
       <td data-title="Reward" class="num right">
-        {formatNumber(run.latest['reward'] ?? run.latest['eval/reward'])}
+        <RewardOrLoss latest={run.latest} />
       </td>
       <td data-title="KL" class="num right">
         {formatNumber(run.latest['klPolicyReference'])}
@@ -210,6 +213,14 @@ function Row({
       </td>
     </tr>
   );
+}
+
+/** The reward; of a run that has none its loss, by name. */
+function RewardOrLoss({ latest }: Pick<RunSummary, 'latest'>): JSX.Element {
+  const reward = latest['reward'] ?? latest['eval/reward'];
+  const loss = latest['eval/loss'] ?? latest['loss'];
+  if (reward !== undefined || loss === undefined) return <>{formatNumber(reward)}</>;
+  return <span class="quiet">loss {formatNumber(loss)}</span>;
 }
 
 /** The end of a path: `SmolLM2-135M`. */

@@ -1,5 +1,5 @@
 /** The completions of a run: searched, filtered, sorted; only those near the window exist. */
-import { useEffect, useMemo, useRef, useState } from 'preact/hooks';
+import { useEffect, useLayoutEffect, useMemo, useRef, useState } from 'preact/hooks';
 import type { JSX } from 'preact';
 import type { SampleFacets, SamplePage, SampleSummary } from '../../../src/dashboard/protocol.js';
 import { formatNumber, visibleText } from '../../../src/dashboard/view/format.js';
@@ -37,7 +37,7 @@ export function SamplesView(): JSX.Element {
   const set = (changes: Record<string, string | undefined>): void =>
     go(withQuery({ run: run.id, ...changes }), { replace: true });
   return (
-    <div class="view fill">
+    <div class="view wide fill">
       <div class="toolbar">
         <h1>Samples</h1>
         <select
@@ -192,8 +192,19 @@ function SampleList({ runId, list }: { runId: string; list: Pages }): JSX.Elemen
   const total = list.total ?? 0;
   const rows = useVirtualRows(scroller, total, ROW_HEIGHT);
   const [active, setActive] = useState(0);
+  /** A row that is to have the focus, once it exists. */
+  const wanted = useRef<number | undefined>(undefined);
   const first = rows.items[0]?.index ?? 0;
   const last = rows.items.at(-1)?.index ?? 0;
+  // One row can be reached by Tab, and the arrow keys go on from it: the others would be thousands of stops.
+  const stop = active >= first && active <= last ? active : first;
+  useLayoutEffect(() => {
+    if (wanted.current === undefined) return;
+    const link = document.getElementById(`sample-${wanted.current}`);
+    if (link === null) return;
+    wanted.current = undefined;
+    link.focus({ preventScroll: true });
+  });
   useEffect(() => {
     if (total > 0) list.need(first, last);
   }, [first, last, total]);
@@ -214,42 +225,35 @@ function SampleList({ runId, list }: { runId: string; list: Pages }): JSX.Elemen
       Home: -Infinity,
       End: Infinity,
     };
-    const sample = list.at(active);
-    if (event.key === 'Enter' && sample !== undefined && event.target === event.currentTarget)
-      return go(href(['sample', runId, sample.index]));
     const move = moves[event.key];
     if (move === undefined) return;
     event.preventDefault();
-    const next = Math.min(total - 1, Math.max(0, active + move));
+    const next = Math.min(total - 1, Math.max(0, stop + move));
+    wanted.current = next;
     setActive(next);
     rows.scrollTo(next);
   };
   return (
-    <div
-      ref={scroller}
-      class="sample-list"
-      role="listbox"
-      aria-label="Samples"
-      aria-activedescendant={`sample-${active}`}
-      tabIndex={0}
-      onKeyDown={walk}
-    >
-      <div role="presentation" style={{ height: `${rows.height}px`, position: 'relative' }}>
+    <div ref={scroller} class="sample-list" onKeyDown={walk}>
+      <ul aria-label="Samples" style={{ height: `${rows.height}px` }}>
         {rows.items.map(({ index, start }) => (
-          <div
+          <li
             key={index}
-            id={`sample-${index}`}
-            role="option"
-            aria-selected={index === active}
             aria-setsize={total}
             aria-posinset={index + 1}
-            class={`sample-row ${index === active ? 'active' : ''}`}
+            class="sample-row"
             style={{ transform: `translateY(${start}px)`, height: `${ROW_HEIGHT}px` }}
           >
-            <SampleLine runId={runId} sample={list.at(index)} />
-          </div>
+            <SampleLine
+              runId={runId}
+              sample={list.at(index)}
+              id={`sample-${index}`}
+              isStop={index === stop}
+              onFocus={() => setActive(index)}
+            />
+          </li>
         ))}
-      </div>
+      </ul>
     </div>
   );
 }
@@ -257,13 +261,26 @@ function SampleList({ runId, list }: { runId: string; list: Pages }): JSX.Elemen
 function SampleLine({
   runId,
   sample,
+  id,
+  isStop,
+  onFocus,
 }: {
   runId: string;
   sample: SampleSummary | undefined;
+  id: string;
+  /** Whether Tab stops here. */
+  isStop: boolean;
+  onFocus: () => void;
 }): JSX.Element {
   if (sample === undefined) return <span class="quiet pad">…</span>;
   return (
-    <a class="sample-line" href={href(['sample', runId, sample.index])} tabIndex={-1}>
+    <a
+      id={id}
+      class="sample-line"
+      href={href(['sample', runId, sample.index])}
+      tabIndex={isStop ? 0 : -1}
+      onFocus={onFocus}
+    >
       <span class="sample-facts">
         <Reward value={sample.reward} title={rewardTitle(sample)} />
         <span class="num quiet">step {sample.step}</span>
