@@ -7,13 +7,19 @@ import { join } from 'node:path';
 import { backwardTokenLogprobs, createModel, makeDecoderConfig } from '../src/models/index.js';
 import {
   attendRows,
+  cat,
   fewRowsLinear,
+  gatedMlp,
   Generator,
   inferenceMode,
   noGrad,
+  onesLike,
   randn,
   releaseHostMemory,
+  rotateHalf,
   scaledDotProductAttention,
+  scoreGradient_,
+  scoreTokens,
   tensor,
   tidy,
   useOneDnnLinear,
@@ -88,6 +94,66 @@ function oneDnn(rows: number, inputs: number, outputs: number): PartRow {
     `oneDNN in a linear layer, forward and backward, ${rows} rows, ${outputs}×${inputs}`,
     run(true),
     run(false),
+  );
+}
+
+/** A computation and its backward pass, for gradients of `leaves`. */
+function trained(leaves: readonly Tensor[], compute: () => Tensor): () => void {
+  return () => {
+    compute().sum().backward();
+    for (const leaf of leaves) leaf.grad = null;
+  };
+}
+
+/** Forward and backward of one feed-forward layer. */
+function feedForward(rows: number, width: number, inner: number): PartRow {
+  const leaf = (...shape: number[]): Tensor => random(...shape).requiresGrad_();
+  const [x, gate, up, down] = [
+    leaf(rows, width),
+    leaf(inner, width),
+    leaf(inner, width),
+    leaf(width, inner),
+  ];
+  const leaves = [x, gate, up, down];
+  return compare(
+    `a gated feed-forward layer as one operator, forward and backward, ${rows} rows, ${width} → ${inner}`,
+    trained(leaves, () => gatedMlp(x, { gate, up, down }, 'silu')),
+    trained(leaves, () => x.linear(gate).silu().mul(x.linear(up)).linear(down)),
+  );
+}
+
+/** Forward and backward of rotary positions. */
+function rotary(tokens: number, heads: number, width: number): PartRow {
+  const x = random(tokens, heads, width).requiresGrad_();
+  const [half, quarter] = [width / 2, random(tokens, 1, width / 2)];
+  const angles = cat([quarter, quarter], -1);
+  const [cos, sin] = [angles.cos(), angles.sin()];
+  return compare(
+    `rotary positions in one pass, forward and backward, ${tokens} tokens, ${heads} heads of ${width}`,
+    trained([x], () => rotateHalf(x, cos, sin)),
+    trained([x], () => {
+      const turned = cat([x.narrow(-1, half, half).neg(), x.narrow(-1, 0, half)], -1);
+      return x.mul(cos).add(turned.mul(sin));
+    }),
+  );
+}
+
+/** From logits to the gradient of their log-probabilities, for the sum of which both are weighted alike. */
+function logitsGradient(tokens: number, vocabulary: number): PartRow {
+  const logits = random(tokens, vocabulary).requiresGrad_();
+  const ids = Array.from({ length: tokens }, (_, at) => (at * 7919) % vocabulary);
+  const targets = tensor(ids, { dtype: 'int64' });
+  const bare = logits.detach().clone();
+  return compare(
+    `the gradient of logits in their place, ${tokens} tokens × ${vocabulary}`,
+    () =>
+      noGrad(() => {
+        const scores = scoreTokens(bare, targets, { temperature: 1, withEntropy: false });
+        const ofLogprobs = onesLike(scores.logprobs);
+        const gradient = { targets, temperature: 1, scores, ofLogprobs, ofEntropies: null };
+        scoreGradient_(bare, gradient);
+      }),
+    trained([logits], () => logits.logSoftmax(-1).gather(1, targets.unsqueeze(1))),
   );
 }
 
@@ -191,6 +257,12 @@ export function benchParts(): void {
     oneDnn(1024, 576, 1536),
     oneDnn(1024, 1536, 576),
     oneDnn(256, 576, 49152),
+    feedForward(4096, 256, 688),
+    feedForward(1024, 576, 1536),
+    rotary(4096, 4, 64),
+    rotary(1024, 9, 64),
+    logitsGradient(512, 8192),
+    logitsGradient(256, 49152),
     group('one prompt of 64 tokens for 8 completions of 64, 5.3 M, training', 64, together, apart),
     group(
       'one prompt of 512 tokens for 8 completions of 64, 5.3 M, training',

@@ -146,6 +146,11 @@ export const OPERATORS: readonly string[] = [
     'embedding',
     'layer_norm',
     'posttrain::rms_norm',
+    'posttrain::gated_activation',
+    'posttrain::gated_mlp',
+    'posttrain::rotate_half',
+    'posttrain::score_tokens',
+    'posttrain::score_gradient_',
     '_fused_rms_norm',
   ],
   ...[

@@ -106,6 +106,12 @@ napi_value setOneDnn(napi_env env, napi_callback_info info) {
 
 }  // namespace
 
+at::Tensor linearValue(const at::Tensor& x, const at::Tensor& weight) {
+  return suits(x, weight, std::nullopt) ? oneDnnProduct(x, weight, std::nullopt) : at::linear(x, weight);
+}
+
+at::Tensor linearInputGradient(const at::Tensor& gradient, const at::Tensor& weight) { return linearValue(gradient, weight.t()); }
+
 TORCH_LIBRARY_FRAGMENT(posttrain, library) {
   library.def("linear(Tensor input, Tensor weight, Tensor? bias=None) -> Tensor", &linear);
 }

@@ -4,6 +4,7 @@
 
 #include <c10/util/BFloat16.h>
 
+#include <cmath>
 #include <cstdint>
 #include <cstring>
 
@@ -141,5 +142,7 @@ INLINE Floats exponential(Floats x) {
   std::memcpy(&result, &bits, sizeof result);
   return result;
 }
+
+INLINE float exponential(float x) { return x < -87.33f ? 0 : std::exp(x); }
 
 }  // namespace posttrain

@@ -1,25 +1,35 @@
-import { cat, enableGrad, noGrad, stack, tidy, type Tensor } from '../torch/index.js';
+import {
+  cat,
+  enableGrad,
+  noGrad,
+  scoreGradient_,
+  tidy,
+  type Tensor,
+  type TokenScores,
+} from '../torch/index.js';
 import type { CausalLm } from './causalLm.js';
 import {
+  bareLogits,
+  chunkLogits,
   chunksOf,
   completionTokens,
-  scoreChunk,
-  scoreInChunks,
+  scoreLogits,
   spreadScores,
+  type ChunkLogits,
   type CompletionTokens,
   type Scored,
 } from './completionTokens.js';
 import type { TokenLogprobs, TokenLogprobsInput } from './tokenLogprobs.js';
 
 /**
- * The gradient of a loss on the log-probabilities of completions, without ever holding a [tokens, V] matrix.
+ * The gradient of a loss on the log-probabilities of completions. Of the [tokens, V] matrix one copy stands where all tokens
+ * fit into a chunk, and two chunks of it otherwise.
  *
  * `objective` is called once with what `tokenLogprobs` returns for `input`; `loss` of its result is taken back to the
  * parameters, whose `grad` then holds what `objective(tokenLogprobs(model, input)).loss.backward()` gives. The
- * log-probabilities are first computed in chunks without a record. When the loss has told its gradient with respect to
- * them, each chunk's logits are computed again, now with a record, and freed after their own backward pass. That costs
- * one more product with the output layer and saves memory in proportion to tokens × V. A batch that fits into one chunk
- * takes the direct way.
+ * log-probabilities are computed in chunks, of which only the last keeps its logits. When the loss has told its gradient
+ * with respect to them, the gradient of each chunk's logits takes the place of the logits, which are computed again where
+ * they were not kept: one more product with the output layer.
  *
  * Source: recomputation as in Chen et al. 2016, arXiv:1604.06174.
  *
@@ -32,72 +42,117 @@ export function backwardTokenLogprobs<Result extends { readonly loss: Tensor }>(
   input: TokenLogprobsInput,
   objective: (scored: TokenLogprobs) => Result,
 ): Result {
-  const run = (): Result => {
-    const tokens = completionTokens(model, input);
-    const { scoring, states, count, chunkTokens } = tokens;
-    if (count > chunkTokens) return inChunks(tokens, objective);
-    const size = Math.max(1, count);
-    const result = objective(spreadScores(tokens, scoreInChunks(scoring, states, size), states));
-    result.loss.backward();
-    return result;
-  };
-  return tidy(() => enableGrad(() => ({ result: run() }))).result;
+  return tidy(() =>
+    enableGrad(() => ({ result: inChunks(completionTokens(model, input, true), objective) })),
+  ).result;
+}
+
+/** A chunk whose logits can be taken back to the parameters. */
+interface RecordedChunk extends ChunkLogits {
+  /** [n, D] the states, a leaf of the graph. */
+  readonly leaf: Tensor;
+}
+
+/** A chunk with its scores. */
+interface Chunk {
+  readonly start: number;
+  readonly length: number;
+  readonly scores: TokenScores;
+  /** Null where the logits were freed. */
+  readonly recorded: RecordedChunk | null;
 }
 
 function inChunks<Result extends { readonly loss: Tensor }>(
   tokens: CompletionTokens,
   objective: (scored: TokenLogprobs) => Result,
 ): Result {
-  const { scoring, chunkTokens } = tokens;
   // Cut off here: the chunks' gradients are collected and sent through the rest of the model in one pass.
   const states = tokens.states.detach();
-  const flat = noGrad(() => scoreInChunks(scoring, states, chunkTokens));
-  for (const leaf of [flat.logprobs, flat.entropy]) if (leaf) leaf.requiresGrad = true;
+  const chunks = scoredChunks(tokens, states);
+  const flat = leavesOf(tokens, chunks);
   // Values need no chunks: they are recorded, and what their loss says of the states is added to the chunks' part.
   const valueStates = tokens.states.detach();
   valueStates.requiresGrad = tokens.valueHead !== undefined;
   const result = objective(spreadScores(tokens, flat, valueStates));
   result.loss.backward();
-  const ofValues = valueStates.grad;
-  const ofScores = scoreGradient(tokens, states, flat, ofValues !== null);
-  const parts = [ofScores, ofValues].filter((part) => part !== null);
+  const parts = [scoreGradient(tokens, states, { flat, chunks }), valueStates.grad].filter(
+    (part) => part !== null,
+  );
   // Where nothing below the output layer is trained there is nowhere to go on to.
-  if (tokens.states.requiresGrad)
+  if (tokens.states.requiresGrad && parts.length > 0)
     tokens.states.backward(parts.reduce((sum, part) => sum.add(part)));
   return result;
+}
+
+function recordChunk(
+  { scoring }: CompletionTokens,
+  states: Tensor,
+  { start, length }: Pick<Chunk, 'start' | 'length'>,
+): RecordedChunk {
+  const leaf = states.narrow(0, start, length).detach().requiresGrad_();
+  return { leaf, ...chunkLogits(scoring, leaf, start) };
+}
+
+/** The scores of all chunks, the last with its logits. */
+function scoredChunks(tokens: CompletionTokens, states: Tensor): Chunk[] {
+  const { scoring, count, chunkTokens } = tokens;
+  const pieces = chunksOf(count, chunkTokens);
+  return pieces.map(([start, length], index) => {
+    const place = { start, length };
+    if (index < pieces.length - 1) {
+      const scores = noGrad(() =>
+        tidy(() =>
+          scoreLogits(scoring, chunkLogits(scoring, states.narrow(0, start, length), start)),
+        ),
+      );
+      return { ...place, scores, recorded: null };
+    }
+    const recorded = recordChunk(tokens, states, place);
+    return { ...place, scores: scoreLogits(scoring, recorded), recorded };
+  });
+}
+
+/** The scores of all chunks together, as leaves that collect the gradient of the loss. */
+function leavesOf({ scoring }: CompletionTokens, chunks: readonly Chunk[]): Scored {
+  const leaf = (parts: readonly Tensor[]): Tensor => noGrad(() => cat(parts)).requiresGrad_();
+  const entropies = chunks.flatMap(({ scores }) => scores.entropies ?? []);
+  return {
+    logprobs: leaf(chunks.map(({ scores }) => scores.logprobs)),
+    ...(scoring.withEntropy && { entropy: leaf(entropies) }),
+  };
 }
 
 /**
  * Gives the output layer its gradient, chunk by chunk.
  *
- * @param flat scores with the loss's gradient with respect to them
- * @param isOptional whether the loss may depend on something else than these scores
+ * @param scored.flat scores with the loss's gradient with respect to them
  * @returns [N, D] the gradient of the states; null where the loss does not depend on the scores
  */
 function scoreGradient(
-  { scoring, count, chunkTokens }: CompletionTokens,
+  tokens: CompletionTokens,
   states: Tensor,
-  flat: Scored,
-  isOptional: boolean,
+  { flat, chunks }: { flat: Scored; chunks: readonly Chunk[] },
 ): Tensor | null {
-  const ofLogprobs = flat.logprobs.grad;
-  const ofEntropy = flat.entropy?.grad ?? null;
-  if (isOptional && ofLogprobs === null && ofEntropy === null) return null;
-  const gradients = chunksOf(count, chunkTokens).map(([start, length]) =>
+  const [ofLogprobs, ofEntropies] = [flat.logprobs.grad, flat.entropy?.grad ?? null];
+  if (ofLogprobs === null && ofEntropies === null) return null;
+  const { temperature } = tokens.scoring;
+  // The last one first: its logits are in memory.
+  const gradients = chunks.toReversed().map((chunk) =>
     tidy(() => {
-      const chunk = states.narrow(0, start, length).detach().requiresGrad_();
-      // An entropy that is only measured was measured above.
-      const needed = { ...scoring, withEntropy: ofEntropy !== null };
-      const { logprobs, entropy } = scoreChunk(needed, chunk, start);
-      const weighted = (scores: Tensor, gradient: Tensor): Tensor =>
-        scores.mul(gradient.narrow(0, start, length)).sum();
-      const parts = [
-        ...(ofLogprobs ? [weighted(logprobs, ofLogprobs)] : []),
-        ...(ofEntropy && entropy ? [weighted(entropy, ofEntropy)] : []),
-      ];
-      stack(parts).sum().backward();
-      return chunk.grad;
+      const recorded = chunk.recorded ?? recordChunk(tokens, states, chunk);
+      const { leaf, logits, targets } = recorded;
+      const bare = bareLogits(recorded);
+      const part = (gradient: Tensor | null): Tensor | null =>
+        gradient && gradient.narrow(0, chunk.start, chunk.length);
+      scoreGradient_(bare, {
+        ...{ targets, temperature, scores: chunk.scores },
+        ...{ ofLogprobs: part(ofLogprobs), ofEntropies: part(ofEntropies) },
+      });
+      logits.backward(bare);
+      // Those that were kept live until the end of the call otherwise.
+      for (const tensor of [logits, recorded.outside]) tensor?.dispose();
+      return leaf.grad;
     }),
   );
-  return cat(gradients.filter((gradient) => gradient !== null));
+  return cat(gradients.filter((gradient) => gradient !== null).toReversed());
 }

@@ -7,9 +7,13 @@ import {
   assertIntegerAtLeast,
   assertPositive,
   cat,
+  isGradEnabled,
+  noGrad,
+  scoreTokens,
   tidy,
   type Dtype,
   type Tensor,
+  type TokenScores,
 } from '../torch/index.js';
 import type { CausalLm } from './causalLm.js';
 import { completionStates, type CompletionStates } from './completionStates.js';
@@ -18,15 +22,20 @@ import type { TokenLogprobs, TokenLogprobsInput } from './tokenLogprobs.js';
 import { topTokens, type TopTokensRequest } from './topTokens.js';
 import { flattenSupports, outsideSupports, type TokenSupport } from './tokenSupports.js';
 
-/** Elements of one chunk's logits: 16 MB in float32. The allocator keeps blocks up to 32 MB; larger ones cost page faults. */
+/** Elements of one chunk's logits where no gradient is asked for: 16 MB in float32. */
 const CHUNK_ELEMENTS = 2 ** 22;
-/** Fewer tokens a chunk than this would spend more on adding up the output layer's gradients than on computing them. */
 const MIN_CHUNK_TOKENS = 256;
+/**
+ * Logits that may stand at a time in a pass with gradients: 128 MB in float32, or those of so many tokens: fewer in a
+ * chunk would spend more on adding up the output layer's gradients than on computing them.
+ */
+const RECORDED_ELEMENTS = 2 ** 25;
+const MIN_RECORDED_TOKENS = 1024;
 
 /** The completion tokens of a batch with what is needed to score them. */
 export interface CompletionTokens extends CompletionStates {
   readonly scoring: Scoring;
-  /** Tokens whose logits may stand in memory at a time. */
+  /** Tokens of a chunk. Of a pass with gradients two chunks' logits may stand in memory, of others one. */
   readonly chunkTokens: number;
   /** Reads a value from each state. */
   readonly valueHead: Linear | undefined;
@@ -54,15 +63,24 @@ export interface Scored {
   readonly entropy?: Tensor;
 }
 
-/** Runs the model up to the hidden states of every completion token. Called in a `tidy`. @throws as `tokenLogprobs` */
-export function completionTokens(model: CausalLm, input: TokenLogprobsInput): CompletionTokens {
+/**
+ * Runs the model up to the hidden states of every completion token. Called in a `tidy`.
+ *
+ * @param isRecorded whether chunks are as in a pass with gradients
+ * @throws as `tokenLogprobs`
+ */
+export function completionTokens(
+  model: CausalLm,
+  input: TokenLogprobsInput,
+  isRecorded = false,
+): CompletionTokens {
   const { inputIds, temperature = 1, withEntropy = false } = input;
-  const chunkTokens =
-    input.chunkTokens ??
-    Math.max(MIN_CHUNK_TOKENS, Math.floor(CHUNK_ELEMENTS / model.config.vocabSize));
   assertPositive('tokenLogprobs', 'temperature', temperature);
-  assertIntegerAtLeast('tokenLogprobs', 'chunkTokens', chunkTokens, 1);
+  if (input.chunkTokens !== undefined)
+    assertIntegerAtLeast('tokenLogprobs', 'chunkTokens', input.chunkTokens, 1);
   const rows = completionStates('tokenLogprobs', model, input);
+  const sizeOf = isRecorded ? recordedChunk : plainChunk;
+  const chunkTokens = input.chunkTokens ?? sizeOf(model.config.vocabSize, rows.count);
   return {
     ...rows,
     scoring: {
@@ -81,6 +99,16 @@ export function completionTokens(model: CausalLm, input: TokenLogprobsInput): Co
       lengths: input.lengths,
     },
   };
+}
+
+function plainChunk(vocabSize: number): number {
+  return Math.max(MIN_CHUNK_TOKENS, Math.floor(CHUNK_ELEMENTS / vocabSize));
+}
+
+/** All tokens in one chunk where they fit; otherwise two chunks fit. */
+function recordedChunk(vocabSize: number, count: number): number {
+  const most = Math.max(MIN_RECORDED_TOKENS, Math.floor(RECORDED_ELEMENTS / vocabSize));
+  return count <= most ? Math.max(1, count) : Math.floor(most / 2);
 }
 
 /** The scores of N states, at most `chunkTokens` of them at a time. */
@@ -123,26 +151,64 @@ export function chunksOf(total: number, size: number): [start: number, length: n
   ]);
 }
 
-/** The scores of consecutive states, the first of which predicts target number `start`. Called in a `tidy`. */
-export function scoreChunk(scoring: Scoring, states: Tensor, start: number): Scored {
-  const { model, temperature, withEntropy, dtype } = scoring;
+/** Consecutive states and what the output layer makes of them. */
+export interface ChunkLogits {
+  /** [n, V] in the dtype of the softmax, recorded where gradients are. */
+  readonly logits: Tensor;
+  /** [n] int64 */
+  readonly targets: Tensor;
+  /** [n, V] bool, true outside of a token's support; null where there are none. */
+  readonly outside: Tensor | null;
+}
+
+/** The logits of consecutive states, the first of which predicts target number `start`. Called in a `tidy`. */
+export function chunkLogits(scoring: Scoring, states: Tensor, start: number): ChunkLogits {
+  const { model, dtype, supports } = scoring;
   const count = states.size(0);
-  const targets = scoring.targets.narrow(0, start, count);
+  const logits = tidy(() => model.lmHead(states).to(dtype));
+  return {
+    logits,
+    targets: scoring.targets.narrow(0, start, count),
+    outside: outsideSupports(logits, supports?.slice(start, start + count) ?? []) ?? null,
+  };
+}
+
+/** A chunk's logits cut off from the graph, −∞ outside of supports. They share the memory of the chunk's. */
+export function bareLogits({ logits, outside }: ChunkLogits): Tensor {
+  return noGrad(() => {
+    const bare = logits.detach();
+    if (outside) bare.maskedFill_(outside, -Infinity);
+    return bare;
+  });
+}
+
+/** The scores of a chunk, unrecorded, in one pass over its logits. */
+export function scoreLogits(
+  { temperature, withEntropy }: Scoring,
+  chunk: ChunkLogits,
+): TokenScores {
+  return scoreTokens(bareLogits(chunk), chunk.targets, { temperature, withEntropy });
+}
+
+/** The scores of consecutive states, the first of which predicts target number `start`. Called in a `tidy`. */
+function scoreChunk(scoring: Scoring, states: Tensor, start: number): Scored {
+  if (!isGradEnabled()) {
+    const { logprobs, entropies } = tidy(() =>
+      scoreLogits(scoring, chunkLogits(scoring, states, start)),
+    );
+    return { logprobs, ...(entropies && { entropy: entropies }) };
+  }
+  const { temperature, withEntropy } = scoring;
   // The logits are freed right here; only their log-softmax is needed, for the gradient too.
-  const { all, outside } = tidy(() => {
-    const logits = model.lmHead(states).to(dtype);
+  const { all, targets, outside } = tidy(() => {
+    const { logits, targets, outside } = chunkLogits(scoring, states, start);
     const scaled = temperature === 1 ? logits : logits.div(temperature);
-    const outside =
-      scoring.supports && outsideSupports(scaled, scoring.supports.slice(start, start + count));
     const kept = outside ? scaled.maskedFill(outside, -Infinity) : scaled;
-    return { all: kept.logSoftmax(-1), outside };
+    return { all: kept.logSoftmax(-1), targets, outside };
   });
   const logprobs = all.gather(1, targets.unsqueeze(1)).squeeze(1);
   if (!withEntropy) return { logprobs };
   // 0·log 0 counts as 0 outside the support: 1·log 1 in its place, which passes no gradient on.
   const finite = outside ? all.maskedFill(outside, 0) : all;
-  const probabilities = finite.exp();
-  // exp keeps its result for its gradient, so that only without one it may be overwritten.
-  const products = all.requiresGrad ? probabilities.mul(finite) : probabilities.mul_(finite);
-  return { logprobs, entropy: products.sum(-1).neg() };
+  return { logprobs, entropy: finite.exp().mul(finite).sum(-1).neg() };
 }

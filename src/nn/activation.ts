@@ -1,4 +1,4 @@
-import type { Tensor } from '../torch/index.js';
+import type { GateActivation, Tensor } from '../torch/index.js';
 
 /**
  * What stands between the products of a feed-forward layer: silu(x) = x·σ(x), or GELU by its tanh approximation (which
@@ -6,7 +6,7 @@ import type { Tensor } from '../torch/index.js';
  *
  * Source: Hendrycks & Gimpel 2016, arXiv:1606.08415, section 2.
  */
-export type Activation = 'silu' | 'geluTanh';
+export type Activation = GateActivation;
 
 /** The activation of every element. */
 export function activate(x: Tensor, activation: Activation): Tensor {

@@ -1,4 +1,4 @@
-import type { Tensor } from '../torch/index.js';
+import { gatedActivation, gatedMlp, type Tensor } from '../torch/index.js';
 import { activate, type Activation } from './activation.js';
 import type { Linear, NamedLinear } from './linear.js';
 import { Module } from './module.js';
@@ -45,13 +45,24 @@ export class Mlp extends Module {
    * @returns [..., width]
    */
   forward(x: Tensor): Tensor {
-    return this.output.forward(
+    const { inputs, output, settings } = this;
+    const [gate, up] = inputs;
+    if (settings.gated && gate && up && [gate, up, output].every(isPlain)) {
+      const weights = { gate: gate.weight, up: up.weight, down: output.weight };
+      return gatedMlp(x, weights, settings.activation);
+    }
+    return output.forward(
       innerValues(
-        this.inputs.map((layer) => layer.forward(x)),
-        this.settings,
+        inputs.map((layer) => layer.forward(x)),
+        settings,
       ),
     );
   }
+}
+
+/** Whether a layer is a product with its weight and nothing else. */
+function isPlain({ bias, lora }: Linear): boolean {
+  return bias === null && lora === null;
 }
 
 /**
@@ -60,8 +71,6 @@ export class Mlp extends Module {
  * @param inputs what the layer's inputs computed; gate and up side by side in one tensor count as two
  */
 export function innerValues(inputs: readonly Tensor[], { activation, gated }: MlpSettings): Tensor {
-  const [first] = inputs as [Tensor];
-  if (!gated) return activate(first, activation);
-  const [gate, up] = (inputs.length > 1 ? inputs : first.chunk(2, -1)) as [Tensor, Tensor];
-  return activate(gate, activation).mul(up);
+  const [first, up] = inputs as [Tensor, Tensor?];
+  return gated ? gatedActivation(first, up ?? null, activation) : activate(first, activation);
 }

@@ -5,7 +5,7 @@
  * Source: Su et al. 2021, arXiv:2104.09864, Eq. 34; scaling as in transformers' rope utilities.
  */
 import { ValueRangeError } from '../errors/index.js';
-import { cat, full, tensor, tidy, type Dtype, type Tensor } from '../torch/index.js';
+import { cat, full, rotateHalf, tensor, tidy, type Dtype, type Tensor } from '../torch/index.js';
 
 /** How frequencies are stretched for contexts longer than the model was first trained on; null for not at all. */
 export type RopeScaling =
@@ -229,11 +229,5 @@ export function ropeRotation(
  * @returns same shape
  */
 export function applyRope(x: Tensor, { cos, sin }: Rotation): Tensor {
-  const rotary = cos.size(-1);
-  const rest = x.size(-1) - rotary;
-  const turning = rest === 0 ? x : x.narrow(-1, 0, rotary);
-  const half = rotary / 2;
-  const turned = cat([turning.narrow(-1, half, half).neg(), turning.narrow(-1, 0, half)], -1);
-  const rotated = turning.mul(cos).add(turned.mul(sin));
-  return rest === 0 ? rotated : cat([rotated, x.narrow(-1, rotary, rest)], -1);
+  return rotateHalf(x, cos, sin);
 }

@@ -51,15 +51,26 @@ describe('estimateMemory by hand', () => {
     assert.equal(parts.optimizer, 8 * COUNT);
   });
   test('a layer keeps both inputs of its norms, what each product reads and what attention and activation need', () => {
-    // 2·128 of the residual stream; 128 + (2·4 + 2·2)·32 of attention; 128 + 4·320 of the feed-forward layer.
-    const numbers = 256 + 128 + 384 + 128 + 1280;
+    // 2·128 of the residual stream; 128 + (2·4 + 2·2)·32 of attention; 128 + 2·320 of the feed-forward layer.
+    const numbers = 256 + 128 + 384 + 128 + 640;
     close(estimateMemory(plan).parts.activations, 1.4 * 1000 * 3 * numbers * 4);
   });
-  test('scores are four matrices of a chunk of 256 tokens, and the gradient of the output layer', () => {
-    const { parts } = estimateMemory(plan);
-    assert.equal(parts.scores, 4 * 256 * 32768 * 4 + 32768 * 128 * 4);
-    const few = estimateMemory({ ...plan, passTokens: 10 });
-    assert.equal(few.parts.scores, 4 * 10 * 32768 * 4 + 32768 * 128 * 4);
+  test('a layer whose weights are frozen or have biases keeps what its last product reads, too', () => {
+    const layer = 256 + 128 + 384 + 128;
+    const numbers = (changed: Partial<PlannedModel>): number =>
+      estimateMemory({ ...plan, models: [{ ...policy, ...changed }] }).parts.activations;
+    close(numbers({ trained: 5000 }), 1.4 * 1000 * 3 * (layer + 3 * 320) * 4);
+    const withBias = { ...config, mlpBias: true };
+    close(numbers({ config: withBias }), 1.4 * 1000 * 3 * (layer + 3 * 320) * 4);
+    const plain = { ...config, gatedMlp: false };
+    close(numbers({ config: plain }), 1.4 * 1000 * 3 * (layer + 2 * 320) * 4);
+  });
+  test('scores are the logits of 1024 tokens at most, and the gradient of the output layer', () => {
+    const scores = (passTokens: number): number =>
+      estimateMemory({ ...plan, passTokens }).parts.scores;
+    for (const tokens of [10, 1000, 1024])
+      assert.equal(scores(tokens), tokens * 32768 * 4 + 32768 * 128 * 4);
+    assert.equal(scores(5000), scores(1024));
   });
   test('the total is the sum of its parts', () => {
     const { total, parts } = estimateMemory(plan);
@@ -70,11 +81,11 @@ describe('estimateMemory by hand', () => {
   });
   test('with gradient checkpointing a layer’s input is kept per layer, and one layer whole', () => {
     const { parts } = estimateMemory({ ...plan, gradientCheckpointing: true });
-    close(parts.activations, 1.4 * 1000 * 4 * (3 * 128 + 2176));
+    close(parts.activations, 1.4 * 1000 * 4 * (3 * 128 + 1536));
   });
   test('mixed precision halves what products keep and adds a copy of the matrices', () => {
     const { parts } = estimateMemory({ ...plan, precision: 'bf16-mixed' });
-    close(parts.activations, 1.4 * (1000 * 3 * (256 * 4 + 1920 * 2) + 3 * LAYER * 2));
+    close(parts.activations, 1.4 * (1000 * 3 * (256 * 4 + 1280 * 2) + 3 * LAYER * 2));
     assert.equal(parts.weights, 4 * COUNT);
   });
   test('in the only pass of a step gradients take the place of activations', () => {
@@ -111,7 +122,7 @@ describe('estimateMemory by hand', () => {
     };
     const moe = { ...policy, config: { ...config, experts } };
     const { parts } = estimateMemory({ ...plan, models: [moe] });
-    close(parts.activations, 1.4 * 1000 * 3 * (256 + 128 + 384 + 128 + 4 * 64 * 2) * 4);
+    close(parts.activations, 1.4 * 1000 * 3 * (256 + 128 + 384 + 128 + 2 * 64 * 2) * 4);
   });
 });
 
@@ -144,7 +155,7 @@ describe('estimateMemory', () => {
     const wide = estimateMemory(plan).parts;
     for (const name of ['weights', 'gradients', 'optimizer', 'activations'] as const)
       close(parts[name], wide[name] / 2);
-    assert.equal(parts.scores, 4 * 256 * 32768 * 4 + 32768 * 128 * 2);
+    assert.equal(parts.scores, 1000 * 32768 * 4 + 32768 * 128 * 2);
   });
   test('a copy to sample with has the dtype that is computed in', () => {
     const rollout = { rows: 4, tokens: 100 };

@@ -62,11 +62,9 @@ const RUNTIME_BYTES = 300e6;
  * (native/src/allocator.cpp), in sizes rounded up by at most an eighth.
  */
 const FRAGMENTATION = 1.4;
-/** Elements of one chunk of logits, and the fewest tokens in it: those of `backwardTokenLogprobs`. */
-const CHUNK_ELEMENTS = 2 ** 22;
-const MIN_CHUNK_TOKENS = 256;
-/** Matrices as large as a chunk's logits that exist at a time: logits, their log-softmax, its gradient, one in between. */
-const SCORE_MATRICES = 4;
+/** Logits that stand at a time, and for how many tokens at least: those of `backwardTokenLogprobs`. */
+const RECORDED_ELEMENTS = 2 ** 25;
+const MIN_RECORDED_TOKENS = 1024;
 /** Matrices [rows, V] while a token is drawn. */
 const DRAW_MATRICES = 4;
 
@@ -133,22 +131,26 @@ export function parameterCount({ config, hasLmHead }: PlannedModel): number {
 }
 
 /** Numbers per token that one layer keeps for its backward pass: of the residual stream's width, and inner ones. */
-function layerNumbers(config: DecoderConfig): { stream: number; inner: number } {
+function layerNumbers({ config, trained }: PlannedModel): { stream: number; inner: number } {
   const { hiddenSize, numHeads, numKeyValueHeads, headDim, intermediateSize, experts } = config;
   const perToken = experts === null ? 1 : experts.expertsPerToken;
   const width = experts === null ? intermediateSize : experts.intermediateSize;
   // Inputs of both norms; then what the projections read, queries, keys, values, what attention wrote, and the
-  // feed-forward layer's gate, its activation, up and their product.
+  // feed-forward layer's gate and up, or what its activation read; and what its last product reads, where that is not
+  // computed again in the backward pass.
   const attention = hiddenSize + (2 * numHeads + 2 * numKeyValueHeads) * headDim;
-  const feedForward = hiddenSize + (config.gatedMlp ? 4 : 2) * width * perToken;
+  const isWhole = config.gatedMlp && !config.mlpBias && trained === 'all';
+  const matrices = (config.gatedMlp ? 2 : 1) + (isWhole ? 0 : 1);
+  const feedForward = hiddenSize + matrices * width * perToken;
   return { stream: 2 * hiddenSize, inner: attention + feedForward };
 }
 
-function activationBytes({ config }: PlannedModel, plan: MemoryPlan): number {
+function activationBytes(model: PlannedModel, plan: MemoryPlan): number {
+  const { config } = model;
   const { passTokens, dtype, precision, gradientCheckpointing } = plan;
   const wide = DTYPE_BYTES[dtype];
   const narrow = precision === 'bf16-mixed' ? DTYPE_BYTES.bfloat16 : wide;
-  const { stream, inner } = layerNumbers(config);
+  const { stream, inner } = layerNumbers(model);
   const layer = stream * wide + inner * narrow;
   const perToken = gradientCheckpointing
     ? config.numLayers * config.hiddenSize * wide + layer
@@ -175,9 +177,9 @@ function scoreBytes(
 ): number {
   if (!hasLmHead) return 0;
   const { vocabSize, hiddenSize } = config;
-  const chunk = Math.max(MIN_CHUNK_TOKENS, Math.floor(CHUNK_ELEMENTS / vocabSize));
+  const most = Math.max(MIN_RECORDED_TOKENS, Math.floor(RECORDED_ELEMENTS / vocabSize));
   const scoreBytesEach = Math.max(DTYPE_BYTES.float32, DTYPE_BYTES[dtype]);
-  const matrices = SCORE_MATRICES * Math.min(passTokens, chunk) * vocabSize * scoreBytesEach;
+  const matrices = Math.min(passTokens, most) * vocabSize * scoreBytesEach;
   return matrices + vocabSize * hiddenSize * DTYPE_BYTES[dtype]; // and a chunk's gradient of the output layer
 }
 

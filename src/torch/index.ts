@@ -53,6 +53,16 @@ export {
   type MlpWeights,
   type SharedColumns,
 } from './decode.js';
+export {
+  gatedActivation,
+  gatedMlp,
+  rotateHalf,
+  scoreGradient_,
+  scoreTokens,
+  type GateActivation,
+  type ScoreGradient,
+  type TokenScores,
+} from './fused.js';
 export { checkpoint } from './checkpoint.js';
 export { autocast, enableGrad, grad, inferenceMode, isGradEnabled, noGrad } from './autograd.js';
 export {

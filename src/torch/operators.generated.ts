@@ -1097,6 +1097,36 @@ export let posttrainRmsNorm: (input: Slot, weight: Slot, eps: number) => Slot = 
   return posttrainRmsNorm(...args);
 };
 
+// posttrain::gated_activation(Tensor gate, Tensor? up, str activation) -> Tensor
+export let posttrainGatedActivation: (gate: Slot, up: Slot | null | undefined, activation: string) => Slot = (...args) => {
+  native();
+  return posttrainGatedActivation(...args);
+};
+
+// posttrain::gated_mlp(Tensor input, Tensor gate, Tensor up, Tensor down, str activation) -> Tensor
+export let posttrainGatedMlp: (input: Slot, gate: Slot, up: Slot, down: Slot, activation: string) => Slot = (...args) => {
+  native();
+  return posttrainGatedMlp(...args);
+};
+
+// posttrain::rotate_half(Tensor input, Tensor cos, Tensor sin) -> Tensor
+export let posttrainRotateHalf: (input: Slot, cos: Slot, sin: Slot) => Slot = (...args) => {
+  native();
+  return posttrainRotateHalf(...args);
+};
+
+// posttrain::score_tokens(Tensor logits, Tensor targets, float temperature, bool with_entropy) -> (Tensor, Tensor, Tensor)
+export let posttrainScoreTokens: (logits: Slot, targets: Slot, temperature: number, withEntropy: boolean) => [Slot, Slot, Slot] = (...args) => {
+  native();
+  return posttrainScoreTokens(...args);
+};
+
+// posttrain::score_gradient_(Tensor(a!) logits, Tensor targets, float temperature, Tensor normalizers, Tensor? entropies, Tensor? of_logprobs, Tensor? of_entropies) -> ()
+export let posttrainScoreGradient_: (logits: Slot, targets: Slot, temperature: number, normalizers: Slot, entropies?: Slot | null, ofLogprobs?: Slot | null, ofEntropies?: Slot | null) => void = (...args) => {
+  native();
+  return posttrainScoreGradient_(...args);
+};
+
 // aten::_fused_rms_norm(Tensor input, int[] normalized_shape, Tensor? weight, float? eps) -> (Tensor, Tensor)
 export let fusedRmsNorm: (input: Slot, normalizedShape: Ints, weight?: Slot | null, eps?: number | null) => [Slot, Slot] = (...args) => {
   native();
@@ -1526,6 +1556,11 @@ onLoad((addon) => {
   embedding = bind(addon, 'aten::embedding', "Tensor weight, Tensor indices, SymInt padding_idx=-1, bool scale_grad_by_freq=False, bool sparse=False");
   layerNorm = bind(addon, 'aten::layer_norm', "Tensor input, SymInt[] normalized_shape, Tensor? weight=None, Tensor? bias=None, float eps=1.0000000000000001e-05, bool cudnn_enable=True");
   posttrainRmsNorm = bind(addon, 'posttrain::rms_norm', "Tensor input, Tensor weight, float eps");
+  posttrainGatedActivation = bind(addon, 'posttrain::gated_activation', "Tensor gate, Tensor? up, str activation");
+  posttrainGatedMlp = bind(addon, 'posttrain::gated_mlp', "Tensor input, Tensor gate, Tensor up, Tensor down, str activation");
+  posttrainRotateHalf = bind(addon, 'posttrain::rotate_half', "Tensor input, Tensor cos, Tensor sin");
+  posttrainScoreTokens = bind(addon, 'posttrain::score_tokens', "Tensor logits, Tensor targets, float temperature, bool with_entropy");
+  posttrainScoreGradient_ = bind(addon, 'posttrain::score_gradient_', "Tensor(a!) logits, Tensor targets, float temperature, Tensor normalizers, Tensor? entropies, Tensor? of_logprobs, Tensor? of_entropies");
   fusedRmsNorm = bind(addon, 'aten::_fused_rms_norm', "Tensor input, int[] normalized_shape, Tensor? weight, float? eps");
   softmaxInt = bind(addon, 'aten::softmax.int', "Tensor self, int dim, ScalarType? dtype=None");
   logSoftmaxInt = bind(addon, 'aten::log_softmax.int', "Tensor self, int dim, ScalarType? dtype=None");

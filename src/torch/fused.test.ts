@@ -1,0 +1,504 @@
+import assert from 'node:assert/strict';
+import { describe, test } from 'node:test';
+import { expectClose } from '../../test/expect.js';
+import {
+  autocast,
+  gatedActivation,
+  gatedMlp,
+  Generator,
+  getNumThreads,
+  grad,
+  noGrad,
+  randn,
+  rotateHalf,
+  scoreGradient_,
+  scoreTokens,
+  setNumThreads,
+  stack,
+  tensor,
+  tidy,
+  zeros,
+  type Dtype,
+  type GateActivation,
+  type Tensor,
+} from './index.js';
+
+const generator = new Generator(3);
+const random = (...shape: number[]): Tensor => randn(shape, { generator });
+const ACTIVATIONS: readonly GateActivation[] = ['silu', 'geluTanh'];
+/** Per dtype: how far the fused way may be from the plain one in float64. */
+const CLOSE = {
+  float64: { rtol: 1e-12, atol: 1e-13 },
+  float32: { rtol: 1e-5, atol: 1e-5 },
+  bfloat16: { rtol: 2 ** -7, atol: 2 ** -7 },
+} as const;
+type Tested = keyof typeof CLOSE;
+const DTYPES = Object.keys(CLOSE) as Tested[];
+
+function act(x: Tensor, activation: GateActivation): Tensor {
+  return activation === 'silu' ? x.silu() : x.gelu({ approximate: 'tanh' });
+}
+
+/** Values and the gradients of Σ y·c for fixed c, computed from copies of `inputs` in `dtype`. */
+function run(
+  inputs: readonly Tensor[],
+  dtype: Dtype,
+  compute: (...inputs: Tensor[]) => Tensor,
+): Tensor[] {
+  const leaves = inputs.map((input) => input.to(dtype).clone().requiresGrad_());
+  const y = compute(...leaves);
+  const weights = randn(y.shape, { generator: new Generator(8) }).to(y.dtype);
+  y.mul(weights).sum().backward();
+  return [y.detach(), ...leaves.map(({ grad: found }) => found as Tensor)];
+}
+
+/** `fused` in `dtype` against `plain` in float64 on the same rounded inputs. */
+function expectSame(
+  inputs: readonly Tensor[],
+  dtype: Tested,
+  fused: (...inputs: Tensor[]) => Tensor,
+  plain: (...inputs: Tensor[]) => Tensor,
+): void {
+  tidy(() => {
+    const rounded = inputs.map((input) => input.to(dtype));
+    const found = run(rounded, dtype, fused);
+    const expected = run(rounded, 'float64', plain);
+    found.forEach((tensor, index) => {
+      assert.equal(tensor.dtype, dtype);
+      expectClose(tensor.to('float64'), (expected[index] as Tensor).toArray(), CLOSE[dtype]);
+    });
+  });
+}
+
+describe('gatedActivation', () => {
+  for (const activation of ACTIVATIONS)
+    for (const dtype of DTYPES)
+      for (const width of [1, 16, 37])
+        test(`${activation} of ${dtype}, ${width} wide, has the values and gradients of the plain one`, () => {
+          const [gate, up] = [random(2, 3, width).mul(3), random(2, 3, width)];
+          expectSame(
+            [gate, up],
+            dtype,
+            (first, second) => gatedActivation(first, second, activation),
+            (first, second) => act(first, activation).mul(second),
+          );
+          expectSame(
+            [random(5, 2 * width)],
+            dtype,
+            (both) => gatedActivation(both, null, activation),
+            (both) => {
+              const [first, second] = both.chunk(2, -1) as [Tensor, Tensor];
+              return act(first, activation).mul(second);
+            },
+          );
+        });
+
+  test('takes halves, columns and none', () => {
+    const plain = (gate: Tensor, up: Tensor): Tensor => gate.silu().mul(up);
+    const views: ((tensor: Tensor) => [Tensor, Tensor])[] = [
+      (all) => all.chunk(2, -1) as [Tensor, Tensor],
+      (all) => all.transpose(0, 1).chunk(2, 0) as [Tensor, Tensor],
+      (all) => all.unsqueeze(1).expand([-1, 3, -1]).chunk(2, -1) as [Tensor, Tensor],
+      (all) => all.narrow(0, 0, 0).chunk(2, -1) as [Tensor, Tensor],
+    ];
+    for (const view of views)
+      expectSame(
+        [random(6, 40)],
+        'float32',
+        (all) => gatedActivation(...view(all), 'silu'),
+        (all) => plain(...view(all)),
+      );
+  });
+
+  test('agrees where floats end: large, infinite and not a number', () => {
+    tidy(() => {
+      const values = [-200, -89, -1e-30, 0, 1e-30, 89, 200, Infinity, NaN];
+      const gate = tensor(Array.from({ length: 27 }, (_, at) => values[at % 9] as number));
+      const up = tensor(Array<number>(27).fill(1));
+      const found = gatedActivation(gate, up, 'silu').toArray() as number[];
+      const expected = gate.silu().toArray() as number[];
+      found.forEach((value, at) => {
+        const wanted = expected[at] as number;
+        assert.ok(
+          Object.is(value, wanted) || Math.abs(value - wanted) <= 1e-6 * Math.abs(wanted) + 1e-32,
+        );
+      });
+    });
+  });
+
+  test('can be differentiated twice', () => {
+    for (const activation of ACTIVATIONS)
+      expectSame(
+        [random(3, 20), random(3, 20)],
+        'float32',
+        (gate, up) => {
+          const [first] = grad([gatedActivation(gate, up, activation).square().sum()], [gate], {
+            createGraph: true,
+          });
+          return first as Tensor;
+        },
+        (gate, up) => {
+          const y = act(gate, activation).mul(up);
+          return grad([y.square().sum()], [gate], { createGraph: true })[0] as Tensor;
+        },
+      );
+  });
+
+  test('refuses gate and up of different shapes', () => {
+    tidy(() => {
+      assert.throws(() => gatedActivation(random(2, 3), random(2, 4), 'silu'), /of one shape/);
+      assert.throws(() => gatedActivation(random(2, 3), null, 'silu'), /side by side/);
+    });
+  });
+});
+
+describe('gatedMlp', () => {
+  const layer =
+    (activation: GateActivation) =>
+    (x: Tensor, gate: Tensor, up: Tensor, down: Tensor): Tensor =>
+      gatedMlp(x, { gate, up, down }, activation);
+  const plain =
+    (activation: GateActivation) =>
+    (x: Tensor, gate: Tensor, up: Tensor, down: Tensor): Tensor =>
+      act(x.linear(gate), activation).mul(x.linear(up)).linear(down);
+  const inputs = (): Tensor[] => [
+    random(2, 3, 8),
+    random(20, 8).div(3),
+    random(20, 8).div(3),
+    random(8, 20).div(4),
+  ];
+
+  for (const activation of ACTIVATIONS)
+    for (const dtype of ['float64', 'float32'] as const)
+      test(`${activation} of ${dtype} has the values and gradients of the plain one`, () => {
+        expectSame(inputs(), dtype, layer(activation), plain(activation));
+      });
+
+  test('of bfloat16 is as close to float64 as the plain one', () => {
+    tidy(() => {
+      const rounded = inputs().map((input) => input.to('bfloat16'));
+      const exact = run(rounded, 'float64', plain('silu'));
+      const distances = [layer('silu'), plain('silu')].map((compute) =>
+        run(rounded, 'bfloat16', compute).map((found, index) =>
+          found
+            .to('float64')
+            .sub(exact[index] as Tensor)
+            .norm()
+            .item(),
+        ),
+      );
+      const [fused = [], other = []] = distances;
+      fused.forEach((distance, index) => {
+        assert.ok(distance <= 1.5 * (other[index] ?? 0) + 1e-3, `${index}: ${distance}`);
+      });
+    });
+  });
+
+  test('agrees with finite differences', () => {
+    tidy(() => {
+      const leaves = inputs().map((input) => input.to('float64').requiresGrad_());
+      const value = (): Tensor =>
+        layer('geluTanh')(...(leaves as [Tensor, Tensor, Tensor, Tensor]))
+          .sin()
+          .sum();
+      value().backward();
+      for (const leaf of leaves) {
+        const place = leaf.detach().view([-1]).narrow(0, 7, 1);
+        const at = (step: number): number =>
+          noGrad(() => {
+            place.add_(step);
+            const found = value().item();
+            place.add_(-step);
+            return found;
+          });
+        const found = leaf.grad?.flatten().narrow(0, 7, 1).item() ?? NaN;
+        expectClose(tensor((at(1e-6) - at(-1e-6)) / 2e-6, { dtype: 'float64' }), found, {
+          rtol: 1e-6,
+          atol: 1e-8,
+        });
+      }
+    });
+  });
+
+  test('gives frozen weights no gradient, and x one', () => {
+    tidy(() => {
+      const [x, gate, up, down] = inputs() as [Tensor, Tensor, Tensor, Tensor];
+      for (const [index, leaf] of [x, gate, up, down].entries()) {
+        leaf.requiresGrad_();
+        gatedMlp(x, { gate, up, down }, 'silu').sum().backward();
+        [x, gate, up, down].forEach((other, at) => assert.equal(other.grad !== null, at === index));
+        leaf.grad = null;
+        leaf.requiresGrad = false;
+      }
+      assert.equal(gatedMlp(x, { gate, up, down }, 'silu').requiresGrad, false);
+    });
+  });
+
+  test('refuses a second derivative', () => {
+    tidy(() => {
+      const [x, gate, up, down] = inputs() as [Tensor, Tensor, Tensor, Tensor];
+      x.requiresGrad_();
+      const y = gatedMlp(x, { gate, up, down }, 'silu').sum();
+      assert.throws(() => grad([y], [x], { createGraph: true }), /no second derivative/);
+    });
+  });
+
+  test('under autocast multiplies in bfloat16, with gradients in float32', () => {
+    tidy(() => {
+      const options = { device: 'cpu', dtype: 'bfloat16' } as const;
+      const compute =
+        (inner: (...all: [Tensor, Tensor, Tensor, Tensor]) => Tensor) =>
+        (...all: Tensor[]): Tensor =>
+          autocast(options, () => inner(...(all as [Tensor, Tensor, Tensor, Tensor])));
+      const all = inputs();
+      const found = run(all, 'float32', compute(layer('silu')));
+      const expected = run(all, 'float32', compute(plain('silu')));
+      assert.equal(found[0]?.dtype, 'bfloat16');
+      found.forEach((tensor, index) => {
+        const other = expected[index] as Tensor;
+        assert.ok(index === 0 || tensor.dtype === 'float32');
+        const distance = tensor.to('float32').sub(other.to('float32')).norm().item();
+        assert.ok(distance < 0.01 * other.to('float32').norm().item(), `${index}: ${distance}`);
+      });
+    });
+  });
+});
+
+describe('rotateHalf', () => {
+  const plain = (x: Tensor, cos: Tensor, sin: Tensor): Tensor => {
+    const [rotary, width] = [cos.size(-1), x.size(-1)];
+    const turning = x.narrow(-1, 0, rotary);
+    const [first, second] = turning.chunk(2, -1) as [Tensor, Tensor];
+    const turned = tidyCat([second.neg(), first]);
+    const rotated = turning.mul(cos).add(turned.mul(sin));
+    return tidyCat([rotated, x.narrow(-1, rotary, width - rotary)]);
+  };
+  const tidyCat = (parts: Tensor[]): Tensor =>
+    stack(
+      parts.flatMap((part) => part.unbind(-1)),
+      -1,
+    );
+  const angles = (...shape: number[]): [Tensor, Tensor] => {
+    const half = random(...shape);
+    const both = tidyCat([half, half]);
+    return [both.cos(), both.sin()];
+  };
+
+  for (const dtype of DTYPES)
+    for (const [rotary, width] of [
+      [64, 64],
+      [6, 6],
+      [40, 48],
+    ] as const)
+      test(`${rotary} of ${width} numbers of ${dtype}`, () => {
+        tidy(() => {
+          for (const shape of [
+            [5, 1],
+            [1, 5, 1],
+            [2, 5, 1],
+          ]) {
+            const [cos, sin] = angles(...shape, rotary / 2).map((each) => each.to(dtype)) as [
+              Tensor,
+              Tensor,
+            ];
+            expectSame(
+              [random(2, 5, 3, width)],
+              dtype,
+              (x) => rotateHalf(x, cos, sin),
+              (x) => plain(x, cos.to('float64'), sin.to('float64')),
+            );
+          }
+        });
+      });
+
+  test('of a transposed tensor, and of no tokens', () => {
+    tidy(() => {
+      const [cos, sin] = angles(5, 1, 8);
+      const check = (view: (x: Tensor) => Tensor): void =>
+        expectSame(
+          [random(3, 5, 16)],
+          'float32',
+          (x) => rotateHalf(view(x), cos, sin),
+          (x) => plain(view(x), cos.to('float64'), sin.to('float64')),
+        );
+      check((x) => x.transpose(0, 1));
+      const none = rotateHalf(random(0, 3, 16), zeros([0, 1, 16]), zeros([0, 1, 16]));
+      assert.deepEqual(none.shape, [0, 3, 16]);
+    });
+  });
+
+  test('can be differentiated twice, and turns back', () => {
+    tidy(() => {
+      const [cos, sin] = angles(5, 1, 8);
+      const x = random(5, 3, 16).requiresGrad_();
+      const [first] = grad([rotateHalf(x, cos, sin).pow(3).sum()], [x], { createGraph: true });
+      const [second] = grad([(first as Tensor).sum()], [x]);
+      const wide = x.detach().to('float64').requiresGrad_();
+      const y = plain(wide, cos.to('float64'), sin.to('float64'));
+      const [once] = grad([y.pow(3).sum()], [wide], { createGraph: true });
+      const [twice] = grad([(once as Tensor).sum()], [wide]);
+      expectClose((second as Tensor).to('float64'), (twice as Tensor).toArray(), {
+        rtol: 1e-4,
+        atol: 1e-4,
+      });
+      expectClose(rotateHalf(rotateHalf(x.detach(), cos, sin), cos, sin.neg()), x.toArray(), {
+        rtol: 1e-5,
+        atol: 1e-6,
+      });
+    });
+  });
+
+  test('of what autocast computed stays bfloat16, rounded once', () => {
+    tidy(() => {
+      const [cos, sin] = angles(5, 1, 8);
+      const x = random(5, 3, 16).to('bfloat16');
+      const found = autocast({ device: 'cpu', dtype: 'bfloat16' }, () => rotateHalf(x, cos, sin));
+      assert.equal(found.dtype, 'bfloat16');
+      const expected = plain(x.to('float64'), cos.to('float64'), sin.to('float64'));
+      expectClose(found.to('float64'), expected.toArray(), { rtol: 2 ** -8, atol: 1e-6 });
+    });
+  });
+});
+
+describe('scoreTokens and scoreGradient_', () => {
+  const targets = [3, 0, 36, 7];
+  const ids = (): Tensor => tensor(targets, { dtype: 'int64' });
+  const [rows, vocabulary] = [4, 137];
+
+  function byHand(logits: Tensor, temperature: number): { logprobs: Tensor; entropies: Tensor } {
+    const all = logits.div(temperature).logSoftmax(-1);
+    const logprobs = all.gather(1, ids().unsqueeze(1)).squeeze(1);
+    const finite = all.maskedFill(all.isinf(), 0);
+    return {
+      logprobs,
+      entropies: finite.exp().mul(finite).mul(all.isinf().logicalNot()).sum(-1).neg(),
+    };
+  }
+
+  for (const dtype of ['float64', 'float32'] as const)
+    for (const temperature of [1, 0.7])
+      for (const support of ['all', 'some'] as const)
+        test(`${dtype}, τ = ${temperature}, ${support} of the vocabulary`, () => {
+          tidy(() => {
+            const full = random(rows, vocabulary).mul(4).to(dtype);
+            const hidden = random(rows, vocabulary)
+              .gt(1)
+              .scatter(1, ids().unsqueeze(1), zeros([rows, 1], { dtype: 'bool' }));
+            const logits = support === 'all' ? full : full.maskedFill(hidden, -Infinity);
+            const [first, second] = [random(rows).to(dtype), random(rows).to(dtype)];
+            for (const [ofLogprobs, ofEntropies] of [
+              [first, second],
+              [first, null],
+              [null, second],
+            ] as const) {
+              const wide = logits.to('float64').clone().requiresGrad_();
+              const expected = byHand(wide, temperature);
+              stack([
+                ...(ofLogprobs ? [expected.logprobs.mul(ofLogprobs.to('float64')).sum()] : []),
+                ...(ofEntropies ? [expected.entropies.mul(ofEntropies.to('float64')).sum()] : []),
+              ])
+                .sum()
+                .backward();
+              const own = logits.detach().clone();
+              const scores = scoreTokens(own, ids(), { temperature, withEntropy: true });
+              const close = dtype === 'float64' ? CLOSE.float64 : { rtol: 1e-5, atol: 2e-6 };
+              const compare = (found: Tensor, wanted: Tensor | null): void =>
+                expectClose(found.to('float64'), wanted?.toArray() ?? NaN, close);
+              compare(scores.logprobs, expected.logprobs);
+              compare(scores.entropies ?? own, expected.entropies);
+              const plain = scoreTokens(own, ids(), { temperature, withEntropy: false });
+              assert.equal(plain.entropies, null);
+              assert.ok(plain.logprobs.equal(scores.logprobs));
+              scoreGradient_(own, { targets: ids(), temperature, scores, ofLogprobs, ofEntropies });
+              compare(own, wide.grad);
+            }
+          });
+        });
+
+  test('a row without a gradient becomes 0, whatever it holds', () => {
+    for (const dtype of ['float64', 'float32'] as const)
+      tidy(() => {
+        const logits = random(rows, vocabulary).to(dtype);
+        logits.select(0, 1).fill_(NaN);
+        const scores = scoreTokens(logits, ids(), { temperature: 1, withEntropy: false });
+        assert.deepEqual(scores.logprobs.isnan().toArray(), [0, 1, 0, 0]);
+        scoreGradient_(logits, {
+          ...{ targets: ids(), temperature: 1, scores, ofEntropies: null },
+          ofLogprobs: tensor([1, 0, 1, 0], { dtype }),
+        });
+        assert.ok(logits.isfinite().all().item());
+        assert.equal(logits.select(0, 1).abs().sum().item(), 0);
+      });
+  });
+
+  test('large logits neither overflow nor vanish', () => {
+    tidy(() => {
+      const logits = zeros([2, 70]).add(-1e4);
+      logits.select(1, 5).fill_(1e4);
+      const scores = scoreTokens(logits, tensor([5, 6], { dtype: 'int64' }), {
+        ...{ temperature: 1, withEntropy: true },
+      });
+      expectClose(scores.logprobs, [0, -2e4], { rtol: 1e-6 });
+      expectClose(scores.entropies ?? logits, [0, 0], { atol: 1e-6, rtol: 0 });
+    });
+  });
+
+  test('gives the same on one thread as on several', () => {
+    const threads = getNumThreads();
+    tidy(() => {
+      const logits = random(64, 3000);
+      const own = tensor(
+        Array.from({ length: 64 }, (_, at) => at * 40),
+        { dtype: 'int64' },
+      );
+      const all = (): unknown[] => {
+        const copy = logits.clone();
+        const scores = scoreTokens(copy, own, { temperature: 0.9, withEntropy: true });
+        const { logprobs, entropies } = scores;
+        scoreGradient_(copy, {
+          ...{ targets: own, temperature: 0.9, scores },
+          ...{ ofLogprobs: logprobs, ofEntropies: entropies },
+        });
+        return [logprobs, entropies ?? copy, copy].map((each) => each.toArray());
+      };
+      const several = all();
+      setNumThreads(1);
+      try {
+        assert.deepEqual(all(), several);
+      } finally {
+        setNumThreads(threads);
+      }
+    });
+  });
+
+  test('refuse targets beyond the vocabulary, a temperature of 0, and to be recorded', () => {
+    tidy(() => {
+      const logits = random(2, 5);
+      const score = (target: number, temperature: number): unknown =>
+        scoreTokens(logits, tensor([0, target], { dtype: 'int64' }), {
+          temperature,
+          withEntropy: false,
+        });
+      for (const target of [5, -1]) assert.throws(() => score(target, 1), /targets from 0 to 4/);
+      assert.throws(() => score(1, 0), /temperature above 0/);
+      logits.requiresGrad = true;
+      assert.throws(() => score(1, 1), /no gradient/);
+      noGrad(() => score(1, 1));
+    });
+  });
+
+  test('what autograd had kept of overwritten logits is refused', () => {
+    tidy(() => {
+      const leaf = random(2, 5).requiresGrad_();
+      const logits = leaf.exp();
+      const targets = tensor([1, 2], { dtype: 'int64' });
+      const own = logits.detach();
+      const scores = scoreTokens(own, targets, { temperature: 1, withEntropy: false });
+      scoreGradient_(own, {
+        ...{ targets, temperature: 1, scores, ofEntropies: null },
+        ofLogprobs: scores.logprobs,
+      });
+      assert.throws(() => logits.sum().backward(), /modified by an inplace operation/);
+    });
+  });
+});

@@ -1,0 +1,130 @@
+/**
+ * What libtorch computes in several passes over memory, in one on the CPU (native/src/gated.cpp, rope.cpp, scores.cpp).
+ * Other devices and dtypes get libtorch's own operators. Values agree to rounding.
+ */
+import * as aten from './operators.generated.js';
+import { optionalSlot, wrap, type Tensor } from './tensor.js';
+
+/** Of a gate: silu, or gelu by its tanh approximation. */
+export type GateActivation = 'silu' | 'geluTanh';
+
+/**
+ * act(gate) · up. Keeps gate and up for its backward pass, nothing else.
+ *
+ * @param gate [..., I]; or [..., 2I], gate and up side by side, where `up` is null
+ * @param up [..., I], or null
+ * @returns [..., I]
+ */
+export function gatedActivation(
+  gate: Tensor,
+  up: Tensor | null,
+  activation: GateActivation,
+): Tensor {
+  const second = optionalSlot('gatedActivation', 'up', up);
+  return wrap(aten.posttrainGatedActivation(gate.slot, second, NAMES[activation]));
+}
+
+const NAMES = { silu: 'silu', geluTanh: 'gelu_tanh' } as const;
+
+/**
+ * A whole feed-forward layer with a gate.
+ *
+ *     (act(x·gateᵀ) · (x·upᵀ)) · downᵀ
+ *
+ * Keeps x, x·gateᵀ and x·upᵀ for its backward pass; the product is computed again, one pass over memory. On the CPU there
+ * is no gradient of its gradient: `grad` with `createGraph` is refused.
+ *
+ * @param x [..., D]
+ * @param weights.gate [I, D]
+ * @param weights.up [I, D]
+ * @param weights.down [D', I]
+ * @returns [..., D']
+ */
+export function gatedMlp(
+  x: Tensor,
+  weights: { readonly gate: Tensor; readonly up: Tensor; readonly down: Tensor },
+  activation: GateActivation,
+): Tensor {
+  const { gate, up, down } = weights;
+  return wrap(aten.posttrainGatedMlp(x.slot, gate.slot, up.slot, down.slot, NAMES[activation]));
+}
+
+/**
+ * Turns pairs of dimensions by their angles; what stands beyond the first R numbers of a head stays.
+ *
+ *     y[i] = x[i]·cos[i] − x[i + R/2]·sin[i];  y[i + R/2] = x[i + R/2]·cos[i + R/2] + x[i]·sin[i + R/2]
+ *
+ * @param x [..., L, H, D]
+ * @param cos [..., L, 1, R] both halves the same; no gradient flows to it on the CPU's fast path, which a constant takes
+ * @param sin like cos
+ * @returns the shape of x
+ */
+export function rotateHalf(x: Tensor, cos: Tensor, sin: Tensor): Tensor {
+  return wrap(aten.posttrainRotateHalf(x.slot, cos.slot, sin.slot));
+}
+
+/** What `scoreTokens` finds in rows of logits. All [N], the dtype of the logits. */
+export interface TokenScores {
+  /** nats */
+  readonly logprobs: Tensor;
+  /** nats; null unless asked for */
+  readonly entropies: Tensor | null;
+  /** log Σ e^z */
+  readonly normalizers: Tensor;
+}
+
+/**
+ * The log-probability of one token per row, and the entropy of the row's distribution. Not recorded for gradients; see
+ * `scoreGradient_`.
+ *
+ *     z = logits/τ;  log p = z − log Σ e^z;  H = −Σ p·log p, where 0·log 0 = 0
+ *
+ * @param logits [N, V] −∞ where nothing may be drawn
+ * @param targets [N] int64
+ * @throws NativeError for other shapes, a target outside of 0 … V − 1, τ ≤ 0, and where a gradient would be recorded
+ */
+export function scoreTokens(
+  logits: Tensor,
+  targets: Tensor,
+  { temperature, withEntropy }: { temperature: number; withEntropy: boolean },
+): TokenScores {
+  const [logprobs, entropies, normalizers] = aten
+    .posttrainScoreTokens(logits.slot, targets.slot, temperature, withEntropy)
+    .map(wrap) as [Tensor, Tensor, Tensor];
+  return { logprobs, entropies: withEntropy ? entropies : null, normalizers };
+}
+
+/** What `scoreGradient_` needs beside the logits. */
+export interface ScoreGradient {
+  /** [N] int64 */
+  readonly targets: Tensor;
+  readonly temperature: number;
+  /** What `scoreTokens` found for the same logits. */
+  readonly scores: TokenScores;
+  /** [N] dL/d(log p), null for none. */
+  readonly ofLogprobs: Tensor | null;
+  /** [N] dL/dH, null for none; needs the entropies. */
+  readonly ofEntropies: Tensor | null;
+}
+
+/**
+ * Puts the gradient of the logits in their place. Rows whose two factors are 0 become 0, whatever stood there.
+ *
+ *     dL/dlogits[j] = (dL/d(log p)·(δ_j − p_j) − dL/dH·p_j·(log p_j + H)) / τ
+ *
+ * @param logits [N, V] as `scoreTokens` saw them
+ * @throws NativeError as `scoreTokens`, and for a gradient of another shape or dtype
+ */
+export function scoreGradient_(logits: Tensor, gradient: ScoreGradient): void {
+  const { targets, temperature, scores, ofLogprobs, ofEntropies } = gradient;
+  const where = 'scoreGradient_';
+  aten.posttrainScoreGradient_(
+    logits.slot,
+    targets.slot,
+    temperature,
+    scores.normalizers.slot,
+    optionalSlot(where, 'entropies', scores.entropies),
+    optionalSlot(where, 'ofLogprobs', ofLogprobs),
+    optionalSlot(where, 'ofEntropies', ofEntropies),
+  );
+}
