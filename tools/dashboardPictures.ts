@@ -11,8 +11,9 @@ import { join } from 'node:path';
 import type { Page } from 'playwright-core';
 import { startDashboard } from '../src/dashboard/index.js';
 import type { RunList } from '../src/dashboard/protocol.js';
+import { LabProcess } from '../src/lab/index.js';
 import { launchChromium } from '../test/dashboard/browser.js';
-import { DEMO_RUNS, makeDemoRuns } from '../test/dashboard/demoRuns.js';
+import { DEMO_RUNS, makeDemoRuns, makeLabRun } from '../test/dashboard/demoRuns.js';
 import { ROOT } from '../test/root.js';
 
 const WINDOW = { width: 1120, height: 680 };
@@ -24,15 +25,29 @@ interface Picture {
   readonly shows: string;
   readonly scheme?: 'light' | 'dark';
   readonly width?: number;
+  readonly height?: number;
   readonly prepare?: (page: Page) => Promise<void>;
 }
 
-function pictures(ids: Readonly<Record<keyof typeof DEMO_RUNS, string>>): Picture[] {
+function pictures(ids: Readonly<Record<keyof typeof DEMO_RUNS | 'lab', string>>): Picture[] {
   const pair = `${ids.calm},${ids.wild}`;
   const hold = async (page: Page): Promise<void> => {
     await page.locator('.tokens').first().focus();
     for (const key of ['Home', 'ArrowRight', 'ArrowRight']) await page.keyboard.press(key);
     await page.locator('.explanation-card p', { hasText: /\w/ }).first().waitFor();
+  };
+  const tryModels = async (page: Page): Promise<void> => {
+    await page.getByLabel('Prompt', { exact: true }).fill('12+5=');
+    await page.getByLabel('Most new tokens').fill('24');
+    await page.getByRole('button', { name: 'Complete' }).click();
+    await page.locator('.lab-card .tokens').nth(1).waitFor();
+    await page.getByLabel(/^Column answer/).fill('17');
+    await page.getByRole('button', { name: 'Score' }).click();
+    await page.getByText('weighted sum').nth(1).waitFor();
+    await page.locator('.lab-card .tokens').nth(1).focus();
+    for (const key of ['Home', 'ArrowRight']) await page.keyboard.press(key);
+    await page.locator('.alternatives').waitFor();
+    await page.locator('main').evaluate('(main) => main.scrollTo(0, 0)');
   };
   return [
     { name: 'runs', place: `#/runs?runs=${pair}`, shows: 'td .state' },
@@ -57,6 +72,13 @@ function pictures(ids: Readonly<Record<keyof typeof DEMO_RUNS, string>>): Pictur
       shows: '.token',
       prepare: hold,
     },
+    {
+      name: 'lab',
+      place: `#/lab?run=${ids.lab}`,
+      shows: '.lab-form',
+      height: 1180,
+      prepare: tryModels,
+    },
     { name: 'narrow', place: `#/runs`, shows: 'td .state', width: 400, scheme: 'dark' },
   ];
 }
@@ -66,10 +88,15 @@ const root = mkdtempSync(join(tmpdir(), 'posttrain-pictures-'));
 try {
   const runs = join(root, 'runs');
   await makeDemoRuns(runs, { steps: 60 });
+  const model = await makeLabRun(join(runs, 'sums/lengths'), { steps: 40 });
   const dashboard = await startDashboard({
     folders: [runs],
     ui: join(ROOT, 'dist/ui'),
     version: '',
+    lab: {
+      lab: new LabProcess({ device: 'cpu', dtype: 'float32' }),
+      ...{ models: [model], allowsRunCode: false },
+    },
   });
   const browser = await launchChromium();
   const answer = await fetch(new URL('api/runs', dashboard.url));
@@ -81,10 +108,11 @@ try {
     wild: idOf(DEMO_RUNS.wild),
     ppo: idOf(DEMO_RUNS.ppo),
     dpo: idOf(DEMO_RUNS.dpo),
+    lab: idOf('sums/lengths'),
   };
-  for (const { name, place, shows, scheme = 'light', width, prepare } of pictures(ids)) {
+  for (const { name, place, shows, scheme = 'light', width, height, prepare } of pictures(ids)) {
     const page = await browser.newPage({
-      viewport: { ...WINDOW, width: width ?? WINDOW.width },
+      viewport: { width: width ?? WINDOW.width, height: height ?? WINDOW.height },
       colorScheme: scheme,
     });
     await page.goto(`${dashboard.url}${place}`);

@@ -1,5 +1,5 @@
 /**
- * What the model lab says, as types alone, for the browser too: models that may be opened, a completion with every number
+ * What the model lab says, as types and limits, for the browser too: models that may be opened, a completion with every number
  * of its tokens, its scores. One model per request; two side by side are two requests.
  *
  *     GET  /api/lab/models                      LabModels

@@ -72,3 +72,18 @@ export async function makeDemoRuns(folder: string, { steps = 30 } = {}): Promise
   });
   await dpo.train();
 }
+
+/** Makes a run whose rewards its folder names, to be tried in the lab. @returns folder of the model that it began with */
+export async function makeLabRun(out: string, { steps = 2 } = {}): Promise<string> {
+  const model = await saveSmallModel(join(out, '../../models/sums'), { seed: 2 });
+  const run = await createGrpoRun({
+    ...{ model, data: PROBLEMS, rewards: ['exact-match', 'length:target=2'], out, progress: null },
+    config: {
+      ...{ steps, promptsPerStep: 4, groupSize: 4, minibatchSize: 16, seed: 1 },
+      ...{ learningRate: 2e-2, samplesPerStep: 4, checkpointEvery: 1 },
+      sampling: { maxNewTokens: 6 },
+    },
+  });
+  await run.train();
+  return model;
+}

@@ -62,14 +62,24 @@ export function address(
  * Asks for an answer of the protocol. The server is the only one that this page can reach, so its word is taken for the
  * shape of it.
  *
+ * @param question what is posted, where the address takes questions
  * @throws ServerError when it says no, or cannot be reached
  */
-export async function ask<Answer>(path: string, abort?: AbortSignal): Promise<Answer> {
+export async function ask<Answer>(
+  path: string,
+  abort?: AbortSignal,
+  question?: object,
+): Promise<Answer> {
   let response: Response;
   try {
     response = await fetch(path, {
       credentials: 'same-origin',
       ...(abort && { signal: abort }),
+      ...(question && {
+        method: 'POST',
+        headers: { 'Content-Type': 'application/json' },
+        body: JSON.stringify(question),
+      }),
     });
   } catch (error) {
     if (abort?.aborted) throw error;

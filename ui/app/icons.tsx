@@ -24,6 +24,7 @@ const PATHS = {
   left: 'M15 5l-7 7 7 7',
   right: 'M9 5l7 7-7 7',
   search: 'M11 4a7 7 0 100 14 7 7 0 000-14z M16 16l5 5',
+  flask: 'M9 3h6 M10 3v6l-5.5 9.5A1.6 1.6 0 006 21h12a1.6 1.6 0 001.5-2.5L14 9V3 M7.5 15h9',
   expand: 'M9 4H4v5 M15 4h5v5 M9 20H4v-5 M15 20h5v-5',
 } as const;
 

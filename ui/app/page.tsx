@@ -9,6 +9,7 @@ import { nextTheme, theme } from './theme.js';
 import { ConfigView } from './views/config.js';
 import { InspectorView } from './views/inspector.js';
 import { GroupView } from './views/group.js';
+import { LabView } from './views/lab.js';
 import { MetricsView } from './views/metrics.js';
 import { PromptView } from './views/prompt.js';
 import { RunView } from './views/run.js';
@@ -21,6 +22,7 @@ const TABS: readonly { readonly name: string; readonly title: string; readonly i
     { name: 'metrics', title: 'Metrics', icon: 'chart' },
     { name: 'samples', title: 'Samples', icon: 'text' },
     { name: 'config', title: 'Settings', icon: 'sliders' },
+    { name: 'lab', title: 'Lab', icon: 'flask' },
   ];
 
 /** Views that belong to a tab without being it. */
@@ -80,6 +82,8 @@ function View({ view }: { view: string }): JSX.Element {
       return <PromptView />;
     case 'config':
       return <ConfigView />;
+    case 'lab':
+      return <LabView />;
     default:
       return (
         <div class="empty">
@@ -126,7 +130,11 @@ function Header({ view }: { view: string }): JSX.Element {
             class="tab"
             href={href(
               [name],
-              name === 'samples' ? { run: focused } : name === 'runs' ? {} : { runs: chosen },
+              ['samples', 'lab'].includes(name)
+                ? { run: focused }
+                : name === 'runs'
+                  ? {}
+                  : { runs: chosen },
             )}
             aria-current={active === name ? 'page' : undefined}
           >

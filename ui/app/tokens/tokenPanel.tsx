@@ -58,12 +58,15 @@ export function TokenPanel({
   );
 }
 
-function Alternatives({
+/** The most likely tokens at a place; with `onChoose` each can be taken instead. */
+export function Alternatives({
   sequence: { topTokens, tokens },
   index,
+  onChoose,
 }: {
   sequence: SampleSequence;
   index: number;
+  onChoose?: (rank: number) => void;
 }): JSX.Element | null {
   const names = topTokens?.tokens[index];
   const logprobs = topTokens?.logprobs[index];
@@ -76,7 +79,18 @@ function Alternatives({
           const share = Math.exp(logprobs[rank] ?? -Infinity);
           return (
             <li key={rank} class={name === tokens[index] ? 'drawn' : undefined}>
-              <span class="mono token-name">{visibleToken(name)}</span>
+              {onChoose === undefined ? (
+                <span class="mono token-name">{visibleToken(name)}</span>
+              ) : (
+                <button
+                  type="button"
+                  class="mono token-name"
+                  title="Go on from here with this token"
+                  onClick={() => onChoose(rank)}
+                >
+                  {visibleToken(name)}
+                </button>
+              )}
               <span class="bar" aria-hidden="true">
                 <span style={{ width: `${share * 100}%` }} />
               </span>

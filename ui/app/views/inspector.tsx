@@ -172,6 +172,9 @@ function SampleHead({ runId, sample }: { runId: string; sample: SampleDetail }):
         <a class="button" href={href(['prompt', runId, sample.promptId])}>
           Through the steps
         </a>
+        <a class="button" href={href(['lab'], { run: runId, sample: sample.index })}>
+          Continue this prompt
+        </a>
       </div>
       {(group.data?.samples.length ?? 0) > 1 && (
         <nav class="siblings" aria-label="Completions of the group">

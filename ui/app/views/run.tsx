@@ -39,6 +39,9 @@ export function RunView(): JSX.Element {
         <a class="button" href={href(['metrics'], { runs: id })}>
           Curves
         </a>
+        <a class="button" href={href(['lab'], { run: id })}>
+          Try it
+        </a>
         <ReportButton run={detail.data} />
       </div>
       {run.message !== null && <p class="card">{visibleText(run.message)}</p>}
@@ -94,7 +97,8 @@ export function RunView(): JSX.Element {
             <ul class="plain">
               {run.checkpoints.map(({ name, step }) => (
                 <li key={name}>
-                  <span class="mono">{name}</span> <span class="quiet">step {step}</span>
+                  <span class="mono">{name}</span> <span class="quiet">step {step}</span>{' '}
+                  <a href={href(['lab'], { run: id, step })}>try it</a>
                 </li>
               ))}
             </ul>
