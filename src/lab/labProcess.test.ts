@@ -1,9 +1,8 @@
 import assert from 'node:assert/strict';
-import { mkdtempSync, rmSync, writeFileSync } from 'node:fs';
+import { existsSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { after, before, describe, test } from 'node:test';
-import { setTimeout as wait } from 'node:timers/promises';
 import { until } from '../../test/dashboardRun.js';
 import { saveSmallModel, smallModel } from '../../test/runs/smallModel.js';
 import type { CompleteJob, LabAnswer, ScoreJob } from '../dashboard/index.js';
@@ -16,7 +15,11 @@ const labs: LabProcess[] = [];
 
 before(async () => {
   await saveSmallModel(at('model'));
-  writeFileSync(at('loop.ts'), 'export default function loop() { for (;;); }');
+  const note = `writeFileSync(${JSON.stringify(at('begun'))}, '')`;
+  writeFileSync(
+    at('loop.ts'),
+    `import { writeFileSync } from 'node:fs';\nexport default function loop() { ${note}; for (;;); }`,
+  );
   writeFileSync(at('crash.ts'), 'export default function crash() { process.exit(3); }');
 });
 after(async () => {
@@ -80,7 +83,10 @@ describe('LabProcess', () => {
     // Code in a loop hears nothing: the process is ended, and the next question gets another one.
     const next = lab.complete(question, never);
     const before = lab.pid;
-    await wait(500);
+    await until(
+      () => Promise.resolve(existsSync(at('begun'))),
+      (hasBegun) => hasBegun,
+    );
     stopActive.abort();
     assert.equal(codeOf(await active), 'E_CANCELLED');
     assert.equal(codeOf(await next), 'none');
