@@ -5,7 +5,8 @@ import { join } from 'node:path';
 import { after, describe, test } from 'node:test';
 import { writeRun } from '../../test/dashboardRun.js';
 import { FollowedRun } from './followedRun.js';
-import { findModel, listModels, type Openable } from './labModels.js';
+import { UsageError } from '../errors/index.js';
+import { checkGivenModels, findModel, listModels, type Openable } from './labModels.js';
 import { rewardsOfRun } from './labRewards.js';
 import { findRuns, watchFolders } from './watchedFolders.js';
 
@@ -85,6 +86,12 @@ describe('models that the lab may open', () => {
         ['given', run],
       ],
     );
+  });
+
+  test('a model of the command line that is nowhere is a wrong call', async () => {
+    await checkGivenModels([outside, 'org/name@main']);
+    await assert.rejects(checkGivenModels([outside, join(root, 'nowhere')]), UsageError);
+    await assert.rejects(checkGivenModels(['./nowhere']), /found nothing at/);
   });
 });
 

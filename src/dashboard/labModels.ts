@@ -12,6 +12,7 @@ import { createHash } from 'node:crypto';
 import { constants } from 'node:fs';
 import { lstat, open, opendir, realpath, stat } from 'node:fs/promises';
 import { isAbsolute, join, resolve, sep } from 'node:path';
+import { UsageError } from '../errors/index.js';
 import type { FollowedRun } from './followedRun.js';
 import type { ModelSource } from './lab.js';
 import type { LabModel, LabTask } from './labProtocol.js';
@@ -39,6 +40,17 @@ const HUB_NAME = /^\w[\w.-]*\/\w[\w.-]*(?:@[\w.-]+(?:\/[\w.-]+)*)?$/;
 
 /** Where a model lies that may be opened, or why it may not. */
 export type Found = { readonly source: ModelSource } | { readonly refusal: string };
+
+/** @throws UsageError for one of the command line that is neither there nor a name of the Hub */
+export async function checkGivenModels(given: readonly string[]): Promise<void> {
+  for (const name of given) {
+    if (HUB_NAME.test(name) || (await realpath(name).catch(() => undefined)) !== undefined)
+      continue;
+    throw new UsageError(
+      `--model: expected a folder, or org/name of the Hub, found nothing at ${JSON.stringify(name)}.`,
+    );
+  }
+}
 
 /** All models of the command line and of runs, those that may not be opened too. */
 export async function listModels(

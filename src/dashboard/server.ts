@@ -6,6 +6,7 @@ import { IoError } from '../errors/index.js';
 import { dashboardApp } from './app.js';
 import { isLoopback, newToken } from './guard.js';
 import type { LabParts } from './lab.js';
+import { checkGivenModels } from './labModels.js';
 import { RunRegistry, type Rhythm } from './runRegistry.js';
 import { findUiFiles } from './uiFiles.js';
 import { watchFolders } from './watchedFolders.js';
@@ -42,12 +43,13 @@ const DEFAULT_HOST = '127.0.0.1';
 /**
  * Starts the server over run folders. It reads and never writes, and no request leaves the machine.
  *
- * @throws UsageError for a folder that is none; IoError where the page is not built, or the port is taken
+ * @throws UsageError for a folder that is none, or a model that is nowhere; IoError where the page is not built, or the port is taken
  */
 export async function startDashboard(options: DashboardOptions): Promise<Dashboard> {
   const { host = DEFAULT_HOST, port = 0, version, lab } = options;
   const ui = await findUiFiles(options.ui);
   const folders = await watchFolders(options.folders);
+  await checkGivenModels(lab?.models ?? []);
   const registry = new RunRegistry(folders, options.rhythm);
   const token = isLoopback(host) ? null : newToken();
   const app = dashboardApp({ registry, folders, ui, guard: { host, token }, version, lab });
