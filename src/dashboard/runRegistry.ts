@@ -39,6 +39,8 @@ export class RunRegistry {
   private timer: NodeJS.Timeout | undefined;
   private round: Promise<void> | undefined;
   private isClosed = false;
+  /** Questions that wait for lines to be read. */
+  private asking = 0;
   private lastIdle = -Infinity;
 
   constructor(folders: readonly WatchedFolder[], rhythm: Rhythm = RHYTHM) {
@@ -75,9 +77,14 @@ export class RunRegistry {
   async run(id: string, part: RunPart): Promise<FollowedRun | undefined> {
     const run = this.runs.get(id);
     const end = performance.now() + ANSWER_MS;
-    while (run !== undefined && !run.hasRead(part) && performance.now() < end) {
-      await this.pollRun(run, part);
-      if (!run.isRun || this.faults.has(`${part} ${id}`)) break;
+    this.asking++;
+    try {
+      while (run !== undefined && !run.hasRead(part) && performance.now() < end) {
+        await this.pollRun(run, part);
+        if (!run.isRun || this.faults.has(`${part} ${id}`)) break;
+      }
+    } finally {
+      this.asking--;
     }
     return run?.isRun ? run : undefined;
   }
@@ -152,7 +159,9 @@ export class RunRegistry {
     const begin = performance.now();
     for (const run of all) {
       for (const part of PARTS) {
-        const goesOn = (): boolean => !this.isClosed && performance.now() - begin < ANSWER_MS;
+        // Who asks does not wait for what nobody has asked for.
+        const goesOn = (): boolean =>
+          !this.isClosed && this.asking === 0 && performance.now() - begin < ANSWER_MS;
         const isReadable = (): boolean => run.isRun && !this.faults.has(`${part} ${run.id}`);
         while (isReadable() && !run.hasRead(part) && goesOn()) await this.pollRun(run, part);
       }
