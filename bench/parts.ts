@@ -10,11 +10,9 @@ import {
   cat,
   fewRowsLinear,
   gatedMlp,
-  Generator,
   inferenceMode,
   noGrad,
   onesLike,
-  randn,
   releaseHostMemory,
   rotateHalf,
   scaledDotProductAttention,
@@ -25,17 +23,11 @@ import {
   useOneDnnLinear,
   type Tensor,
 } from '../src/torch/index.js';
+import { compare, random, type PartRow } from './compareParts.js';
+import { decodeParts } from './decodeParts.js';
 import { SHAPES } from './jobs.js';
 import { circumstances, ROOT, type Circumstances } from './machine.js';
 import { alignedTable } from './results.js';
-import { median } from './statistics.js';
-
-/** One part, switched on and off. */
-export interface PartRow {
-  readonly part: string;
-  readonly with: number;
-  readonly without: number;
-}
 
 /** What `npm run bench -- parts` writes. */
 export interface PartResults {
@@ -57,27 +49,8 @@ export function partLines(rows: readonly PartRow[]): string[][] {
   ]);
 }
 
-const ROUNDS = 7;
 /** Weights are read from memory, as in a model, and not from the processor's caches. */
 const COLD_BYTES = 3e8;
-const generator = new Generator(1);
-const random = (...shape: number[]): Tensor => randn(shape, { generator });
-
-/** Milliseconds of both, medians of runs in turn. */
-function compare(part: string, on: () => void, off: () => void): PartRow {
-  const times: [number[], number[]] = [[], []];
-  for (let round = 0; round <= ROUNDS; round++)
-    for (const [side, run] of [on, off].entries()) {
-      const start = performance.now();
-      tidy(run);
-      if (round > 0) times[side]?.push(performance.now() - start);
-    }
-  const row = { part, with: median(times[0]), without: median(times[1]) };
-  process.stderr.write(
-    `${part}: ${row.with.toPrecision(3)} against ${row.without.toPrecision(3)} ms\n`,
-  );
-  return row;
-}
 
 /** Forward and backward of one layer on so many rows. */
 function oneDnn(rows: number, inputs: number, outputs: number): PartRow {
@@ -284,6 +257,7 @@ export function benchParts(): void {
     decodeAttention(1, 'float32'),
     decodeAttention(64, 'float32'),
     decodeAttention(64, 'bfloat16'),
+    ...decodeParts(),
   ];
   const results: PartResults = { case: 'parts', circumstances: before, rows };
   const path = join(ROOT, 'bench', 'results', 'parts.json');
