@@ -4,22 +4,16 @@
  *     npx tsx bench/dashboard.ts              both
  *     npx tsx bench/dashboard.ts --writing    the second alone
  */
-import { appendFileSync, mkdtempSync, rmSync } from 'node:fs';
-import { tmpdir } from 'node:os';
+import { appendFileSync, rmSync } from 'node:fs';
 import { join } from 'node:path';
 import { emptyFolder, openDashboard, sampleLine, writeRun } from '../test/dashboardRun.js';
-import { grpoTrainer } from '../test/grpoRun.js';
-import { tinyTokenizer } from '../test/tinyRun.js';
 import type { RunList, Series } from '../src/dashboard/protocol.js';
-import { createModel, makeDecoderConfig, type Decoder } from '../src/models/index.js';
-import { SampleFiles } from '../src/runs/sampleFiles.js';
-import { median } from './statistics.js';
+import { benchRecording } from './recording.js';
 
 const STEPS = 100_000;
 const SAMPLES = 50_000;
 const METRICS = 30;
 const TOKENS = 60;
-const ROUNDS = 40;
 
 const say = (text: string): void => void process.stdout.write(`${text}\n`);
 
@@ -115,46 +109,5 @@ async function measureOpening(): Promise<void> {
   }
 }
 
-/** A model of the quickstart's size, for the tiny tokenizer. */
-function smallModel(): Decoder {
-  const { vocabSize, eosTokenId = null, padTokenId = null } = tinyTokenizer();
-  const shape = { hiddenSize: 128, intermediateSize: 344, numLayers: 4, numHeads: 4 };
-  const special = { eosTokenId, padTokenId, maxPositionEmbeddings: 64 };
-  return createModel(makeDecoderConfig({ vocabSize, ...shape, ...special }), { seed: 1 });
-}
-
-/** Of this process, whoever else uses the machine. */
-function cpuMs(): number {
-  const { user, system } = process.cpuUsage();
-  return (user + system) / 1000;
-}
-
-/** Steps of a GRPO run in turn without and with samples; the smaller the step, the larger the share. */
-async function measureWriting(): Promise<void> {
-  const settings = { promptsPerStep: 6, groupSize: 16, steps: ROUNDS + 3 };
-  const sampling = { maxNewTokens: 24 };
-  const [without, with4] = [0, 4].map((samplesPerStep) =>
-    grpoTrainer(smallModel(), { ...settings, sampling, samplesPerStep }),
-  );
-  if (!without || !with4) return;
-  const folder = mkdtempSync(join(tmpdir(), 'posttrain-bench-'));
-  const files = new SampleFiles(folder, 256);
-  const times: [number[], number[]] = [[], []];
-  for (let round = 0; round < ROUNDS + 3; round++) {
-    const both = [...[without, with4].entries()];
-    for (const [at, trainer] of round % 2 === 0 ? both : both.toReversed()) {
-      const start = cpuMs();
-      const { samples } = await trainer.trainStep();
-      files.append(trainer.step, samples);
-      if (round >= 3) times[at === 0 ? 0 : 1].push(cpuMs() - start);
-    }
-  }
-  files.close();
-  rmSync(folder, { recursive: true });
-  const plain = median(times[0]);
-  const share = median(times[1].map((time, at) => time / (times[0][at] ?? NaN) - 1));
-  say(`a step of ${plain.toFixed(0)} ms; its samples add ${(100 * share).toFixed(1)} %`);
-}
-
 if (!process.argv.includes('--writing')) await measureOpening();
-await measureWriting();
+await benchRecording();
