@@ -8,7 +8,7 @@ import { appendFileSync, rmSync } from 'node:fs';
 import { join } from 'node:path';
 import { emptyFolder, openDashboard, sampleLine, writeRun } from '../test/dashboardRun.js';
 import type { RunList, Series } from '../src/dashboard/protocol.js';
-import { benchRecording } from './recording.js';
+import { benchRecording, processorMs } from './recording.js';
 
 const STEPS = 100_000;
 const SAMPLES = 50_000;
@@ -58,7 +58,7 @@ async function timed(name: string, action: () => Promise<unknown>): Promise<void
 /** Asks a dashboard that has read nothing yet until the answer is about the whole run. */
 async function measureCold(name: string, folder: string, path: string): Promise<void> {
   const begin = performance.now();
-  const before = cpuMs();
+  const before = processorMs();
   const dashboard = await openDashboard(folder);
   const since = (): string => ((performance.now() - begin) / 1000).toFixed(3);
   try {
@@ -70,7 +70,7 @@ async function measureCold(name: string, folder: string, path: string): Promise<
       first ??= since();
       isWhole = answer.complete ?? answer.lines === STEPS;
     }
-    const cpu = ((cpuMs() - before) / 1000).toFixed(3);
+    const cpu = ((processorMs() - before) / 1000).toFixed(3);
     say(`${name.padEnd(44)}${first} s, all of it ${since()} s (${cpu} s of a processor)`);
   } finally {
     await dashboard.close();

@@ -79,6 +79,12 @@ function pictures(ids: Readonly<Record<keyof typeof DEMO_RUNS | 'lab', string>>)
       height: 1180,
       prepare: tryModels,
     },
+    {
+      name: 'steps',
+      place: `#/sample/${ids.judged}/4?stream=stepScore`,
+      shows: '.step-chip',
+      prepare: hold,
+    },
     { name: 'narrow', place: `#/runs`, shows: 'td .state', width: 400, scheme: 'dark' },
   ];
 }
@@ -104,10 +110,9 @@ try {
   const idOf = (name: string): string => list.runs.find((run) => run.name === name)?.id ?? '';
   mkdirSync(target, { recursive: true });
   const ids = {
-    calm: idOf(DEMO_RUNS.calm),
-    wild: idOf(DEMO_RUNS.wild),
-    ppo: idOf(DEMO_RUNS.ppo),
-    dpo: idOf(DEMO_RUNS.dpo),
+    ...(Object.fromEntries(
+      Object.entries(DEMO_RUNS).map(([key, name]) => [key, idOf(name)]),
+    ) as Record<keyof typeof DEMO_RUNS, string>),
     lab: idOf('sums/lengths'),
   };
   for (const { name, place, shows, scheme = 'light', width, height, prepare } of pictures(ids)) {

@@ -1,10 +1,12 @@
-/** Small real runs to look at with the dashboard, made in some seconds: GRPO twice, PPO, and DPO. */
+/** Small real runs to look at with the dashboard, made in some seconds: of GRPO, PPO, DPO, KTO and process rewards. */
 import { mkdirSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import {
   createDpoRun,
   createGrpoRun,
+  createKtoRun,
   createPpoRun,
+  createPrmRun,
   type GrpoRunOptions,
 } from '../../src/runs/index.js';
 import { saveSmallModel } from '../runs/smallModel.js';
@@ -31,6 +33,9 @@ export const DEMO_RUNS = {
   wild: 'sums/grpo-fast',
   ppo: 'sums/ppo',
   dpo: 'sums/dpo',
+  kto: 'sums/kto',
+  prm: 'sums/prm',
+  judged: 'sums/judged',
 } as const;
 
 /** Makes the runs of `DEMO_RUNS` below a folder. */
@@ -71,6 +76,29 @@ export async function makeDemoRuns(folder: string, { steps = 30 } = {}): Promise
     progress: null,
   });
   await dpo.train();
+  const given = { batchSize: 4, maxSteps: 4, samplesPerStep: 2, learningRate: 2e-3, seed: 1 };
+  const kto = await createKtoRun({
+    ...{ model, out: join(folder, DEMO_RUNS.kto), config: given, progress: null },
+    data: PROBLEMS.map(({ prompt, answer }, at) => ({
+      ...{ prompt, completion: at % 2 === 0 ? answer : `${answer}+1`, label: at % 2 === 0 },
+    })),
+  });
+  await kto.train();
+  // A sign that a random model writes often enough ends a step.
+  const prm = await createPrmRun({
+    ...{ model, out: join(folder, DEMO_RUNS.prm), progress: null },
+    config: { ...given, stepSeparator: '+' },
+    data: PROBLEMS.map(({ prompt, answer }, at) => ({
+      ...{ prompt, completions: [answer, '1'], labels: [true, at % 2 === 0] },
+    })),
+  });
+  await prm.train();
+  const judged = await createGrpoRun({
+    ...{ model, data, progress: null, out: join(folder, DEMO_RUNS.judged) },
+    rewards: [`prm:${join(folder, DEMO_RUNS.prm, 'model')}`],
+    config: { ...config, steps: 2, learningRate: 2e-3 },
+  });
+  await judged.train();
 }
 
 /** Makes a run whose rewards its folder names, to be tried in the lab. @returns folder of the model that it began with */

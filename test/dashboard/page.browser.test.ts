@@ -215,7 +215,49 @@ describe('the page', () => {
     assert.match((await page.locator('.clip-note').textContent()) ?? '', /lower ▼ bound/);
   });
 
+  test('names the most likely tokens at the place of a token, most likely first', async () => {
+    const run = await idOf(DEMO_RUNS.calm);
+    const { completion } = await fetchJson<SampleDetail>(`api/runs/${run}/samples/0`);
+    await goTo(`#/sample/${run}/0`);
+    await page.locator('#completion-1').click();
+    const rows = page.locator('.alternatives li');
+    await rows.first().waitFor();
+    assert.equal(await rows.count(), 5);
+    const shares = await rows.locator('.num').allTextContents();
+    assert.deepEqual(
+      shares,
+      completion.topTokens?.logprobs[1]?.map((one) => `${(100 * Math.exp(one)).toFixed(1)} %`),
+    );
+    await rows
+      .filter({ hasText: shares[0] ?? '' })
+      .first()
+      .waitFor();
+  });
+
+  test('shows what was thought of each step, and in training data what is known of it', async () => {
+    for (const [name, mark] of [
+      [DEMO_RUNS.judged, /^[\d.]+$/],
+      [DEMO_RUNS.prm, /^[\d.]+ [✓✗]$/],
+    ] as const) {
+      const run = await idOf(name);
+      const { completion } = await fetchJson<SampleDetail>(`api/runs/${run}/samples/0`);
+      await goTo(`#/sample/${run}/0`);
+      const chips = page.locator('.step-chip');
+      await chips.first().waitFor();
+      const texts = await chips.allTextContents();
+      assert.equal(texts.length, completion.steps.length);
+      for (const text of texts) assert.match(text, mark);
+    }
+    const wrong = page.locator('.step-chip', { hasText: /[✓✗]/ }).first();
+    assert.match((await wrong.getAttribute('title')) ?? '', /labelled (right|wrong)/);
+    await goTo(`#/sample/${await idOf(DEMO_RUNS.kto)}/0`);
+    await page.locator('#completion-0').click();
+    await page.locator('.explanation-card', { hasText: 'one of whole completions' }).waitFor();
+    assert.equal(await page.getByRole('link', { name: 'Group side by side' }).count(), 0);
+  });
+
   test('shows a group side by side, and its prompt through the steps', async () => {
+    await goTo(`#/sample/${await idOf('clipped')}/0`);
     await page.getByRole('link', { name: 'Group side by side' }).click();
     await page.getByRole('heading', { name: 'Group', exact: true }).waitFor();
     assert.equal(await page.locator('.group > li').count(), 4);
