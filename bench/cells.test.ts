@@ -8,7 +8,14 @@ import type { Options } from './options.js';
 import { requireSameTokens } from './runCase.js';
 import type { Measurement } from './statistics.js';
 
-const options: Options = { resume: false, profile: false, quiet: false, json: false, help: false };
+const options: Options = {
+  resume: false,
+  fresh: false,
+  profile: false,
+  quiet: false,
+  json: false,
+  help: false,
+};
 
 test('no two cells of a case have the same name, which results files are kept by', () => {
   for (const [name, { cells }] of Object.entries(CASES)) {

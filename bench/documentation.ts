@@ -1,7 +1,9 @@
 /** Puts the tables of bench/results into docs/performance.md, and the picture of all ratios beside it. */
 import { existsSync, readdirSync, readFileSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
+import { dataTable, type DataResults } from './dataLoading.js';
 import { GROWTH_HEADER, growthLines } from './growth.js';
+import { installTable, type InstallResults } from './install.js';
 import { ROOT } from './machine.js';
 import { PARTS_HEADER, partLines, type PartResults } from './parts.js';
 import { ratioPlot } from './ratioPlot.js';
@@ -36,7 +38,7 @@ export function updateDocument(): { path: string; missing: string[] } {
         missing.push(`npm run bench -- ${name}${other === null ? '' : ` --against ${other}`}`);
         return block;
       }
-      const body = name === 'parts' ? partsOf(file) : bodyOf(readResults(file));
+      const body = OWN_TABLES[name]?.(file) ?? bodyOf(readResults(file));
       return `<!-- bench ${name} ${against} -->\n\n${body}\n\n<!-- end bench -->`;
     },
   );
@@ -44,6 +46,13 @@ export function updateDocument(): { path: string; missing: string[] } {
   writeFileSync(join(ROOT, 'docs', 'performance-ratios.svg'), ratioPlot(comparisons()));
   return { path, missing };
 }
+
+/** Cases whose results have another form than `Results`. */
+const OWN_TABLES: Readonly<Record<string, (file: string) => string>> = {
+  parts: partsOf,
+  data: (file) => dataTable(JSON.parse(readFileSync(file, 'utf8')) as DataResults),
+  install: (file) => installTable(JSON.parse(readFileSync(file, 'utf8')) as InstallResults),
+};
 
 function bodyOf(results: Results): string {
   return `${tableOf(results)}\n\n${provenance(results)}`;

@@ -3,7 +3,7 @@
  */
 import { PosttrainError, UsageError } from '../src/errors/index.js';
 import { CASES } from './cells.js';
-import { HELP, readOptions } from './options.js';
+import { count, HELP, readOptions } from './options.js';
 import { runAll, runCase, runProfile } from './runCase.js';
 import { pythonPath } from './processes.js';
 
@@ -38,6 +38,14 @@ async function main(): Promise<void> {
   } else if (name === 'parts') {
     const { benchParts } = await import('./parts.js');
     benchParts();
+  } else if (name === 'data') {
+    const { benchData } = await import('./dataLoading.js');
+    const { rows, pairs = '3', out } = values;
+    const rowsPerFile = rows === undefined ? undefined : count('rows', rows);
+    console.log(await benchData({ rowsPerFile, processes: count('pairs', pairs), out }));
+  } else if (name === 'install') {
+    const { benchInstall } = await import('./install.js');
+    console.log(await benchInstall(values));
   } else if (name === 'check') await runCheck();
   else if (name === 'docs') {
     const { updateDocument } = await import('./documentation.js');

@@ -23,6 +23,8 @@ Cases
   parts            what single parts of the engine gain, each switched on and off
   quantized        one linear layer with a frozen weight in 8 or 4 bits, against the plain product (docs/lora.md)
   memory           peak memory of training against the estimate; writes the table of docs/memory.md
+  data             from a file to token ids: JSONL, CSV, Parquet, in memory and with streaming (ours only)
+  install          sizes, and seconds from git clone to the first training step; committed files (ours only)
   check            whether the Python side of generate computes the same model (needs Python)
   docs             writes the tables and plots of bench/results into docs/performance.md
 
@@ -42,6 +44,8 @@ Options
   --prompt N        generate: tokens of each prompt (default 32)
   --tokens N        generate: new tokens of each row (default 64)
   --calls N         dispatch: calls per repetition (default 200000)
+  --rows N          data: rows of each file (default 20000)
+  --fresh           install: downloads libtorch again, in place of the one in the cache
   --quiet           waits for a machine at rest before each process, and repeats one that others disturbed (Linux)
   --profile         prints where our side's time goes instead of results
   --out FILE        where the results go; by default bench/results/<case>[.<against>].json, unless an option above
@@ -73,6 +77,8 @@ export function readOptions() {
         prompt: { type: 'string' },
         tokens: { type: 'string' },
         calls: { type: 'string' },
+        rows: { type: 'string' },
+        fresh: { type: 'boolean', default: false },
         out: { type: 'string' },
         profile: { type: 'boolean', default: false },
         quiet: { type: 'boolean', default: false },
