@@ -17,7 +17,7 @@ const LENGTHS: Readonly<Record<DataContent, Readonly<Record<string, number>>>> =
   completion: { prompt: 250, completion: 750 },
   pair: { prompt: 250, chosen: 375, rejected: 375 },
 };
-/** As pyarrow's files for a data set of some size; the Hub's have about so many rows in a group. */
+/** Our choice: shuffled batches then take rows of many groups, which is the hardest case for `streaming`. */
 const GROUP_ROWS = 1000;
 /** One word in so many is two in one, which a tokenizer has no token of. */
 const GLUED = 6;
