@@ -32,6 +32,19 @@ describe('microBatches', () => {
     assert.deepEqual(microBatches(ROWS, 15), [[1, 0, 2]]);
   });
 
+  test('as few groups as the budget allows, and then as even ones as their number allows', () => {
+    const rows = Array.from({ length: 18 }, (_, prompt): TokenRow => ({
+      promptIds: [prompt],
+      completionIds: Array.from({ length: 9 }, () => 1),
+    }));
+    const sizes = (maxTokens: number) => microBatches(rows, maxTokens).map(({ length }) => length);
+    assert.deepEqual(sizes(180), [18]);
+    assert.deepEqual(sizes(160), [9, 9]);
+    assert.deepEqual(sizes(80), [6, 6, 6]);
+    // Five groups are needed; four of them hold four rows.
+    assert.deepEqual(sizes(40), [4, 4, 4, 4, 2]);
+  });
+
   // Units of two rows, whose longest have 4, 9, 5 and 3 tokens.
   const pairs: readonly TokenRow[] = [4, 2, 1, 9, 5, 5, 3, 2].map((length, row) => ({
     promptIds: [3 + row],
@@ -60,8 +73,8 @@ describe('microBatches', () => {
     assert.deepEqual(microBatches(pairs, 100, { unitSize: 2 }), [[2, 3, 4, 5, 0, 1, 6, 7]]);
     assert.deepEqual(microBatches(pairs, 17, { unitSize: 2 }), [
       [2, 3],
-      [4, 5, 0, 1],
-      [6, 7],
+      [4, 5],
+      [0, 1, 6, 7],
     ]);
   });
 
@@ -81,10 +94,10 @@ describe('microBatches', () => {
         [1, 3],
         [2, 0, 4],
       ]);
-      assert.deepEqual(microBatches(groups, 17), [[1, 3], [2, 0], [4]]);
+      assert.deepEqual(microBatches(groups, 17), [[1, 3], [2], [0, 4]]);
       // 2·10 + 4 + 1 + 3 + 2 + 1 + 3·10/16
       assert.deepEqual(microBatches(groups, 32.875), [[1, 3, 2, 0, 4]]);
-      assert.deepEqual(microBatches(groups, 32.8), [[1, 3, 2, 0], [4]]);
+      assert.deepEqual(microBatches(groups, 32.8), microBatches(groups, 17.25));
     });
 
     test('prompts whose longest rows are equal stay apart', () => {
@@ -111,7 +124,10 @@ describe('microBatches', () => {
       // A prompt of 20 tokens, a part of 3 × 10 and one of 7, and four copies of the prompt at a sixteenth.
       const rows = [of(5, 20, 10), of(5, 20, 9), of(5, 20, 8), of(5, 20, 7)];
       assert.deepEqual(microBatches(rows, 62), [[0, 1, 2, 3]]);
-      assert.deepEqual(microBatches(rows, 61.9), [[0, 1, 2], [3]]);
+      assert.deepEqual(microBatches(rows, 61.9), [
+        [0, 1],
+        [2, 3],
+      ]);
     });
 
     test('counts the rectangle where sharing saves too little to be done', () => {

@@ -51,20 +51,49 @@ export function microBatches(
       b.longest - a.longest ||
       (a.indices[0] ?? 0) - (b.indices[0] ?? 0),
   );
+  const loads = units.map(({ indices }) => ({
+    indices,
+    unit: indices.map((index) => ({ row: rows[index] as TokenRow, prompt: prompts[index] })),
+  }));
+  return evenly(maxTokens, (budget) => fill(loads, budget, sharing));
+}
+
+type LoadedUnit = { readonly indices: readonly number[]; readonly unit: readonly LoadedRow[] };
+
+/** Groups of neighbours, each as large as the budget allows. */
+function fill(units: readonly LoadedUnit[], budget: number, sharing: boolean): number[][] {
   const batches: { readonly indices: number[]; readonly load: Load }[] = [];
-  for (const { indices } of units) {
-    const unit = indices.map((index) => ({ row: rows[index] as TokenRow, prompt: prompts[index] }));
+  for (const { indices, unit } of units) {
     const open = batches.at(-1);
-    if (open && open.load.tokensWith(unit) <= maxTokens) {
+    if (open && open.load.tokensWith(unit) <= budget) {
       open.indices.push(...indices);
       open.load.add(unit);
     } else {
       const load = new Load(sharing);
       load.add(unit);
-      batches.push({ indices, load });
+      batches.push({ indices: [...indices], load });
     }
   }
   return batches.map(({ indices }) => indices);
+}
+
+/** How close to the smallest budget the search comes, in halvings of the largest. */
+const HALVINGS = 6;
+
+/**
+ * As many groups as the budget makes, filled by the smallest one that makes no more of them: the largest group decides
+ * how much memory a step takes, and a small rest beside it gains nothing.
+ */
+function evenly(maxTokens: number, fillBy: (budget: number) => number[][]): number[][] {
+  let found = fillBy(maxTokens);
+  let [below, above] = [0, maxTokens];
+  for (let halving = 0; halving < HALVINGS && found.length > 1; halving++) {
+    const middle = Math.floor((below + above) / 2);
+    const tried = fillBy(middle);
+    if (tried.length > found.length) below = middle;
+    else [found, above] = [tried, middle];
+  }
+  return found;
 }
 
 function rowLength(row: TokenRow | undefined): number {
