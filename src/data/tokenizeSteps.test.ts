@@ -66,6 +66,7 @@ describe('tokenizeSteps', () => {
       {
         inputIds: ids('1+2+3=1+2=3;\n3+3=7;\n'),
         stepEnds: [12, 19],
+        promptLength: '1+2+3='.length,
         labels: [true, false],
         row: { values: sum, file: 'steps.jsonl', line: 1 },
       },
@@ -222,6 +223,7 @@ describe('StepEncoder', () => {
     assert.deepEqual(new StepEncoder(digits, '\n').encode([3, 4], []), {
       inputIds: [3, 4],
       stepEnds: [],
+      promptLength: 2,
     });
   });
 });
