@@ -8,8 +8,8 @@ import {
   sample,
 } from '../generation/index.js';
 import type { Decoder } from '../models/index.js';
-import type { Tokenizer } from '../tokenizers/index.js';
 import { noGrad, tensor, tidy } from '../torch/index.js';
+import { tokenTexts } from '../trainers/index.js';
 import type { OpenModel } from './openModels.js';
 import { promptText, promptTokens } from './promptTokens.js';
 
@@ -47,14 +47,13 @@ export async function completePrompt(
   signal.throwIfAborted();
   const tokenIds = [...givenIds, ...(drawn?.tokenIds ?? [])];
   const { logprobs, top } = lookAt(model, { promptIds, tokenIds, count: job.alternatives });
-  const names = new TokenNames(tokenizer);
   return {
     promptText: promptText(tokenizer, job),
     promptTokens: promptIds.length,
     sequence: {
       text: tokenizer.decode(tokenIds, { skipSpecialTokens: true }),
       tokenIds,
-      tokens: names.of(tokenIds),
+      tokens: tokenTexts(tokenizer, tokenIds),
       streams: {
         logprobs,
         rolloutLogprobs: [...givenIds.map(() => null), ...(drawn?.logprobs ?? [])],
@@ -63,7 +62,7 @@ export async function completePrompt(
         job.alternatives === 0
           ? null
           : {
-              tokens: top.map(({ ids }) => names.of(ids)),
+              tokens: top.map(({ ids }) => tokenTexts(tokenizer, ids)),
               logprobs: top.map((at) => at.logprobs),
             },
       steps: [],
@@ -134,24 +133,4 @@ function requireTokens(ids: readonly number[], { config: { vocabSize } }: Decode
     `givenIds: expected token ids from 0 to ${vocabSize - 1}, received ${wrong}.`,
     { hint: 'They are tokens of another model.' },
   );
-}
-
-/** Texts of tokens. A model may have more rows than its tokenizer has tokens: those have a number only. */
-class TokenNames {
-  private readonly tokenizer: Tokenizer;
-
-  constructor(tokenizer: Tokenizer) {
-    this.tokenizer = tokenizer;
-  }
-
-  of(ids: readonly number[]): string[] {
-    return ids.map((id) => {
-      try {
-        return this.tokenizer.tokenText(id);
-      } catch (error) {
-        if (error instanceof ValueRangeError) return `<${id}>`;
-        throw error;
-      }
-    });
-  }
 }

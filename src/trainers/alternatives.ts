@@ -3,6 +3,7 @@ import type { TokenLogprobs } from '../models/index.js';
 import type { Tokenizer } from '../tokenizers/index.js';
 import type { TokenRow } from './tokenRows.js';
 import type { TopTokenRecord } from './trainer.js';
+import { tokenTexts } from './tokenTexts.js';
 
 /** Of one row: per token, the ids that were most likely there and their log-probabilities, most likely first. */
 export interface Alternatives {
@@ -46,6 +47,6 @@ export function topTokenRecord(
   { ids, logprobs }: Alternatives,
   tokenizer: Pick<Tokenizer, 'tokenText'>,
 ): TopTokenRecord {
-  const tokens = ids.map((each) => each.map((id) => tokenizer.tokenText(id)));
+  const tokens = ids.map((each) => tokenTexts(tokenizer, each));
   return { ids, tokens, logprobs };
 }

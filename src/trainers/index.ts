@@ -13,6 +13,7 @@ export type { PpoParts } from './ppoParts.js';
 export { needsReference, type GrpoParts } from './grpoParts.js';
 export { forecastNullGroups, nullGroupWarning, type NullGroupForecast } from './nullGroups.js';
 export type { LossRecord } from './lossSettings.js';
+export { tokenTexts } from './tokenTexts.js';
 export type {
   GivenRecord,
   PairRecord,

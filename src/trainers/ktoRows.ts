@@ -6,6 +6,7 @@ import type { PlacedSequence } from './requirePositions.js';
 import { ktoPart } from './sequenceParts.js';
 import type { TokenRow } from './tokenRows.js';
 import type { GivenRecord } from './trainer.js';
+import { tokenTexts } from './tokenTexts.js';
 
 /** A completion that is good or bad by itself. */
 export interface KtoRow extends TokenRow {
@@ -112,7 +113,7 @@ export function ktoRecord(known: KnownKtoRow, step: number, tokenizer: Tokenizer
     prompt: tokenizer.decode(promptIds),
     completion: tokenizer.decode(completionIds),
     tokenIds: completionIds,
-    tokens: completionIds.map((id) => tokenizer.tokenText(id)),
+    tokens: tokenTexts(tokenizer, completionIds),
     loss: { method: 'kto', objective: 'kto', beta, klBaseline, labelWeight, ...part },
     streams: { logprobs, refLogprobs, mask: completionIds.map(() => 1) },
   };

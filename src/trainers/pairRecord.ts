@@ -6,6 +6,7 @@ import type { LossRecord } from './lossSettings.js';
 import type { Pair, PairLossFunction, PairTokens } from './pairPass.js';
 import { drawnTokens, rowsOf, type TokenRow } from './tokenRows.js';
 import type { PairRecord, PairSide } from './trainer.js';
+import { tokenTexts } from './tokenTexts.js';
 
 /** What is known of a pair of a step. */
 export interface KnownPair {
@@ -45,7 +46,7 @@ function pairRecord(
   const rejected = beta * (sums.rejected - (sums.refRejected ?? 0));
   const side = (row: TokenRow, logprobs: readonly number[], ref?: readonly number[]): PairSide => ({
     tokenIds: row.completionIds,
-    tokens: row.completionIds.map((id) => tokenizer.tokenText(id)),
+    tokens: tokenTexts(tokenizer, row.completionIds),
     streams: {
       logprobs,
       ...(ref && { refLogprobs: ref }),

@@ -7,6 +7,7 @@ import type { RolloutRow } from './rollout.js';
 import { drawnTokens } from './tokenRows.js';
 import type { SampleRecord } from './trainer.js';
 import type { UpdateStreams } from './updateRecord.js';
+import { tokenTexts } from './tokenTexts.js';
 
 /** Means and shares over the rows of a rollout; NaN rewards are left out. Lengths count what the model drew. */
 export function rolloutMetrics(rows: readonly RolloutRow[]): Record<string, number> {
@@ -108,7 +109,7 @@ export function sampleRecord(row: RecordedRow, step: number, tokenizer: Tokenize
     completion: row.completion,
     ...(row.turns && { turns: row.turns }),
     tokenIds: row.completionIds,
-    tokens: row.completionIds.map((id) => tokenizer.tokenText(id)),
+    tokens: tokenTexts(tokenizer, row.completionIds),
     ...(loss && { loss }),
     streams: {
       oldLogprobs: row.oldLogprobs,

@@ -2,6 +2,7 @@
 import type { StepExample } from '../data/index.js';
 import type { Tokenizer } from '../tokenizers/index.js';
 import type { GivenRecord } from './trainer.js';
+import { tokenTexts } from './tokenTexts.js';
 
 /** What is known of an answer of a step. */
 export interface KnownAnswer {
@@ -32,7 +33,7 @@ export function stepRecord(
     prompt: tokenizer.decode(inputIds.slice(0, promptLength)),
     completion: tokenizer.decode(tokenIds),
     tokenIds,
-    tokens: tokenIds.map((id) => tokenizer.tokenText(id)),
+    tokens: tokenTexts(tokenizer, tokenIds),
     loss: { method: 'prm', objective: 'stepCrossEntropy' },
     streams: { tokenWeights: atEnds(1 / steps), mask: atEnds(1) },
     steps: stepEnds.map((end, at) => ({
