@@ -66,6 +66,9 @@ const CASES: readonly MemoryCase[] = (
     ['32 M', 'ppo', 2, 128, { microBatchTokens: 2048 }],
     ['135 M', 'sft', 4, 256, { microBatchTokens: 1024 }],
     ['135 M', 'dpo', 1, 256, { microBatchTokens: 512 }],
+    // The step of `npm run bench -- grpo`, as it is and in smaller parts.
+    ['135 M', 'grpo', 2, 128, {}],
+    ['135 M', 'grpo', 2, 128, { microBatchTokens: 512 }],
     ['135 M', 'ppo', 1, 64, { microBatchTokens: 512 }],
   ] as const
 ).map(([size, method, rows, tokens, settings]) => ({

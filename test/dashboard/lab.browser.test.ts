@@ -9,6 +9,7 @@ import type { LabModels } from '../../src/dashboard/labProtocol.js';
 import { LabProcess } from '../../src/lab/index.js';
 import { until } from '../dashboardRun.js';
 import { ROOT } from '../root.js';
+import { hindrancesOn } from './accessibility.js';
 import { launchChromium } from './browser.js';
 import { makeLabRun } from './demoRuns.js';
 
@@ -39,8 +40,11 @@ after(async () => {
   rmSync(root, { recursive: true });
 });
 
-async function openPage(viewport: { width: number; height: number }): Promise<Page> {
-  const opened = await browser.newPage({ viewport, colorScheme: 'dark' });
+async function openPage(
+  viewport: { width: number; height: number },
+  colorScheme: 'light' | 'dark' = 'dark',
+): Promise<Page> {
+  const opened = await browser.newPage({ viewport, colorScheme });
   opened.setDefaultTimeout(20_000);
   opened.on('pageerror', (error) => complaints.push(error.message));
   opened.on('console', (message) => {
@@ -166,6 +170,18 @@ describe('the model lab', () => {
     assert.ok(width <= 400, `${width} pixels wide`);
     await narrow.close();
   });
+
+  for (const colorScheme of ['light', 'dark'] as const)
+    test(`holds nothing that hinders people, in ${colorScheme} colours, before and after a completion`, async () => {
+      const looked = await openPage({ width: 1280, height: 900 }, colorScheme);
+      await goTo(`#/lab?run=${run}`, looked);
+      await looked.getByLabel('Prompt', { exact: true }).fill('1+2=');
+      assert.deepEqual(await hindrancesOn(looked), []);
+      await looked.getByRole('button', { name: 'Complete' }).click();
+      await looked.locator('.lab-card .tokens').nth(1).waitFor();
+      assert.deepEqual(await hindrancesOn(looked), []);
+      await looked.close();
+    });
 
   test('complained about nothing', () => {
     assert.deepEqual(complaints, []);

@@ -55,7 +55,7 @@ export function PromptView(): JSX.Element {
         {data.steps.map(({ step, rewardMean, samples }) => (
           <li key={step} class="card">
             <header>
-              <h3 class="num">Step {step}</h3>
+              <h2 class="num">Step {step}</h2>
               <span class="quiet num">mean reward {formatNumber(rewardMean, 3)}</span>
               <span class="grow" />
               {samples[0] !== undefined && (
