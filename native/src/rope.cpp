@@ -17,20 +17,21 @@ struct Heads {
   int64_t count, width, rotary;
 };
 
-// `sign` 1 turns forward, −1 back. y[i] = x[i]·cos − x[i + R/2]·sin, y[i + R/2] = x[i + R/2]·cos + x[i]·sin.
+// `sign` 1: y[i] = x[i]·cos[i] − x[i + R/2]·sin[i], y[i + R/2] = x[i + R/2]·cos[i + R/2] + x[i]·sin[i + R/2]; −1: its transpose.
 template <typename Number>
 INLINE void turnHeads(const Number* x, const float* cos, const float* sin, float sign, Heads heads, Number* y) {
   const int64_t half = heads.rotary / 2, even = half / LANES * LANES;
+  const float *const ofFirst = sign > 0 ? sin : sin + half, *const ofSecond = sign > 0 ? sin + half : sin;
   for (int64_t head = 0; head < heads.count; head++, x += heads.width, y += heads.width) {
     for (int64_t at = 0; at < even; at += LANES) {
       const Floats first = load(x + at), second = load(x + half + at);
-      store(y + at, first * load(cos + at) - sign * second * load(sin + at));
-      store(y + half + at, second * load(cos + half + at) + sign * first * load(sin + half + at));
+      store(y + at, first * load(cos + at) - sign * second * load(ofFirst + at));
+      store(y + half + at, second * load(cos + half + at) + sign * first * load(ofSecond + at));
     }
     for (int64_t at = even; at < half; at++) {
       const float first = static_cast<float>(x[at]), second = static_cast<float>(x[half + at]);
-      y[at] = static_cast<Number>(first * cos[at] - sign * second * sin[at]);
-      y[half + at] = static_cast<Number>(second * cos[half + at] + sign * first * sin[half + at]);
+      y[at] = static_cast<Number>(first * cos[at] - sign * second * ofFirst[at]);
+      y[half + at] = static_cast<Number>(second * cos[half + at] + sign * first * ofSecond[at]);
     }
     std::copy(x + heads.rotary, x + heads.width, y + heads.rotary);
   }

@@ -294,6 +294,7 @@ describe('decodeAttention', () => {
         for (const [changes, said] of [
           [{ keys: random(2, 2, 5, 8) }, /expected keys and values of prompts \[P, 2, L, 16\]/],
           [{ rows: tensor([0, 2], { dtype: 'int32' }) }, /expected prompts 0 to 1, received 2/],
+          [{ rows: tensor([0, -1], { dtype: 'int32' }) }, /expected prompts 0 to 1, received -1/],
           [
             { rows: tensor([0], { dtype: 'int32' }) },
             /expected the prompt of each row, \[2\] int32/,
@@ -478,6 +479,21 @@ describe('drawRows', () => {
       const { ids, logprobs } = draw(tensor([row, row, row, row]), ends, 1);
       assert.deepEqual(ids, [20, 20, 270, 270]);
       for (const logprob of logprobs) assert.ok(Math.abs(logprob + Math.log(251)) < 1e-6);
+    });
+  });
+
+  test('a point on the edge of a block belongs to the next one', () => {
+    tidy(() => {
+      const points = Float64Array.from([255.5 / 512, 0.5, 256.5 / 512]);
+      const { ids } = draw(zeros([3, 512]), points, 1);
+      assert.deepEqual(ids, [255, 256, 256]);
+    });
+  });
+
+  test('blocks without any probability are not reached by rounding', () => {
+    tidy(() => {
+      const row = Array.from({ length: 600 }, (_, id) => (id < 100 ? 0 : -Infinity));
+      assert.deepEqual(draw(tensor([row]), Float64Array.from([1]), 1).ids, [99]);
     });
   });
 

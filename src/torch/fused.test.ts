@@ -311,6 +311,19 @@ describe('rotateHalf', () => {
         });
       });
 
+  for (const rotary of [6, 64])
+    test(`each half of ${rotary} numbers by its own angles`, () => {
+      tidy(() => {
+        const [cos, sin] = [random(5, 1, rotary), random(5, 1, rotary)];
+        expectSame(
+          [random(2, 5, 3, rotary)],
+          'float32',
+          (x) => rotateHalf(x, cos, sin),
+          (x) => plain(x, cos.to('float64'), sin.to('float64')),
+        );
+      });
+    });
+
   test('of a transposed tensor, and of no tokens', () => {
     tidy(() => {
       const [cos, sin] = angles(5, 1, 8);

@@ -55,7 +55,7 @@ export function gatedMlp(
  *     y[i] = x[i]·cos[i] − x[i + R/2]·sin[i];  y[i + R/2] = x[i + R/2]·cos[i + R/2] + x[i]·sin[i + R/2]
  *
  * @param x [..., L, H, D]
- * @param cos [..., L, 1, R] both halves the same; no gradient flows to it on the CPU's fast path, which a constant takes
+ * @param cos [..., L, 1, R]; no gradient flows to it on the CPU's fast path, which a constant takes
  * @param sin like cos
  * @returns the shape of x
  */

@@ -21,7 +21,8 @@ const random = (...shape: number[]): Tensor => randn(shape, { generator });
 
 describe('fewRowsLinear', () => {
   // Widths below, at and above the 16 and 32 numbers that are taken at a time; outputs below and above 4 and 32.
-  for (const rows of [1, 2, 4])
+  // Four rows are multiplied together: 5 and 9 leave one over, 6 and 7 two and three.
+  for (const rows of [1, 2, 4, 5, 6, 7, 9])
     for (const inputs of [1, 15, 16, 31, 32, 33, 100])
       for (const outputs of [1, 3, 4, 33, 70])
         test(`[${rows}, ${inputs}] times [${outputs}, ${inputs}]ᵀ is that of linear`, () => {
@@ -37,7 +38,7 @@ describe('fewRowsLinear', () => {
           });
         });
 
-  for (const rows of [1, 3])
+  for (const rows of [1, 3, 6])
     for (const inputs of [7, 32, 100])
       test(`sums bfloat16 in float32 and rounds once: [${rows}, ${inputs}]`, () => {
         tidy(() => {
