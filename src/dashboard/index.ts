@@ -10,5 +10,5 @@ export type {
   RewardJob,
   ScoreJob,
 } from './lab.js';
-export type { LabCompletion, LabPrompt, LabScore, LabScores } from './labProtocol.js';
+export type { LabCompletion, LabPrompt, LabScore, LabScores, LabToken } from './labProtocol.js';
 export type { Failure } from './protocol.js';

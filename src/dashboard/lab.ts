@@ -8,6 +8,7 @@ import type {
   LabQuestion,
   LabScoreQuestion,
   LabScores,
+  LabToken,
 } from './labProtocol.js';
 import type { Failure } from './protocol.js';
 
@@ -47,7 +48,12 @@ export type LabAnswer<Value> = { readonly value: Value } | { readonly failure: F
 
 /** The lab. Jobs are done one after the other; an aborted one ends. */
 export interface Lab {
-  complete(job: CompleteJob, signal: AbortSignal): Promise<LabAnswer<LabCompletion>>;
+  /** @param onToken hears of every token as it is drawn */
+  complete(
+    job: CompleteJob,
+    signal: AbortSignal,
+    onToken?: (token: LabToken) => void,
+  ): Promise<LabAnswer<LabCompletion>>;
   score(job: ScoreJob, signal: AbortSignal): Promise<LabAnswer<LabScores>>;
   /** The column that each reward compares with. */
   rewardColumns(specs: readonly string[]): Promise<readonly (string | null)[]>;

@@ -3,14 +3,14 @@
  * of its tokens, its scores. One model per request; two side by side are two requests.
  *
  *     GET  /api/lab/models                      LabModels
- *     POST /api/lab/complete  LabQuestion       LabCompletion
+ *     POST /api/lab/complete  LabQuestion       LabCompletion; where `application/x-ndjson` is accepted, LabLine after LabLine
  *     POST /api/lab/score     LabScoreQuestion  LabScores
  *
  * A question is `application/json` from this server's own page, or from no page at all. Who closes the connection ends the
  * work. An answer that is no success is a `Failure` with status 400 (wrong question), 403 (another page), 404 (no such
  * model), 413 (too long), 415 (no JSON), 422 (the model cannot), 501 (no lab), 503 (too many wait).
  */
-import type { SampleSequence } from './protocol.js';
+import type { Failure, SampleSequence } from './protocol.js';
 
 /** The most that may be asked for. */
 export const LAB_LIMITS = {
@@ -123,6 +123,21 @@ export interface LabCompletion {
     readonly scoring: number;
   };
 }
+
+/** A token as it was drawn. */
+export interface LabToken {
+  readonly id: number;
+  readonly text: string;
+  /** As in `rolloutLogprobs`. */
+  readonly logprob: number;
+}
+
+/**
+ * A line of a completion that is told as it grows: each token that is drawn, at last the whole or why there is none. What
+ * fails before the first token has a status of its own, and no lines.
+ */
+export type LabLine =
+  { readonly token: LabToken } | { readonly completion: LabCompletion } | Failure;
 
 /** What to score, and by what. */
 export interface LabScoreQuestion extends LabPrompt {

@@ -4,7 +4,15 @@ import { request } from 'node:http';
 import { join } from 'node:path';
 import { after, before, describe, test } from 'node:test';
 import { emptyFolder, openDashboard, until, writeRun } from '../../test/dashboardRun.js';
-import type { CompleteJob, Dashboard, Lab, LabAnswer, LabCompletion, ScoreJob } from './index.js';
+import type {
+  CompleteJob,
+  Dashboard,
+  Lab,
+  LabAnswer,
+  LabCompletion,
+  LabToken,
+  ScoreJob,
+} from './index.js';
 import type { LabModels } from './labProtocol.js';
 import type { Failure, RunList } from './protocol.js';
 
@@ -12,17 +20,22 @@ const folder = emptyFolder();
 const jobs: (CompleteJob | ScoreJob)[] = [];
 let answer: LabAnswer<never> = { failure: { code: 'E_RANGE', message: 'no', hint: 'yes' } };
 let aborted = 0;
+/** Draws a token of the latest question. */
+let finish: ((answer: LabAnswer<LabCompletion>) => void) | undefined;
+let tell: ((token: LabToken) => void) | undefined;
 /** Notes what it is asked; a prompt `wait` is answered when it is taken back. */
 const lab: Lab = {
-  complete: (job, signal) => {
+  complete: (job, signal, onToken) => {
     jobs.push(job);
+    tell = onToken;
     if (job.prompt !== 'wait') return Promise.resolve(answer);
-    return new Promise<LabAnswer<LabCompletion>>((resolve) =>
+    return new Promise<LabAnswer<LabCompletion>>((resolve) => {
+      finish = resolve;
       signal.addEventListener('abort', () => {
         aborted++;
         resolve({ failure: { code: 'E_CANCELLED', message: 'taken back' } });
-      }),
-    );
+      });
+    });
   },
   score: (job) => {
     jobs.push(job);
@@ -167,22 +180,72 @@ describe('the addresses of the lab', () => {
     }
   });
 
-  test('who goes away takes the question back', async () => {
-    const stop = new AbortController();
-    const asked = jobs.length;
-    const question = { model: idOf('final'), prompt: 'wait' };
-    const response = post('/api/lab/complete', question, {}, stop.signal);
-    await until(
-      () => Promise.resolve(jobs.length),
-      (count) => count > asked,
-    );
-    stop.abort();
-    await assert.rejects(response, { name: 'AbortError' });
-    await until(
-      () => Promise.resolve(aborted),
-      (count) => count === 1,
-    );
+  describe('tell a completion as it grows to who accepts lines', () => {
+    const lines = { Accept: 'application/x-ndjson' };
+    const token = (id: number): LabToken => ({ id, text: `${id}é`, logprob: -id });
+    const question = (): object => ({ model: idOf('final'), prompt: 'wait' });
+    async function begun(signal?: AbortSignal): Promise<Response> {
+      tell = undefined;
+      const response = post('/api/lab/complete', question(), lines, signal);
+      const first = await until(
+        () => Promise.resolve(tell),
+        (teller) => teller !== undefined,
+      );
+      first?.(token(1));
+      return response;
+    }
+
+    test('a token is there before the next one, and the end is told', async () => {
+      const response = await begun();
+      assert.equal(response.headers.get('Content-Type'), 'application/x-ndjson');
+      const reader = response.body?.pipeThrough(new TextDecoderStream()).getReader();
+      assert.equal((await reader?.read())?.value, `${JSON.stringify({ token: token(1) })}\n`);
+      tell?.(token(2));
+      assert.equal((await reader?.read())?.value, `${JSON.stringify({ token: token(2) })}\n`);
+      finish?.({ failure: { code: 'E_TIMEOUT', message: 'too long' } });
+      const end = { error: { code: 'E_TIMEOUT', message: 'too long' } };
+      assert.equal((await reader?.read())?.value, `${JSON.stringify(end)}\n`);
+      assert.equal((await reader?.read())?.done, true);
+    });
+
+    test('what fails before the first token has a status', async () => {
+      answer = { failure: { code: 'E_BUSY', message: 'no' } };
+      const busy = await post('/api/lab/complete', { ...question(), prompt: 'x' }, lines);
+      assert.deepEqual([busy.status, (await failureOf(busy)).code], [503, 'E_BUSY']);
+    });
+
+    test('who leaves in the middle takes the rest back', async () => {
+      const before = aborted;
+      const stop = new AbortController();
+      await (await begun(stop.signal)).body?.getReader().read();
+      assert.equal(aborted, before);
+      stop.abort();
+      await until(
+        () => Promise.resolve(aborted),
+        (count) => count === before + 1,
+      );
+      tell?.(token(2));
+      finish?.({ failure: { code: 'E_CANCELLED', message: 'taken back' } });
+    });
   });
+
+  for (const Accept of ['application/json', 'application/x-ndjson'])
+    test(`who goes away before there is a token takes the question back (${Accept})`, async () => {
+      const stop = new AbortController();
+      const [asked, before] = [jobs.length, aborted];
+      const question = { model: idOf('final'), prompt: 'wait' };
+      const response = post('/api/lab/complete', question, { Accept }, stop.signal);
+      await until(
+        () => Promise.resolve(jobs.length),
+        (count) => count > asked,
+      );
+      stop.abort();
+      await assert.rejects(response, { name: 'AbortError' });
+      await until(
+        () => Promise.resolve(aborted),
+        (count) => count === before + 1,
+      );
+    });
 
   test('a dashboard without a lab says so', async () => {
     const bare = await openDashboard(folder);

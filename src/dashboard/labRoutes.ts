@@ -6,6 +6,7 @@ import { ValueRangeError } from '../errors/index.js';
 import type { FollowedRun } from './followedRun.js';
 import { failure } from './guard.js';
 import type { LabAnswer, LabParts, ModelSource, RewardJob } from './lab.js';
+import { completionLines, LINES } from './labLines.js';
 import { listModels, type ListedModel } from './labModels.js';
 import { LAB_LIMITS, type LabModels, type LabRewards } from './labProtocol.js';
 import { rewardsOfRun, type RewardRules } from './labRewards.js';
@@ -106,7 +107,16 @@ export function addLabRoutes(app: Hono, { registry, folders, lab: parts }: LabRo
     if (model instanceof Response) return model;
     if (model.task !== 'text') return context.json(writesNothing(model), 422);
     const job = { ...question, model: sourceOf(model) };
-    return answered(context, await lab.complete(job, context.req.raw.signal));
+    const { signal } = context.req.raw;
+    if (context.req.header('Accept')?.includes(LINES) !== true)
+      return answered(context, await lab.complete(job, signal));
+    const begun = await completionLines((stop, onToken) =>
+      lab.complete(job, AbortSignal.any([signal, stop]), onToken),
+    );
+    if (!(begun instanceof ReadableStream)) return answered(context, begun);
+    context.header('Content-Type', LINES);
+    context.header('X-Accel-Buffering', 'no');
+    return context.body(begun);
   });
 
   app.post('/api/lab/score', limit, async (context) => {

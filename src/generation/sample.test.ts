@@ -334,6 +334,24 @@ describe('sample', () => {
   });
 
   describe('tells how far it is', () => {
+    test('every completion is told after each of its tokens, also the one that ends it', async () => {
+      const told = new Map<string, number[]>();
+      const rows = await run({
+        ...{ model: model(), numCompletions: 4, maxBatchSize: 5, eosTokenIds: [0, 1, 2, 3] },
+        onToken: ({ promptIndex, completionIndex, tokenIds, logprobs }) => {
+          const key = `${promptIndex} ${completionIndex}`;
+          const before = told.get(key) ?? [];
+          assert.equal(tokenIds.length, before.length + 1);
+          assert.equal(logprobs.length, tokenIds.length);
+          told.set(key, [...before, tokenIds.at(-1) ?? NaN]);
+        },
+      });
+      assert.equal(told.size, 12);
+      assert.ok(rows.some(({ finishReason }) => finishReason === 'eos'));
+      for (const { promptIndex, completionIndex, tokenIds } of rows)
+        assert.deepEqual(told.get(`${promptIndex} ${completionIndex}`), tokenIds);
+    });
+
     test('finished rows only grow, and reach the total, whatever ends the rows', async () => {
       for (const eosTokenIds of [[], [0, 1, 2, 3, 4, 5]]) {
         const calls: [number, number][] = [];

@@ -54,6 +54,8 @@ export interface SampleOptions extends SamplingSettings {
   maxBatchSize?: number;
   /** oneDNN's packed weights on the CPU. Default true; off is for checking. */
   packing?: boolean;
+  /** Hears of each completion as it grows: called after every token, also the one that ends it. */
+  onToken?: (completion: SampledCompletion) => void;
   /** Called between steps with the number of finished and of all completions. */
   onProgress?: (finished: number, total: number) => void;
   /** Ends the sampling before its next token, by throwing the signal's reason. */
@@ -254,6 +256,7 @@ class Batch {
           row.supports?.push(drawn.supports?.[index] as Int32Array);
         });
         const alive = active.flatMap((row, index) => (this.hasEnded(row) ? [] : [index]));
+        active.forEach((row) => this.options.onToken?.(row));
         const isLast = alive.length === 0 || length === maxNewTokens;
         onStep(isLast ? this.rows.length : this.rows.length - alive.length);
         if (isLast) return;

@@ -6,7 +6,7 @@ import { after, before, describe, test } from 'node:test';
 import { capture } from '../../test/cli/capture.js';
 import { expectClose } from '../../test/expect.js';
 import { saveSmallModel, smallModel } from '../../test/runs/smallModel.js';
-import type { CompleteJob } from '../dashboard/index.js';
+import type { CompleteJob, LabToken } from '../dashboard/index.js';
 import { CheckpointError, ValueRangeError } from '../errors/index.js';
 import { addLora, createScalarModel, createStepModel, loadModel } from '../models/index.js';
 import { memory, noGrad, tensor, tidy } from '../torch/index.js';
@@ -39,7 +39,7 @@ function job(more: Partial<CompleteJob> = {}): CompleteJob {
 }
 async function complete(more: Partial<CompleteJob> = {}) {
   const asked = job(more);
-  return completePrompt(await models.open(asked, placed), asked, never);
+  return completePrompt(await models.open(asked, placed), asked, { signal: never });
 }
 
 interface Generated {
@@ -163,11 +163,31 @@ describe('completePrompt', () => {
     assert.notDeepEqual(sequence.streams.logprobs, bare.sequence.streams.logprobs);
   });
 
+  test('tells every token as it is drawn: those of the completion that were not given', async () => {
+    const asked = job({ seed: 3, temperature: 0.7, topK: 5 });
+    const [first = 0] = (await complete({ seed: 3 })).sequence.tokenIds;
+    const told: LabToken[] = [];
+    const opened = await models.open(asked, placed);
+    const { sequence } = await completePrompt(
+      opened,
+      { ...asked, givenIds: [first] },
+      { signal: never, onToken: (token) => told.push(token) },
+    );
+    const { tokenIds, tokens, streams } = sequence;
+    assert.ok(told.length > 1);
+    const expected = tokenIds.map((id, at) => ({
+      ...{ id, text: tokens[at], logprob: streams.rolloutLogprobs?.[at] },
+    }));
+    assert.deepEqual(told, expected.slice(1));
+  });
+
   test('is ended by its signal', async () => {
     const stop = new AbortController();
     stop.abort();
     const opened = await models.open(job(), placed);
-    await assert.rejects(completePrompt(opened, job(), stop.signal), { name: 'AbortError' });
+    await assert.rejects(completePrompt(opened, job(), { signal: stop.signal }), {
+      name: 'AbortError',
+    });
   });
 
   test('refuses tokens of another model, a prompt that does not fit, and one without a token', async () => {

@@ -1,5 +1,5 @@
 /** A completion with every number of its tokens. */
-import type { CompleteJob, LabCompletion } from '../dashboard/index.js';
+import type { CompleteJob, LabCompletion, LabToken } from '../dashboard/index.js';
 import { ValueRangeError } from '../errors/index.js';
 import {
   defaultMaxNewTokens,
@@ -20,12 +20,13 @@ const MOST_NEW_TOKENS = 1024;
 /**
  * Completes a prompt as `posttrain generate` does with the same seed and settings, and looks at every token once more.
  *
+ * @param onToken hears of every token that is drawn
  * @throws ValueRangeError and others as `sample`; the reason of `signal` when it is aborted
  */
 export async function completePrompt(
   { model, tokenizer, recommended, loading }: OpenModel,
   job: CompleteJob,
-  signal: AbortSignal,
+  { signal, onToken }: { signal: AbortSignal; onToken?: (token: LabToken) => void },
 ): Promise<LabCompletion> {
   const promptIds = promptTokens(tokenizer, job);
   const { givenIds, seed } = job;
@@ -42,6 +43,11 @@ export async function completePrompt(
     : await sample({
         ...{ model, promptIds: [[...promptIds, ...givenIds]], eosTokenIds: ends },
         ...{ ...settings, maxNewTokens, seed, signal },
+        onToken: ({ tokenIds: ids, logprobs: all }) => {
+          const id = ids.at(-1) as number;
+          const [text = ''] = tokenTexts(tokenizer, [id]);
+          onToken?.({ id, text, logprob: all.at(-1) as number });
+        },
       });
   const sampledAt = performance.now();
   signal.throwIfAborted();

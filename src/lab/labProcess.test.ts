@@ -103,6 +103,22 @@ describe('LabProcess', () => {
     assert.equal(codeOf(await lab.complete(question, never)), 'none');
   });
 
+  test('tells tokens before the answer, and none of what was taken back', async () => {
+    const lab = openLab();
+    const told: number[] = [];
+    const answer = await lab.complete(question, never, ({ id }) => told.push(id));
+    assert.ok('value' in answer);
+    assert.deepEqual(told, answer.value.sequence.tokenIds);
+    const stop = new AbortController();
+    let after = 0;
+    const long = { ...question, givenIds: [], maxNewTokens: 50 };
+    const taken = await lab.complete(long, stop.signal, () => {
+      if (stop.signal.aborted) after++;
+      stop.abort();
+    });
+    assert.deepEqual([codeOf(taken), after], ['E_CANCELLED', 0]);
+  });
+
   test('ends when nobody asks', async () => {
     const lab = openLab({ idleMs: 50 });
     await lab.complete(question, never);

@@ -13,6 +13,7 @@ import type {
   LabAnswer,
   LabCompletion,
   LabScores,
+  LabToken,
   ScoreJob,
 } from '../dashboard/index.js';
 import type { FromLab, LabPlacement, LabTask, ToLab } from './messages.js';
@@ -34,6 +35,7 @@ type Value = LabCompletion | LabScores;
 interface Waiting {
   readonly id: number;
   readonly task: LabTask;
+  readonly onToken: ((token: LabToken) => void) | undefined;
   readonly settle: (answer: LabAnswer<Value>) => void;
   isCancelled: boolean;
 }
@@ -59,8 +61,12 @@ export class LabProcess implements Lab {
     return this.child?.pid;
   }
 
-  complete(job: CompleteJob, signal: AbortSignal): Promise<LabAnswer<LabCompletion>> {
-    return this.ask<LabCompletion>({ kind: 'complete', job }, signal);
+  complete(
+    job: CompleteJob,
+    signal: AbortSignal,
+    onToken?: (token: LabToken) => void,
+  ): Promise<LabAnswer<LabCompletion>> {
+    return this.ask<LabCompletion>({ kind: 'complete', job }, signal, onToken);
   }
 
   score(job: ScoreJob, signal: AbortSignal): Promise<LabAnswer<LabScores>> {
@@ -84,13 +90,14 @@ export class LabProcess implements Lab {
   private ask<Answer extends Value>(
     task: LabTask,
     signal: AbortSignal,
+    onToken?: (token: LabToken) => void,
   ): Promise<LabAnswer<Answer>> {
     const { mostWaiting = 8 } = this.options;
     if (this.isClosed || signal.aborted) return Promise.resolve(CANCELLED);
     if (this.queue.length >= mostWaiting) return Promise.resolve(busy(this.queue.length));
     return new Promise((resolve) => {
       const waiting: Waiting = {
-        ...{ id: ++this.lastId, task, isCancelled: false },
+        ...{ id: ++this.lastId, task, onToken, isCancelled: false },
         settle: (answer) => {
           signal.removeEventListener('abort', onAbort);
           // The lab answers a question of this kind with a value of this kind.
@@ -166,9 +173,13 @@ export class LabProcess implements Lab {
     child.on('exit', (code, signal) => gone(`ended (${signal ?? `exit code ${code}`})`));
   }
 
-  private hear({ id, value, failure }: FromLab): void {
+  private hear({ id, token, value, failure }: FromLab): void {
     const { active } = this;
     if (active?.id !== id) return;
+    if (token !== undefined) {
+      if (!active.isCancelled) active.onToken?.(token);
+      return;
+    }
     this.active = undefined;
     if (active.isCancelled) active.settle(CANCELLED);
     else active.settle(value === undefined ? { failure: failure ?? NO_ANSWER } : { value });

@@ -4,6 +4,7 @@ import type {
   Failure,
   LabCompletion,
   LabScores,
+  LabToken,
   ScoreJob,
 } from '../dashboard/index.js';
 
@@ -29,9 +30,10 @@ export type ToLab =
     }
   | { readonly type: 'cancel'; readonly id: number };
 
-/** From the lab: what came of the work of this number. */
+/** From the lab: what came of the work of this number, or a token of it while it goes on. */
 export interface FromLab {
   readonly id: number;
+  readonly token?: LabToken;
   readonly value?: LabCompletion | LabScores;
   readonly failure?: Failure['error'];
 }

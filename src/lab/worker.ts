@@ -1,5 +1,6 @@
 /** The lab's process: does what the dashboard sends, one thing after the other, and ends with it. */
 import { setPriority } from 'node:os';
+import type { LabToken } from '../dashboard/index.js';
 import { PosttrainError } from '../errors/index.js';
 import { completePrompt } from './complete.js';
 import type { FromLab, LabPlacement, LabTask, ToLab } from './messages.js';
@@ -12,22 +13,32 @@ const NICENESS = 10;
 const models = new OpenModels();
 const stops = new Map<number, AbortController>();
 
-async function work(task: LabTask, placed: LabPlacement, signal: AbortSignal) {
+interface Listening {
+  readonly signal: AbortSignal;
+  readonly onToken: (token: LabToken) => void;
+}
+
+async function work(task: LabTask, placed: LabPlacement, listening: Listening) {
   return task.kind === 'complete'
-    ? completePrompt(await models.open(task.job, placed), task.job, signal)
-    : scoreCompletion(task.job, placed, signal);
+    ? completePrompt(await models.open(task.job, placed), task.job, listening)
+    : scoreCompletion(task.job, placed, listening.signal);
 }
 
 async function answer({ id, task, placed }: ToLab & { type: 'task' }): Promise<FromLab> {
   const stop = new AbortController();
   stops.set(id, stop);
   try {
-    return { id, value: await work(task, placed, stop.signal) };
+    const onToken = (token: LabToken): void => say({ id, token });
+    return { id, value: await work(task, placed, { signal: stop.signal, onToken }) };
   } catch (error) {
     return { id, failure: failureOf(error) };
   } finally {
     stops.delete(id);
   }
+}
+
+function say(message: FromLab): void {
+  process.send?.(message);
 }
 
 function failureOf(error: unknown): NonNullable<FromLab['failure']> {
@@ -43,5 +54,5 @@ setPriority(NICENESS);
 process.on('disconnect', () => process.exit());
 process.on('message', (message: ToLab) => {
   if (message.type === 'cancel') stops.get(message.id)?.abort();
-  else void answer(message).then((said) => process.send?.(said));
+  else void answer(message).then(say);
 });

@@ -4,7 +4,13 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { after, before, describe, test } from 'node:test';
 import type { Browser, Page } from 'playwright-core';
-import { startDashboard, type Dashboard, type LabCompletion } from '../../src/dashboard/index.js';
+import {
+  startDashboard,
+  type Dashboard,
+  type Lab,
+  type LabCompletion,
+  type LabToken,
+} from '../../src/dashboard/index.js';
 import type { LabModels } from '../../src/dashboard/labProtocol.js';
 import { LabProcess } from '../../src/lab/index.js';
 import { until } from '../dashboardRun.js';
@@ -20,14 +26,31 @@ let page: Page;
 let run: string;
 const complaints: string[] = [];
 
+const real = new LabProcess({ device: 'cpu', dtype: 'float32' });
+/** Where it is set, two tokens of a completion are told, and what follows when it is settled. */
+let held: Promise<void> | undefined;
+let takenBack = 0;
+const lab: Lab = {
+  complete: async (job, signal, onToken) => {
+    if (held === undefined) return real.complete(job, signal, onToken);
+    signal.addEventListener('abort', () => takenBack++);
+    const drawn: LabToken[] = [];
+    const answer = await real.complete(job, signal, (token) => drawn.push(token));
+    drawn.slice(0, 2).forEach((token) => onToken?.(token));
+    await held;
+    drawn.slice(2).forEach((token) => onToken?.(token));
+    return answer;
+  },
+  score: (job, signal) => real.score(job, signal),
+  rewardColumns: (specs) => real.rewardColumns(specs),
+  close: () => real.close(),
+};
+
 before(async () => {
   const model = await makeLabRun(join(root, 'runs/sums'));
   dashboard = await startDashboard({
     ...{ folders: [join(root, 'runs')], ui: join(ROOT, 'dist/ui'), version: 'of a test' },
-    lab: {
-      lab: new LabProcess({ device: 'cpu', dtype: 'float32' }),
-      ...{ models: [model], allowsRunCode: false },
-    },
+    lab: { lab, models: [model], allowsRunCode: false },
   });
   const { models } = await ask<LabModels>('api/lab/models');
   run = models.find(({ kind }) => kind === 'final')?.run ?? '';
@@ -68,6 +91,21 @@ async function completion(kind: string, more: object = {}): Promise<LabCompletio
   const model = models.find((each) => each.kind === kind && each.run === run)?.id;
   const question = { model, prompt: '1+2=', maxNewTokens: 6, seed: 0, alternatives: 8, ...more };
   return ask('api/lab/complete', question);
+}
+
+/** The same, also while the page's questions are held. */
+async function direct(kind: string): Promise<LabCompletion> {
+  const before = held;
+  held = undefined;
+  try {
+    return await completion(kind);
+  } finally {
+    held = before;
+  }
+}
+
+function shownText({ tokens }: LabCompletion['sequence'], count: number): string {
+  return tokens.slice(0, count).join('').replaceAll('\n', '↵\n');
 }
 
 describe('the model lab', () => {
@@ -129,6 +167,50 @@ describe('the model lab', () => {
     await card.getByText('weighted sum').nth(1).waitFor();
     const rows = await card.locator('.lab-scores').first().locator('th').allTextContents();
     assert.deepEqual(rows, ['exact-match', 'length', 'weighted sum']);
+  });
+
+  test('shows tokens of both while they are drawn, and their numbers at the end', async () => {
+    let goOn = (): void => undefined;
+    held = new Promise((resolve) => (goOn = resolve));
+    await page.getByRole('button', { name: 'Complete' }).click();
+    for (const [index, kind] of ['base', 'final'].entries()) {
+      const card = cards().nth(index);
+      await card.getByText('2 tokens so far').waitFor();
+      const { sequence } = await direct(kind);
+      assert.equal(await card.locator('.growing').textContent(), shownText(sequence, 2));
+      assert.equal(await card.locator('.tokens').count(), 0);
+    }
+    goOn();
+    held = undefined;
+    await cards().nth(1).locator('.tokens').waitFor();
+    await cards().nth(0).locator('.tokens').waitFor();
+    assert.equal(await page.locator('.growing').count(), 0);
+  });
+
+  test('what was drawn stays after Stop; leaving the view takes the rest back, too', async () => {
+    held = new Promise(() => undefined);
+    const before = takenBack;
+    await page.getByRole('button', { name: 'Complete' }).click();
+    await page.getByText('2 tokens so far').nth(1).waitFor();
+    await page.getByRole('button', { name: 'Stop' }).click();
+    await page.getByText('Stopped.').nth(1).waitFor();
+    assert.equal(await page.locator('.growing').count(), 2);
+    await until(
+      () => Promise.resolve(takenBack),
+      (count) => count === before + 2,
+    );
+    await page.getByRole('button', { name: 'Complete' }).click();
+    await page.getByText('Stopped.').nth(0).waitFor({ state: 'detached' });
+    await page.getByText('2 tokens so far').nth(1).waitFor();
+    const link = page.getByRole('link', { name: 'Lab' });
+    await goTo('#/runs');
+    await until(
+      () => Promise.resolve(takenBack),
+      (count) => count === before + 4,
+    );
+    held = undefined;
+    await link.click();
+    await page.getByLabel('Prompt', { exact: true }).waitFor();
   });
 
   test('Stop takes back what is asked', async () => {

@@ -142,6 +142,18 @@ describe('the lab of a real run with adapters', () => {
     stop.abort();
     await asked;
     assert.deepEqual(ended, ['taken back']);
+    // Tokens of the next one are there long before its end.
+    const leave = new AbortController();
+    const growing = await fetch(new URL('/api/lab/complete', dashboard.url), {
+      ...{ method: 'POST', signal: leave.signal, body: JSON.stringify(question) },
+      headers: { 'Content-Type': 'application/json', Accept: 'application/x-ndjson' },
+    });
+    const reader = growing.body?.pipeThrough(new TextDecoderStream()).getReader();
+    let told = '';
+    while (told.split('\n').length <= 3) told += (await reader?.read())?.value ?? '';
+    assert.match(told, /^\{"token":\{"id":\d+,"text":".+","logprob":[-\d.e]+\}\}\n/);
+    assert.doesNotMatch(told, /completion/);
+    leave.abort();
     // The next question is not held up by the one that was taken back.
     const startedAt = performance.now();
     await ask('/api/lab/complete', { model: first, prompt: '1+1=', maxNewTokens: 2 });

@@ -70,6 +70,42 @@ export async function ask<Answer>(
   abort?: AbortSignal,
   question?: object,
 ): Promise<Answer> {
+  return (await (await answerTo(path, abort, question)).json()) as Answer;
+}
+
+/**
+ * Asks a question whose answer comes line by line, each of them JSON.
+ *
+ * @throws ServerError when it says no, cannot be reached, or falls silent before the end
+ */
+export async function* askLines<Line>(
+  path: string,
+  abort: AbortSignal,
+  question: object,
+): AsyncGenerator<Line> {
+  const { body } = await answerTo(path, abort, question, 'application/x-ndjson');
+  const reader = body?.pipeThrough(new TextDecoderStream()).getReader();
+  let rest = '';
+  for (;;) {
+    let read;
+    try {
+      read = await reader?.read();
+    } catch (error) {
+      throw abort.aborted ? error : silence();
+    }
+    if (read === undefined || read.done) return;
+    const lines = (rest + read.value).split('\n');
+    rest = lines.pop() ?? '';
+    for (const line of lines) yield JSON.parse(line) as Line;
+  }
+}
+
+async function answerTo(
+  path: string,
+  abort?: AbortSignal,
+  question?: object,
+  accepted = 'application/json',
+): Promise<Response> {
   let response: Response;
   try {
     response = await fetch(path, {
@@ -77,20 +113,24 @@ export async function ask<Answer>(
       ...(abort && { signal: abort }),
       ...(question && {
         method: 'POST',
-        headers: { 'Content-Type': 'application/json' },
+        headers: { 'Content-Type': 'application/json', Accept: accepted },
         body: JSON.stringify(question),
       }),
     });
   } catch (error) {
     if (abort?.aborted) throw error;
-    throw new ServerError(0, {
-      code: 'E_CONNECTION',
-      message: 'The dashboard’s server does not answer.',
-      hint: 'Is `posttrain dashboard` still running?',
-    });
+    throw silence();
   }
-  if (response.ok) return (await response.json()) as Answer;
+  if (response.ok) return response;
   throw new ServerError(response.status, await failureOf(response));
+}
+
+function silence(): ServerError {
+  return new ServerError(0, {
+    code: 'E_CONNECTION',
+    message: 'The dashboard’s server does not answer.',
+    hint: 'Is `posttrain dashboard` still running?',
+  });
 }
 
 async function failureOf(response: Response): Promise<Failure['error']> {

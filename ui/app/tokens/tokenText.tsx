@@ -167,7 +167,7 @@ function stepTitle({ label }: SampleStep): string {
 }
 
 /** A token with its line ends kept and shown. */
-function tokenText(token: string): string {
+export function tokenText(token: string): string {
   if (token === '') return '∅';
   return visibleText(token).replace(/\n/g, '↵\n').replace(/\t/g, '⇥\t');
 }

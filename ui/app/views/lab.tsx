@@ -2,16 +2,21 @@
 import { signal } from '@preact/signals';
 import { useEffect, useMemo, useRef, useState } from 'preact/hooks';
 import type { JSX } from 'preact';
-import type { LabCompletion, LabModel, LabModels } from '../../../src/dashboard/labProtocol.js';
+import type {
+  LabCompletion,
+  LabLine,
+  LabModel,
+  LabModels,
+} from '../../../src/dashboard/labProtocol.js';
 import type { SampleDetail } from '../../../src/dashboard/protocol.js';
-import { address, ask, growthOf, runs, type ServerError } from '../api.js';
+import { address, askLines, growthOf, runs, ServerError } from '../api.js';
 import { asServerError, useAnswer, useThrottled } from '../hooks.js';
 import { Empty, Fault, Waiting } from '../parts.js';
 import { go, href, place, withQuery } from '../route.js';
 import { focusedRun } from '../selection.js';
 import { LabForm, START, type LabSettings } from './labForm.js';
 import { chosenModels } from '../../../src/dashboard/view/labChoice.js';
-import { LabResults, type LabSide } from './labResults.js';
+import { LabResults, type GivenToken, type LabSide } from './labResults.js';
 import { LabRewardsCard } from './labRewards.js';
 
 /** What stays when one goes to another view and comes back. */
@@ -20,6 +25,8 @@ const settings = signal<LabSettings>(START);
 /** What became of a question. */
 interface Asked {
   readonly running: boolean;
+  /** Texts of the tokens so far. */
+  readonly drawn: readonly string[];
   readonly completion?: LabCompletion | undefined;
   readonly error?: ServerError | undefined;
   /** The model that was asked, and how. */
@@ -68,22 +75,34 @@ function Lab({ listed, run }: { listed: LabModels; run: string | undefined }): J
   // Leaving the view takes back what is still asked.
   useEffect(() => () => stops.current.forEach((stop) => stop.abort()), []);
 
-  const start = (side: LabSide, model: LabModel, given?: readonly number[]): void => {
+  const start = (side: LabSide, model: LabModel, given: readonly GivenToken[] = []): void => {
     stops.current.get(side)?.abort();
     const stop = new AbortController();
     stops.current.set(side, stop);
     const { prompt, chat, ...numbers } = settings.value;
     const about = { model, prompt: { prompt, chat } };
-    setAsked((before) => ({ ...before, [side]: { ...about, running: true } }));
-    const settle = (what: Pick<Asked, 'completion' | 'error'>): void => {
+    const drawn = given.map(({ text }) => text);
+    const show = (what: Pick<Asked, 'running' | 'completion' | 'error'>): void => {
       if (stops.current.get(side) !== stop) return;
-      stops.current.delete(side);
-      setAsked((before) => ({ ...before, [side]: { ...about, running: false, ...what } }));
+      setAsked((before) => ({ ...before, [side]: { ...about, drawn: [...drawn], ...what } }));
+      if (!what.running) stops.current.delete(side);
     };
-    const question = { ...numbers, prompt, chat, model: model.id, givenIds: given ?? [] };
-    ask<LabCompletion>(address('lab/complete'), stop.signal, question).then(
-      (completion) => settle({ completion }),
-      (failure: unknown) => settle(stop.signal.aborted ? {} : { error: asServerError(failure) }),
+    show({ running: true });
+    const givenIds = given.map(({ id }) => id);
+    const question = { ...numbers, prompt, chat, model: model.id, givenIds };
+    let frame: number | undefined;
+    const onToken = (text: string): void => {
+      drawn.push(text);
+      // Tokens may come faster than pictures.
+      frame ??= requestAnimationFrame(() => {
+        frame = undefined;
+        show({ running: true });
+      });
+    };
+    complete(question, stop.signal, onToken).then(
+      (completion) => show({ running: false, completion }),
+      (failure: unknown) =>
+        show({ running: false, ...(!stop.signal.aborted && { error: asServerError(failure) }) }),
     );
   };
   const runAll = (): void => {
@@ -128,6 +147,21 @@ function Lab({ listed, run }: { listed: LabModels; run: string | undefined }): J
       <LabRewardsCard listed={listed} run={run} sides={sides} />
     </>
   );
+}
+
+/** @param onToken hears the text of every token that is drawn */
+async function complete(
+  question: object,
+  stop: AbortSignal,
+  onToken: (text: string) => void,
+): Promise<LabCompletion> {
+  for await (const line of askLines<LabLine>(address('lab/complete'), stop, question)) {
+    if ('completion' in line) return line.completion;
+    if ('error' in line) throw new ServerError(0, line.error);
+    onToken(line.token.text);
+  }
+  const message = 'The dashboard’s server ended before the completion did.';
+  throw new ServerError(0, { code: 'E_CONNECTION', message });
 }
 
 /** The prompt of a sample that the address names, once. */

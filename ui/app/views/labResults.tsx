@@ -1,7 +1,7 @@
 /** Completions of the lab side by side, coloured by log-probability, with what could have stood at each place. */
 import { useCallback, useMemo, useState } from 'preact/hooks';
 import type { JSX } from 'preact';
-import type { LabCompletion, LabModel } from '../../../src/dashboard/labProtocol.js';
+import type { LabCompletion, LabModel, LabToken } from '../../../src/dashboard/labProtocol.js';
 import { formatNumber, visibleText, visibleToken } from '../../../src/dashboard/view/format.js';
 import {
   colourScale,
@@ -13,11 +13,14 @@ import type { ServerError } from '../api.js';
 import { Fault, Waiting } from '../parts.js';
 import { TokenLegend } from '../tokens/legend.js';
 import { Alternatives } from '../tokens/tokenPanel.js';
-import { TokenText } from '../tokens/tokenText.js';
+import { tokenText, TokenText } from '../tokens/tokenText.js';
 import { modelName } from './labForm.js';
 
 /** The first model or the second one. */
 export type LabSide = 'a' | 'b';
+
+/** A token that a completion is to begin with. */
+export type GivenToken = Pick<LabToken, 'id' | 'text'>;
 
 /** One model's answer. */
 export interface LabResult {
@@ -25,6 +28,8 @@ export interface LabResult {
   readonly model: LabModel;
   readonly prompt: { readonly prompt: string; readonly chat: boolean };
   readonly running: boolean;
+  /** Texts of the tokens so far. */
+  readonly drawn: readonly string[];
   readonly completion?: LabCompletion | undefined;
   readonly error?: ServerError | undefined;
 }
@@ -52,7 +57,7 @@ export function LabResults({
 }: {
   sides: readonly LabResult[];
   /** Goes on from a beginning of a completion. */
-  onBranch: (side: LabSide, givenIds: readonly number[]) => void;
+  onBranch: (side: LabSide, given: readonly GivenToken[]) => void;
 }): JSX.Element | null {
   const [active, setActive] = useState<ActiveToken | undefined>();
   const onActive = useCallback(
@@ -71,7 +76,8 @@ export function LabResults({
         INFO,
         sides.map(({ completion }) => completion?.sequence.streams.logprobs ?? []),
       ),
-    [sides],
+    // Not of what is being drawn: colours of the other side would be made anew with each of its tokens.
+    [completionOf(sides, 'a'), completionOf(sides, 'b')],
   );
   if (sides.length === 0) return null;
   const shown = sides.find(({ side }) => side === active?.side)?.completion;
@@ -101,7 +107,7 @@ export function LabResults({
             completion={shown}
             index={active.index}
             onChoose={(id) => {
-              onBranch(active.side, [...shown.sequence.tokenIds.slice(0, active.index), id]);
+              onBranch(active.side, beginning(shown, active.index, id));
               setActive(undefined);
             }}
           />
@@ -116,8 +122,27 @@ export function LabResults({
   );
 }
 
+/** The completion of one side, where it has ended. */
+export function completionOf(
+  sides: readonly LabResult[],
+  wanted: LabSide,
+): LabCompletion | undefined {
+  return sides.find(({ side }) => side === wanted)?.completion;
+}
+
+/** What stands before a place, and another token in it. */
+function beginning(
+  { sequence: { tokenIds, tokens, topTokens }, alternativeIds }: LabCompletion,
+  index: number,
+  id: number,
+): GivenToken[] {
+  const rank = alternativeIds[index]?.indexOf(id) ?? -1;
+  const kept = tokenIds.slice(0, index).map((each, at) => ({ id: each, text: tokens[at] ?? '' }));
+  return [...kept, { id, text: topTokens?.tokens[index]?.[rank] ?? '' }];
+}
+
 function ResultCard({
-  result: { side, model, running, completion, error },
+  result: { side, model, running, drawn, completion, error },
   scale,
   active,
   onActive,
@@ -132,6 +157,7 @@ function ResultCard({
     <section class="card lab-card" aria-label={name} aria-busy={running}>
       <h2>{name}</h2>
       {running && <Waiting what="Computing" />}
+      {completion === undefined && drawn.length > 0 && <GrowingText name={name} texts={drawn} />}
       {error !== undefined && <Fault error={error} />}
       {completion !== undefined && (
         <>
@@ -149,6 +175,20 @@ function ResultCard({
       )}
       {!running && error === undefined && completion === undefined && <p class="quiet">Stopped.</p>}
     </section>
+  );
+}
+
+/** Tokens as they are drawn. Numbers and colours come with the last one. */
+function GrowingText({ name, texts }: { name: string; texts: readonly string[] }): JSX.Element {
+  return (
+    <>
+      <div class="growing" role="group" aria-label={`Completion of ${name} so far`} tabIndex={0}>
+        <p>{texts.map(tokenText).join('')}</p>
+      </div>
+      <p class="lab-facts num">
+        {texts.length} {texts.length === 1 ? 'token' : 'tokens'} so far
+      </p>
+    </>
   );
 }
 

@@ -7,7 +7,7 @@ import { address, ask, runs, type ServerError } from '../api.js';
 import { asServerError } from '../hooks.js';
 import { Fault } from '../parts.js';
 import { modelName } from './labForm.js';
-import type { LabResult, LabSide } from './labResults.js';
+import { completionOf, type LabResult, type LabSide } from './labResults.js';
 
 /** What scores: the rewards of a run, or one model. */
 interface Scorer {
@@ -36,7 +36,7 @@ export function LabRewardsCard({
   const [outcomes, setOutcomes] = useState<Readonly<Partial<Record<LabSide, Outcome>>>>({});
   const [isBusy, setBusy] = useState(false);
   // Scores of texts that are gone would be taken for those of the new ones.
-  useEffect(() => setOutcomes({}), [sides]);
+  useEffect(() => setOutcomes({}), [completionOf(sides, 'a'), completionOf(sides, 'b')]);
   const done = sides.filter(({ completion }) => completion !== undefined);
   const chosen =
     scorers.find(({ key }) => key === wanted) ??
