@@ -116,6 +116,21 @@ const CASES: readonly BadData[] = [
       /^a\.jsonl:1:14: expected an escape .* instead of a control character, received "\\u0000"\.\n/,
   },
   {
+    claim: 'half of an emoji',
+    files: {
+      'a.jsonl': `${good}{"prompt": "\\\\ud83d \\ud83d\\ude00", "completion": "1\\ud83d"}\n`,
+    },
+    data: 'a.jsonl',
+    message:
+      /^a\.jsonl:2:52: expected both halves of a character, received one, \\ud83d\.\nThe text was cut /,
+  },
+  {
+    claim: 'lists within lists without end',
+    files: { 'a.jsonl': `{"prompt": "1", "x": ${'['.repeat(1e5)}${']'.repeat(1e5)}}\n` },
+    data: 'a.jsonl',
+    message: /^a\.jsonl:1:522: expected at most 500 nested lists and objects, received "\["\.\n/,
+  },
+  {
     claim: 'a NUL in CSV',
     files: { 'a.csv': 'prompt,completion\n1+1=,\u00002\n' },
     data: 'a.csv',

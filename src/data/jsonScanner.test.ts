@@ -1,6 +1,6 @@
 import assert from 'node:assert/strict';
 import { describe, test } from 'node:test';
-import { findElementOffsets, findJsonFault } from './jsonScanner.js';
+import { findElementOffsets, findJsonFault, findUnusable } from './jsonScanner.js';
 import { SeededRandom } from './random.js';
 
 function parses(text: string): boolean {
@@ -69,5 +69,30 @@ describe('findElementOffsets', () => {
       expected: 'a list, starting with "["',
       received: '"{"',
     });
+  });
+});
+
+describe('findUnusable', () => {
+  test('finds halves of characters in exactly the texts whose value has some', () => {
+    const random = new SeededRandom(11);
+    const pieces = ['\\ud83d', '\\uDE00', '\\\\', '\\n', 'u', 'd83d', 'a', '\\u00e9', '\u{1F642}'];
+    let whole = 0;
+    for (let trial = 0; trial < 5000; trial++) {
+      const text = Array.from({ length: random.nextInt(6) }, () => pieces[random.nextInt(9)]);
+      const json = `{"a": "${text.join('')}"}`;
+      const { a } = JSON.parse(json) as { a: string };
+      const isWhole = !/\p{Surrogate}/u.test(a);
+      assert.equal(findUnusable(json) === undefined, isWhole, json);
+      if (isWhole) whole++;
+    }
+    assert.ok(whole > 500 && whole < 4500, `${whole} of 5000 were whole: the test needs both`);
+  });
+
+  test('refuses what is nested more deeply than a row may be, and counts no signs within texts', () => {
+    const nested = (depth: number): string => '['.repeat(depth) + ']'.repeat(depth);
+    assert.equal(findUnusable(nested(501)), undefined);
+    assert.equal(findUnusable(nested(502))?.offset, 501);
+    assert.equal(findUnusable(JSON.stringify({ code: '[{'.repeat(2000) })), undefined);
+    assert.equal(findUnusable(JSON.stringify(Array(2000).fill([]))), undefined);
   });
 });

@@ -6,6 +6,7 @@ export interface JsonFault {
   readonly offset: number;
   readonly expected: string;
   readonly received: string;
+  readonly hint?: string;
 }
 
 /** Leaves the recursion; never leaves this file. */
@@ -24,6 +25,10 @@ const BLANK = /[ \t\n\r]*/y;
 const LITERALS = ['true', 'false', 'null'] as const;
 /** Deeper text is refused rather than allowed to exhaust the stack. */
 const MAX_DEPTH = 500;
+
+/** A pair of halves of a character, or half a character alone, or another escape. */
+const HALVES =
+  /\\(?:u[dD][89abAB][0-9a-fA-F]{2}\\u[dD][c-fC-F][0-9a-fA-F]{2}|(u[dD][89a-fA-F][0-9a-fA-F]{2})|[^])/g;
 
 /** Walks over JSON text (RFC 8259) without building values. */
 class Scanner {
@@ -174,4 +179,28 @@ export function findElementOffsets(text: string): readonly number[] | JsonFault 
     offsets = new Scanner(text).elements();
   });
   return fault ?? offsets;
+}
+
+/** What JSON allows and a row cannot hold: lists within lists without end, and half of a character. */
+export function findUnusable(text: string): JsonFault | undefined {
+  const fault = opensOften(text) ? findJsonFault(text) : undefined;
+  if (fault !== undefined || !/\\u[dD][89a-fA-F]/.test(text)) return fault;
+  for (const { index, 1: half } of text.matchAll(HALVES))
+    if (half !== undefined)
+      return {
+        offset: index,
+        expected: 'both halves of a character',
+        received: `one, \\${half}`,
+        hint: 'The text was cut within an emoji or another such character: write the row again.',
+      };
+  return undefined;
+}
+
+/** Whether a text may be nested too deeply; cheap where it is not. */
+function opensOften(text: string): boolean {
+  let count = 0;
+  for (const sign of ['[', '{'])
+    for (let at = text.indexOf(sign); at !== -1; at = text.indexOf(sign, at + 1))
+      if (++count > MAX_DEPTH) return true;
+  return false;
 }

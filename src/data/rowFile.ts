@@ -10,7 +10,7 @@ import {
   type ByteRecord,
 } from './byteRecords.js';
 import { parseCsv } from './csv.js';
-import { findElementOffsets, findJsonFault, type JsonFault } from './jsonScanner.js';
+import { findElementOffsets, findJsonFault, findUnusable, type JsonFault } from './jsonScanner.js';
 import { openParquet, type ParquetFile } from './parquet.js';
 import { describeValue, type Row } from './row.js';
 
@@ -271,12 +271,16 @@ async function readText(path: string): Promise<string> {
 
 /** Parses with the engine, which is fast, and looks for the place of a fault only when there is one. */
 function parseJson(path: string, text: string, firstLine: number): unknown {
+  let value: unknown;
   try {
-    return JSON.parse(text);
+    value = JSON.parse(text);
   } catch (error) {
     const fault = findJsonFault(text);
     throw syntaxError({ path, text, firstLine, fault, cause: error });
   }
+  const fault = findUnusable(text);
+  if (fault !== undefined) throw syntaxError({ path, text, firstLine, fault });
+  return value;
 }
 
 function syntaxError(at: {
@@ -291,7 +295,7 @@ function syntaxError(at: {
   const column = (before.at(-1)?.length ?? 0) + 1;
   return new DataError(
     `${at.path}:${line}:${column}: expected ${at.fault?.expected ?? 'JSON'}, received ${at.fault?.received ?? 'something else'}.`,
-    { hint: ROW_HINT, cause: at.cause },
+    { hint: at.fault?.hint ?? ROW_HINT, cause: at.cause },
   );
 }
 

@@ -1,5 +1,5 @@
 /** Where a model folder keeps its weights: one safetensors file, or shards with an index. */
-import { existsSync, readdirSync, statSync } from 'node:fs';
+import { existsSync, readdirSync, readlinkSync, statSync } from 'node:fs';
 import { basename, join } from 'node:path';
 import { CheckpointError } from '../errors/index.js';
 import { readSafetensors, type Dtype, type SafetensorsFile } from '../torch/index.js';
@@ -43,17 +43,38 @@ export function openWeights(folder: string, where: string): SafetensorsFile {
   const indexPath = join(folder, INDEX_FILE);
   const index = readJsonObject(indexPath);
   if (index !== null) return openShards(folder, indexPath, index['weight_map']);
-  const pickles = readdirSync(folder).filter((name) => /\.(bin|pt|pth)$/.test(name));
-  if (pickles.length > 0)
-    throw new CheckpointError(
-      `${where}: expected ${WEIGHTS_FILE} in ${folder}, found ${pickles.join(', ')}, which can run code when it is read.`,
+  throw withoutWeights(folder, where);
+}
+
+/** What is there in the place of weights. */
+function withoutWeights(folder: string, where: string): CheckpointError {
+  const expected = `${where}: expected ${WEIGHTS_FILE}`;
+  const found = readdirSync(folder, { withFileTypes: true });
+  const named = (endings: RegExp): string =>
+    found.flatMap(({ name }) => (endings.test(name) ? [name] : [])).join(', ');
+  const broken = found.find((entry) => entry.name === WEIGHTS_FILE && entry.isSymbolicLink());
+  if (broken !== undefined)
+    return new CheckpointError(
+      `${expected} in ${folder}, found a link to ${readlinkSync(join(folder, WEIGHTS_FILE))}, which is not there.`,
+      { hint: 'Fetch the model again, or copy its files instead of linking to them.' },
+    );
+  const pickles = named(/\.(bin|pt|pth)$/);
+  if (pickles !== '')
+    return new CheckpointError(
+      `${expected} in ${folder}, found ${pickles}, which can run code when it is read.`,
       {
         hint: 'Convert it with transformers: AutoModelForCausalLM.from_pretrained(folder).save_pretrained(folder)',
       },
     );
-  throw new CheckpointError(
-    `${where}: expected ${WEIGHTS_FILE} or ${INDEX_FILE} in ${folder}, there is neither.`,
-    { hint: 'Fetch the weights, or name the folder that holds them.' },
+  const others = named(/\.(gguf|ggml|safetensors|h5|msgpack|onnx)$/);
+  return new CheckpointError(
+    `${expected} or ${INDEX_FILE} in ${folder}, ${others === '' ? 'there is neither' : `found ${others}`}.`,
+    {
+      hint:
+        others === ''
+          ? 'Fetch the weights, or name the folder that holds them.'
+          : 'Fetch the model as transformers saves it: its weights in safetensors, shards with their index.',
+    },
   );
 }
 

@@ -33,24 +33,45 @@ export interface TensorRequest {
 /**
  * The tensors by name.
  *
- * @throws CheckpointError that lists every missing, surplus and misshapen tensor at once
+ * @throws CheckpointError that lists every missing, surplus and misshapen tensor at once, or names the first one that
+ *   is not finite
  */
 export function takeTensors(request: TensorRequest): Map<string, Tensor> {
-  const { file, config, shapes, dtype = 'float32', device = 'cpu' } = request;
   checkTensors(request);
-  return noGrad(() => {
-    const weights = new Map<string, Tensor>();
-    for (const name of shapes.keys())
-      weights.set(
-        name,
-        tidy(() => {
-          const stored = file.tensor(storedName(config, name));
-          if (!isStoredTransposed(config, name)) return stored.to({ dtype, device });
-          return stored.transpose(0, 1).contiguous().to({ dtype, device });
-        }),
-      );
+  const weights = new Map<string, Tensor>();
+  try {
+    for (const name of request.shapes.keys()) weights.set(name, takeTensor(request, name));
     return weights;
-  });
+  } catch (error) {
+    for (const weight of weights.values()) weight.dispose();
+    throw error;
+  }
+}
+
+function takeTensor(request: TensorRequest, name: string): Tensor {
+  const { file, config, dtype = 'float32', device = 'cpu' } = request;
+  return noGrad(() =>
+    tidy(() => {
+      const stored = file.tensor(storedName(config, name));
+      requireFinite(request, storedName(config, name), stored);
+      if (!isStoredTransposed(config, name)) return stored.to({ dtype, device });
+      return stored.transpose(0, 1).contiguous().to({ dtype, device });
+    }),
+  );
+}
+
+/** Refuses weights of which nothing but NaN would come, under whatever setting. @throws CheckpointError */
+function requireFinite({ where, folder }: TensorRequest, name: string, stored: Tensor): void {
+  // A sum is one pass without a copy; it may overflow where every number is finite.
+  if (Number.isFinite(stored.sum().item())) return;
+  const count = stored.isfinite().logicalNot().sum().item();
+  if (count === 0) return;
+  throw new CheckpointError(
+    `${where}: expected finite weights in ${folder}, received ${count} of ${stored.numel} numbers of ${name} that are NaN or infinite.`,
+    {
+      hint: 'The run that saved them diverged, or the file is damaged: take an earlier checkpoint, or fetch it again.',
+    },
+  );
 }
 
 function checkTensors(request: TensorRequest): void {

@@ -2,11 +2,14 @@ import assert from 'node:assert/strict';
 import { createHash } from 'node:crypto';
 import {
   cpSync,
+  existsSync,
   mkdtempSync,
   readdirSync,
   readFileSync,
+  readlinkSync,
   renameSync,
   rmSync,
+  symlinkSync,
   writeFileSync,
 } from 'node:fs';
 import { tmpdir } from 'node:os';
@@ -65,6 +68,19 @@ class Damaged {
     });
   }
 
+  /** Another first number of a float32 tensor. */
+  number(name: string, value: number): void {
+    let begin = 0;
+    this.header((header) => {
+      [begin] = entry(header, name).data_offsets;
+      return header;
+    });
+    this.bytes(WEIGHTS, (bytes) => {
+      bytes.writeFloatLE(value, 8 + Number(bytes.readBigUInt64LE()) + begin);
+      return bytes;
+    });
+  }
+
   claim(length: bigint): void {
     this.bytes(WEIGHTS, (bytes) => {
       bytes.writeBigUInt64LE(length);
@@ -72,12 +88,13 @@ class Damaged {
     });
   }
 
-  /** Every file's name and hash. */
+  /** Every file's name and hash; of a link that leads nowhere where it leads. */
   fingerprint(): string[] {
     return readdirSync(this.folder)
       .sort()
       .map((name) => {
-        const content = readFileSync(this.path(name));
+        const isThere = existsSync(this.path(name));
+        const content = isThere ? readFileSync(this.path(name)) : readlinkSync(this.path(name));
         return `${name} ${createHash('sha256').update(content).digest('hex')}`;
       });
   }
@@ -90,6 +107,10 @@ interface Entry {
 }
 
 const NORM = 'model.norm.weight';
+const LFS_POINTER = `version https://git-lfs.github.com/spec/v1
+oid sha256:${'0'.repeat(64)}
+size 270000000
+`;
 const entry = (header: Record<string, Entry>, name = NORM): Entry => {
   const found = header[name];
   assert.ok(found, `${name} is in the header`);
@@ -150,6 +171,24 @@ const HEADER: readonly Case[] = [
     'a pickle only',
     (m) => renameSync(m.path(WEIGHTS), m.path('pytorch_model.bin')),
     /found pytorch_model\.bin, which can run code when it is read/,
+  ],
+  [
+    'weights in another format only',
+    (m) => renameSync(m.path(WEIGHTS), m.path('model.gguf')),
+    /expected model\.safetensors or .* found model\.gguf\.$/,
+  ],
+  [
+    'a link to what is gone',
+    (m) => {
+      rmSync(m.path(WEIGHTS));
+      symlinkSync(join(root, 'gone'), m.path(WEIGHTS));
+    },
+    /found a link to .*gone, which is not there/,
+  ],
+  [
+    'a pointer of Git LFS',
+    (m) => m.bytes(WEIGHTS, () => Buffer.from(LFS_POINTER)),
+    /it is a pointer of Git LFS\.$/,
   ],
   ['an empty file', (m) => m.bytes(WEIGHTS, () => Buffer.alloc(0)), /the file ends earlier/],
   [
@@ -255,6 +294,16 @@ const TENSORS: readonly Case[] = [
     /1 not of floating point: model\.norm\.weight \(int32\)/,
   ],
   [
+    'a weight that is not a number',
+    (m) => m.number(NORM, NaN),
+    /expected finite weights in .*, received 1 of 48 numbers of model\.norm\.weight that are NaN/,
+  ],
+  [
+    'an infinite weight',
+    (m) => m.number('model.layers.1.mlp.down_proj.weight', -Infinity),
+    /received 1 of 3840 numbers of model\.layers\.1\.mlp\.down_proj\.weight/,
+  ],
+  [
     'a tensor under another name',
     (m) => m.headerText((text) => text.replace(NORM, 'model.norm.wait')),
     /1 missing: model\.norm\.weight; 1 not part of this model: model\.norm\.wait/,
@@ -356,4 +405,17 @@ test('an error of a family says which ones are near', async () => {
   );
   assert.match((await hintOf('gemma3')) ?? '', /its language model alone is a gemma3_text/);
   assert.match((await hintOf('rwkv')) ?? '', /convert the model, or choose another one/);
+});
+
+test('finite weights whose sum is not are read, in every dtype', async () => {
+  for (const dtype of ['float32', 'bfloat16', 'float64'] as const) {
+    const model = new Damaged('qwen2');
+    for (const name of ['model.embed_tokens.weight', NORM]) model.number(name, 3.4e38);
+    model.bytes(WEIGHTS, (bytes) => {
+      const start = 8 + Number(bytes.readBigUInt64LE());
+      for (let at = start; at < start + 40; at += 4) bytes.writeFloatLE(3.4e38, at);
+      return bytes;
+    });
+    (await loadModel(model.folder, { dtype })).dispose();
+  }
 });

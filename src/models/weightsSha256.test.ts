@@ -72,7 +72,21 @@ describe('weightsSha256', () => {
     const path = folder({ 'config.json': '{}' });
     await assert.rejects(weightsSha256(path), {
       name: 'CheckpointError',
-      message: `weightsSha256: expected model.safetensors or shards of it in ${path}, there are neither.`,
+      message: `weightsSha256: expected model.safetensors or model.safetensors.index.json in ${path}, there is neither.`,
+    });
+  });
+  test('says what is there in the place of weights', async () => {
+    const path = folder({ 'config.json': '{}', 'model.gguf': 'GGUF' });
+    await assert.rejects(weightsSha256(path, '--model'), {
+      name: 'CheckpointError',
+      message: `--model: expected model.safetensors or model.safetensors.index.json in ${path}, found model.gguf.`,
+      hint: 'Fetch the model as transformers saves it: its weights in safetensors, shards with their index.',
+    });
+    const index = JSON.stringify({ weight_map: { a: 'model-00001-of-00002.safetensors' } });
+    const torn = folder({ 'config.json': '{}', 'model.safetensors.index.json': index });
+    await assert.rejects(weightsSha256(torn), {
+      name: 'CheckpointError',
+      message: `${join(torn, 'model.safetensors.index.json')}: expected the shards model-00001-of-00002.safetensors beside it, they are not there.`,
     });
   });
 });

@@ -12,7 +12,7 @@ import {
   readAdapterFolder,
   type AdapterFolder,
 } from './adapterFolder.js';
-import { assertModelFolder, SHARD_NAME, WEIGHTS_FILE } from './checkpoint.js';
+import { assertModelFolder, openWeights, SHARD_NAME, WEIGHTS_FILE } from './checkpoint.js';
 
 /**
  * SHA-256 of a model folder's weights, as hexadecimal digits. Of one file it is what `sha256sum model.safetensors`
@@ -39,8 +39,10 @@ export async function weightsSha256(
     .filter((name) => SHARD_NAME.test(name))
     .sort();
   if (shards.length === 0) {
+    openWeights(folder, where).dispose(); // Says what is there in their place.
     throw new CheckpointError(
-      `${where}: expected ${WEIGHTS_FILE} or shards of it in ${folder}, there are neither.`,
+      `${where}: expected shards with names such as model-00001-of-00002.safetensors in ${folder}, there are none.`,
+      { hint: 'Save the model again with transformers.' },
     );
   }
   const listing = createHash('sha256');

@@ -28,7 +28,7 @@ export class ChatTemplate {
       this.marked = text.search(GENERATION_TAG) >= 0 ? new Template(withMarks(text)) : undefined;
     } catch (error) {
       throw new CheckpointError(
-        `loadTokenizer: expected the chat template of ${source} to be valid Jinja, but ${reason(error)}.`,
+        `loadTokenizer: expected the chat template of ${source} to be valid Jinja, but ${syntaxReason(error)}.`,
         { hint: 'Fix or remove chat_template in that folder.', cause: error },
       );
     }
@@ -105,6 +105,13 @@ export class ChatTemplate {
       );
     }
   }
+}
+
+/** The library reads beyond the last token of a template that ends within a block or an expression. */
+function syntaxReason(error: unknown): string {
+  return error instanceof TypeError
+    ? 'it ends within a {% block %} or an {{ expression }}'
+    : reason(error);
 }
 
 function reason(error: unknown): string {

@@ -182,7 +182,7 @@ function findChatTemplate(
   config: JsonObject,
 ): string | undefined {
   const file = contents.get('chat_template.jinja');
-  if (file !== undefined) return new TextDecoder().decode(file);
+  if (file !== undefined) return decodeText(join(source, 'chat_template.jinja'), file);
   const template = config['chat_template'];
   if (template === undefined || template === null) return undefined;
   if (typeof template === 'string') return template;
@@ -196,6 +196,21 @@ function findChatTemplate(
     `loadTokenizer: expected "chat_template" in ${join(source, 'tokenizer_config.json')} to be a string or a list with a "default" template, received something else.`,
     { hint: 'Put the template into chat_template.jinja in the same folder.' },
   );
+}
+
+/** @throws CheckpointError for bytes that are no text */
+function decodeText(path: string, content: Uint8Array): string {
+  try {
+    return new TextDecoder('utf-8', { fatal: true }).decode(content);
+  } catch (cause) {
+    throw new CheckpointError(
+      `loadTokenizer: expected ${path} to be UTF-8 text, received other bytes.`,
+      {
+        hint: 'Save the file as UTF-8, or download it again.',
+        cause,
+      },
+    );
+  }
 }
 
 function reason(error: unknown): string {

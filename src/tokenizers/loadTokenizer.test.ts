@@ -100,6 +100,25 @@ describe('loadTokenizer', () => {
       });
     });
 
+    test('a chat template that ends too early, in words and not in those of the engine', async () => {
+      for (const text of ['{% for m in messages %}{{ m.content }}', '{% if a %}b', '{{ a.']) {
+        const folder = folderWith('qwen', { 'chat_template.jinja': text });
+        await assert.rejects(loadTokenizer(folder), {
+          code: 'E_CHECKPOINT',
+          message: `loadTokenizer: expected the chat template of ${folder} to be valid Jinja, but it ends within a {% block %} or an {{ expression }}.`,
+        });
+      }
+    });
+
+    test('a chat template that is no text', async () => {
+      const folder = folderWith('qwen', {});
+      writeFileSync(join(folder, 'chat_template.jinja'), Uint8Array.from([0xff, 0xfe, 0x7b, 0]));
+      await assert.rejects(loadTokenizer(folder), {
+        code: 'E_CHECKPOINT',
+        message: `loadTokenizer: expected ${folder}/chat_template.jinja to be UTF-8 text, received other bytes.`,
+      });
+    });
+
     test('a chat template of an unknown form', async () => {
       const folder = folderWith('qwen', {
         'chat_template.jinja': null,

@@ -28,6 +28,9 @@ export interface SafetensorsHeader {
   readonly fileBytes: number;
 }
 
+/** What the text begins with that stands for a large file in a clone without Git LFS: `version https://git-lfs…`. */
+const LFS_POINTER = 'version ';
+
 /** The format's names of the element types that posttrain has. */
 const DTYPES: Readonly<Record<string, Dtype>> = {
   F64: 'float64',
@@ -81,9 +84,13 @@ function reasonOf(cause: unknown): string {
   return cause instanceof Error ? cause.message : String(cause);
 }
 
-function torn(path: string, what: string): CheckpointError {
+function torn(
+  path: string,
+  what: string,
+  hint = 'The file may be cut off or damaged; fetch or save it again.',
+): CheckpointError {
   return new CheckpointError(`readSafetensors: ${path} is not a valid safetensors file: ${what}.`, {
-    hint: 'The file may be cut off or damaged; fetch or save it again.',
+    hint,
   });
 }
 
@@ -105,6 +112,12 @@ function readExactly(file: number, path: string, position: number, bytes: number
 }
 
 function headerLength(path: string, fileBytes: number, prefix: Buffer): number {
+  if (prefix.toString('latin1') === LFS_POINTER)
+    throw torn(
+      path,
+      'it is a pointer of Git LFS',
+      'Fetch the weights themselves: git lfs pull in the folder of the model, or name the model as org/name.',
+    );
   const length = prefix.readBigUInt64LE(0);
   if (length > BigInt(MAX_HEADER_BYTES))
     throw torn(path, `expected a header of at most ${MAX_HEADER_BYTES} bytes, it claims ${length}`);
@@ -203,8 +216,10 @@ function parseEntry(path: string, name: string, value: unknown, dataStart: numbe
   if (typeof dtypeName !== 'string') throw fail('has no dtype');
   const dtype = Object.hasOwn(DTYPES, dtypeName) ? DTYPES[dtypeName] : undefined;
   if (dtype === undefined)
-    throw fail(
-      `has the dtype ${JSON.stringify(dtypeName)}; posttrain reads ${Object.keys(DTYPES).join(', ')}`,
+    throw torn(
+      path,
+      `tensor ${JSON.stringify(name)} has the dtype ${JSON.stringify(dtypeName)}; posttrain reads ${Object.keys(DTYPES).join(', ')}`,
+      'Quantised weights are not read: fetch them in bfloat16, float16 or float32.',
     );
   if (!Array.isArray(shape) || !shape.every(isCount))
     throw fail('has a shape that is not a list of integers ≥ 0');

@@ -3,7 +3,7 @@
     npx tsx tools/golden/savedModels.ts /tmp/saved && python tools/golden/checkSaved.py /tmp/saved
 
 Exits with 1 when transformers misses or ignores a tensor, reads other end tokens, or computes other logits: by more than
-1e-5 in float32, and by more than 2e-2 of the largest logit in bfloat16, whose rounding depends on the order of sums.
+1e-5 of the largest logit in float32, and by more than 2e-2 of it in bfloat16, whose rounding depends on the order of sums.
 """
 
 import json
@@ -22,7 +22,7 @@ def check(folder):
     with torch.no_grad():
         logits = model.eval()(torch.tensor(ours["inputIds"])).logits.double()
     difference = float((logits - torch.tensor(ours["logits"], dtype=torch.float64)).abs().max())
-    tolerance = 1e-5 if model.dtype == torch.float32 else 2e-2 * float(logits.abs().max())
+    tolerance = (1e-5 if model.dtype == torch.float32 else 2e-2) * float(logits.abs().max())
     faults = {key: value for key, value in info.items() if value}
     end = model.generation_config.eos_token_id
     end = end if isinstance(end, list) else [] if end is None else [end]
