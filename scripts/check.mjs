@@ -6,9 +6,12 @@
  *     node scripts/check.mjs                  all of them
  *     node scripts/check.mjs lint types       the named ones (format, lint, types, docs, tests)
  *     node scripts/check.mjs --quickstart     all of them, and the quickstart
+ *     node scripts/check.mjs --package        all of them, and the package in a project of its own
+ *     node scripts/check.mjs package          that alone; --compile builds its addon anew
  */
 import { join } from 'node:path';
 import { stripVTControlCharacters } from 'node:util';
+import { checkPackage } from './checks/package.mjs';
 import { checkQuickstart } from './checks/quickstart.mjs';
 import { checkDocs } from './docsCheck.mjs';
 import { ROOT, setup } from './setup.mjs';
@@ -76,14 +79,15 @@ const asked = args.filter((arg) => !arg.startsWith('--'));
 const all = asked.length === 0;
 const counts = { passed: 0, failed: 0, skipped: 0 };
 try {
-  await setup({
-    typescript: false,
-    native: all || asked.includes('docs') || asked.includes('tests'),
-  });
-  if (asked.includes('docs')) await types();
+  const running = ['docs', 'package', 'tests'];
+  await setup({ typescript: false, native: all || running.some((name) => asked.includes(name)) });
+  if (asked.includes('docs') || asked.includes('package')) await types();
+  const isAsked = (/** @type {string} */ name) =>
+    args.some((arg) => arg.replace('--', '') === name);
   const checks = {
     ...CHECKS,
-    ...(args.includes('--quickstart') ? { quickstart: checkQuickstart } : {}),
+    ...(isAsked('package') ? { package: () => checkPackage({ compile: isAsked('compile') }) } : {}),
+    ...(isAsked('quickstart') ? { quickstart: checkQuickstart } : {}),
   };
   for (const [name, check] of Object.entries(checks)) {
     if (!all && !asked.includes(name)) continue;

@@ -5,6 +5,12 @@
  * program at all.
  *
  *     node scripts/setup.mjs
+ *     node scripts/setup.mjs --no-native       without libtorch and the addon: what the package is packed from
+ *     node scripts/setup.mjs --build-only      what npm has installed compiles: TypeScript and page (npm's `prepare`)
+ *     node scripts/setup.mjs --home FOLDER     of an installed package: libtorch and the addon, which goes to FOLDER
+ *
+ * The last is what `posttrain setup` calls. The folder of the package is left as npm has made it, since it may be
+ * read-only and is replaced by the next installation.
  */
 import { dirname, join } from 'node:path';
 import { fileURLToPath, pathToFileURL } from 'node:url';
@@ -22,16 +28,26 @@ import { buildTypescript, typescriptIsCurrent } from './setup/typescript.mjs';
 
 /**
  * @typedef {object} SetupOptions
- * @property {string} [root] The checkout.
+ * @property {string} [root] The checkout or the installed package.
+ * @property {string | undefined} [home] Where an installed package keeps what is built for it; undefined for a checkout.
  * @property {NodeJS.ProcessEnv} [env]
  * @property {import('./setup/report.mjs').Log} [log]
+ * @property {boolean} [packages] False takes the npm packages that are there.
  * @property {boolean} [native] False leaves libtorch and the addon alone, for a caller that runs nothing.
  * @property {boolean} [typescript] False leaves the TypeScript and the page alone, for a caller that builds both itself.
  */
 
+/** @typedef {Required<SetupOptions>} AllOptions */
+
 /** Lowest version of Node that the package supports; package.json says the same. */
 const NODE = /** @type {const} */ ([20, 11]);
-const RECORD = 'build/setup.json';
+
+/**
+ * @param {string} name
+ * @param {AllOptions} options
+ * @returns {string} Where a file of the setup's own is.
+ */
+const own = (name, { root, home }) => join(home ?? join(root, 'build'), name);
 
 /** The checkout that this script belongs to. */
 export const ROOT = dirname(dirname(fileURLToPath(import.meta.url)));
@@ -74,20 +90,21 @@ function searchKey(env) {
 }
 
 /**
- * @param {Required<SetupOptions>} options
+ * @param {AllOptions} options
  * @returns {boolean} Whether there is nothing to do.
  */
-function isReady({ root, env, native, typescript }) {
-  if (!packagesAreCurrent(root)) return false;
-  if (native && !nativeIsReady(root, env)) return false;
+function isReady(options) {
+  const { root, packages, native, typescript } = options;
+  if (packages && !packagesAreCurrent(root)) return false;
+  if (native && !nativeIsReady(options)) return false;
   return !typescript || (typescriptIsCurrent(root) && dashboardUiIsCurrent(root));
 }
 
-/** @param {string} root @param {NodeJS.ProcessEnv} env @returns {boolean} */
-function nativeIsReady(root, env) {
-  const libtorch = rememberedLibtorch(readJson(join(root, RECORD)), env);
+/** @param {AllOptions} options @returns {boolean} */
+function nativeIsReady(options) {
+  const libtorch = rememberedLibtorch(readJson(own('setup.json', options)), options.env);
   if (libtorch === undefined) return false;
-  return currentAddon(root, planAddon({ root, env, libtorch })) !== undefined;
+  return currentAddon(planAddon({ ...options, libtorch })) !== undefined;
 }
 
 /**
@@ -99,18 +116,20 @@ function nativeIsReady(root, env) {
 export async function setup(options = {}) {
   const all = {
     root: ROOT,
+    home: undefined,
     env: process.env,
     log: logToStderr,
+    packages: options.home === undefined,
     native: true,
-    typescript: true,
+    typescript: options.home === undefined,
     ...options,
   };
   checkNodeVersion(process.versions.node);
   if (isReady(all)) return;
   await interruptible(() =>
-    withLock(join(all.root, 'build/setup.lock'), all.log, async () => {
+    withLock(own('setup.lock', all), all.log, async () => {
       const startedAt = performance.now();
-      await installPackages(all);
+      if (all.packages) await installPackages(all);
       if (all.native) await prepareNative(all, startedAt);
       if (!all.typescript) return;
       await buildTypescript(all);
@@ -121,23 +140,24 @@ export async function setup(options = {}) {
 
 /**
  * Finds libtorch, builds the addon, and records both for `posttrain doctor` and for the next setup.
- * @param {Required<SetupOptions>} options
+ * @param {AllOptions} options
  * @param {number} startedAt
  */
 async function prepareNative(options, startedAt) {
-  const { root, env, log } = options;
-  const previous = readJson(join(root, RECORD));
+  const { home, env, log } = options;
+  const previous = readJson(own('setup.json', options));
   let libtorch = rememberedLibtorch(previous, env);
   if (libtorch === undefined) {
     libtorch = await findLibtorch({ env, log });
     const device = libtorch.cuda ? 'with CUDA' : 'for the CPU';
     log(`libtorch: ${libtorch.version} ${device} from ${libtorch.source}, ${libtorch.path}`);
   }
-  const addon = await buildAddon({ root, env, log, libtorch });
+  const plan = planAddon({ ...options, libtorch });
+  const addon = await buildAddon(plan, { env, log, keepObjects: home === undefined });
   const record = {
     libtorch,
     compiler: addon.compiler,
-    addon: { path: addonPath(root), builtAt: addon.builtAt, seconds: addon.seconds },
+    addon: { path: addonPath(plan), builtAt: addon.builtAt, seconds: addon.seconds },
     node: process.versions.node,
     platform: `${process.platform} ${process.arch}`,
     search: searchKey(env),
@@ -147,12 +167,17 @@ async function prepareNative(options, startedAt) {
         ? previous.setupSeconds
         : Math.round((performance.now() - startedAt) / 100) / 10,
   };
-  writeAtomic(join(root, RECORD), `${JSON.stringify(record, undefined, 2)}\n`);
+  writeAtomic(own('setup.json', options), `${JSON.stringify(record, undefined, 2)}\n`);
 }
 
 if (import.meta.url === pathToFileURL(process.argv[1] ?? '').href) {
+  const [flag, home] = process.argv.slice(2);
   try {
-    await setup();
+    await setup({
+      native: flag !== '--no-native' && flag !== '--build-only',
+      ...(flag === '--build-only' ? { packages: false } : {}),
+      ...(flag === '--home' ? { home } : {}),
+    });
   } catch (error) {
     process.stderr.write(`${describeFailure(error)}\n`);
     process.exitCode = 1;

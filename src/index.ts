@@ -33,16 +33,17 @@ export {
   type SamplingSettings,
 } from './generation/index.js';
 export {
-  bestOfN,
   bestOfNKlBound,
   selectCompletions,
-  type BestOfNOptions,
-  type BestOfNPrompt,
-  type BestOfNResult,
   type Candidate,
   type KeepRule,
-  type ScoredCompletion,
   type SelectOptions,
+} from './selection/selectCompletions.js';
+export type {
+  BestOfNOptions,
+  BestOfNPrompt,
+  BestOfNResult,
+  ScoredCompletion,
 } from './selection/index.js';
 export { readRows, splitRows, type Row } from './data/index.js';
 export {
@@ -82,6 +83,7 @@ export {
   type ConfigSource,
 } from './config/index.js';
 export {
+  bestOfN,
   createCpoRun,
   createDpoRun,
   createGrpoRun,
@@ -95,34 +97,38 @@ export {
   createPrmRun,
   createSftRun,
   mergeAdapter,
-  type MergeAdapterOptions,
-  type MergeAdapterResult,
   createSimpoRun,
-  type GrpoRunOptions,
-  type OnlineDpoRunOptions,
-  type OnPolicyRunOptions,
-  type PpoRunOptions,
-  type PreferenceRunOptions,
-  type RejectionResult,
-  type RejectionRun,
-  type RejectionRunOptions,
-  type PrmRunOptions,
-  type RewardLike,
-  type Run,
-  type RunData,
-  type RunResult,
-  type RewardRunOptions,
-  type RlhfEstimate,
-  type RlhfMeasurement,
-  type RlhfResult,
-  type RlhfReward,
-  type RlhfRunOptions,
-  type RlhfStageName,
-  type RlhfStageRecord,
-  type SftRunOptions,
-  type StepListener,
-  type TrainOptions,
-  type ProgressStream,
+  planPush,
+  pushToHub,
+} from './deferred.js';
+export type {
+  MergeAdapterOptions,
+  MergeAdapterResult,
+  GrpoRunOptions,
+  OnlineDpoRunOptions,
+  OnPolicyRunOptions,
+  PpoRunOptions,
+  PreferenceRunOptions,
+  RejectionResult,
+  RejectionRun,
+  RejectionRunOptions,
+  PrmRunOptions,
+  RewardLike,
+  Run,
+  RunData,
+  RunResult,
+  RewardRunOptions,
+  RlhfEstimate,
+  RlhfMeasurement,
+  RlhfResult,
+  RlhfReward,
+  RlhfRunOptions,
+  RlhfStageName,
+  RlhfStageRecord,
+  SftRunOptions,
+  StepListener,
+  TrainOptions,
+  ProgressStream,
 } from './runs/index.js';
 export type { TrackedEnd, TrackedRun, TrackedStep, Tracker } from './trackers/index.js';
 export type {
@@ -194,14 +200,7 @@ export {
   type EpisodeStart,
   type ModelTurn,
 } from './environments/index.js';
-export {
-  planPush,
-  pushToHub,
-  type PushedFile,
-  type PushOptions,
-  type PushPlan,
-  type PushResult,
-} from './publishing/index.js';
+export type { PushedFile, PushOptions, PushPlan, PushResult } from './publishing/index.js';
 export { type HubOptions, type HubStream } from './hub/index.js';
 export type {
   JudgeInput,

@@ -28,6 +28,7 @@ const COMMANDS = [
   ['label'],
   ['push'],
   ['config'],
+  ['setup'],
   ['doctor'],
 ];
 

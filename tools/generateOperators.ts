@@ -7,7 +7,8 @@ import { writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { pathToFileURL } from 'node:url';
 import { NativeError } from '../src/errors/index.js';
-import { native, packageRoot } from '../src/torch/native.js';
+import { packageRoot } from '../src/torch/installation.js';
+import { native } from '../src/torch/native.js';
 import { OPERATORS } from './operatorList.js';
 
 const TYPES: Record<string, string> = {

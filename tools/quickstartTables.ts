@@ -9,7 +9,7 @@ import { cpus, tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { ValueRangeError } from '../src/errors/index.js';
 import type { QuickstartResult, Snapshot } from '../src/quickstart/quickstart.js';
-import { packageRoot } from '../src/torch/native.js';
+import { packageRoot } from '../src/torch/installation.js';
 
 /** What `quickstart --json` prints. */
 type Printed = Omit<QuickstartResult, 'seconds'> & {

@@ -1,15 +1,16 @@
 /**
- * Compiles native/src/*.cpp into build/native/posttrain.node, and only what changed: an object file when its source, a
- * header, the flags, the compiler or libtorch changed; the addon when an object file did.
+ * Compiles native/src/*.cpp into posttrain.node, and only what changed: an object file when its source, a header, the
+ * flags, the compiler or libtorch changed; the addon when an object file did. A checkout has it in build/native, an
+ * installed package in the user's cache.
  */
 import { mkdirSync, readFileSync, renameSync, rmSync } from 'node:fs';
+import { createRequire } from 'node:module';
 import { availableParallelism } from 'node:os';
-import { basename, join } from 'node:path';
+import { basename, dirname, join } from 'node:path';
 import {
   filesBelow,
   hashOf,
   readJson,
-  readText,
   removeAbandoned,
   statOf,
   temporaryName,
@@ -18,8 +19,15 @@ import {
 import { findProgram, identityOfFile, runProgram } from './process.mjs';
 import { SetupError, secondsSince } from './report.mjs';
 
-/** @typedef {import('./npmPackages.mjs').StepContext} StepContext */
 /** @typedef {import('./libtorch.mjs').Libtorch} Libtorch */
+
+/**
+ * @typedef {object} AddonContext
+ * @property {string} root The checkout or the installed package.
+ * @property {string | undefined} [home] Where an installed package has its addons; undefined for a checkout.
+ * @property {NodeJS.ProcessEnv} env
+ * @property {Libtorch} libtorch
+ */
 
 /**
  * @typedef {object} Compiler
@@ -34,7 +42,8 @@ import { SetupError, secondsSince } from './report.mjs';
  * @property {string[]} compileFlags
  * @property {string[]} linkFlags
  * @property {{ source: string, object: string, key: string }[]} units
- * @property {string} key Hash of everything that the addon is made from.
+ * @property {string} key Hash of everything that the addon is made from, and of no path of checkout or package.
+ * @property {string} folder Where it is built.
  */
 
 /**
@@ -47,7 +56,7 @@ import { SetupError, secondsSince } from './report.mjs';
  * @property {{ path: string, version: string }} compiler
  */
 
-const FOLDER = 'build/native';
+const NODE_API = 'node-api-headers/package.json';
 const COMPILER_HINT =
   'Install a C++20 compiler (Debian and Ubuntu: sudo apt install g++; macOS: xcode-select --install), or name one in CXX.';
 
@@ -73,20 +82,23 @@ export function findCompiler(env) {
 
 /**
  * What has to be compiled and how; reads the sources and starts nothing.
- * @param {{ root: string, env: NodeJS.ProcessEnv, libtorch: Libtorch }} context
+ * @param {AddonContext} context
  * @returns {AddonPlan}
  */
-export function planAddon({ root, env, libtorch }) {
+export function planAddon({ root, home, env, libtorch }) {
   const compiler = findCompiler(env);
   const sources = join(root, 'native/src');
   const names = filesBelow(sources, (name) => /\.(cpp|cc|h|hpp|inc)$/.test(name));
   const units = names.filter((name) => /\.(cpp|cc)$/.test(name));
   if (units.length === 0) throw new SetupError(`No C++ source was found in ${sources}.`);
-  const compileFlags = [
+  const options = [
     ...['-std=c++20', '-O2', '-fPIC', '-fvisibility=hidden'],
     `-D_GLIBCXX_USE_CXX11_ABI=${libtorch.cxx11Abi ? 1 : 0}`,
-    '-I',
-    join(root, 'node_modules/node-api-headers/include'),
+  ];
+  const nodeApi = dirname(createRequire(join(root, 'package.json')).resolve(NODE_API));
+  const compileFlags = [
+    ...options,
+    ...['-I', join(nodeApi, 'include')],
     // As system headers, so that a warning about our code is not lost among theirs.
     ...['-isystem', join(libtorch.path, 'include')],
     ...['-isystem', join(libtorch.path, 'include/torch/csrc/api/include')],
@@ -101,9 +113,10 @@ export function planAddon({ root, env, libtorch }) {
     ...(libtorch.cuda ? ['-Wl,--no-as-needed', '-ltorch_cuda', '-lc10_cuda', '-ltorch'] : []),
     ...['-ltorch_cpu', '-lc10'],
   ];
-  const nodeHeaders = readText(join(root, 'node_modules/node-api-headers/package.json')) ?? '';
+  const nodeHeaders = readFileSync(join(nodeApi, 'package.json'));
   const shared = hashOf(
-    ...[libtorch.identity, compiler.identity, nodeHeaders, compileFlags.join('\n')],
+    // Node-API is the same for every Node. Where this checkout and its packages lie does not matter either.
+    ...[libtorch.identity, compiler.identity, nodeHeaders, options.join('\n')],
     ...names
       .filter((name) => !units.includes(name))
       .flatMap((name) => [name, readFileSync(join(sources, name))]),
@@ -114,35 +127,37 @@ export function planAddon({ root, env, libtorch }) {
     key: hashOf(shared, name, readFileSync(join(sources, name))),
   }));
   const key = hashOf(...planned.map((unit) => unit.key), linkFlags.join('\n'));
-  return { compiler, compileFlags, linkFlags, units: planned, key };
+  // Projects on one machine share an addon, and keep one for each libtorch that they have asked for.
+  const folder = home === undefined ? join(root, 'build/native') : join(home, key.slice(0, 16));
+  return { compiler, compileFlags, linkFlags, units: planned, key, folder };
 }
 
-/** @param {string} root @returns {string} */
-export const addonPath = (root) => join(root, FOLDER, 'posttrain.node');
+/** @param {AddonPlan} plan @returns {string} */
+export const addonPath = (plan) => join(plan.folder, 'posttrain.node');
 
 /**
- * @param {string} root
  * @param {AddonPlan} plan
  * @returns {AddonRecord | undefined} How the addon that stands there was built; undefined when it must be built.
  */
-export function currentAddon(root, plan) {
+export function currentAddon(plan) {
   /** @type {AddonRecord | undefined} */
-  const record = readJson(join(root, FOLDER, 'built.json'));
-  const size = statOf(addonPath(root))?.size;
+  const record = readJson(join(plan.folder, 'built.json'));
+  const size = statOf(addonPath(plan))?.size;
   return record?.key === plan.key && record.sizeBytes === size ? record : undefined;
 }
 
 /**
  * Builds the addon unless it is current.
- * @param {StepContext & { libtorch: Libtorch }} context
+ * @param {AddonPlan} plan
+ * @param {{ env: NodeJS.ProcessEnv, log: import('./report.mjs').Log, keepObjects: boolean }} context `keepObjects` makes
+ *   the next build of changed sources quick.
  * @returns {Promise<AddonRecord>}
  */
-export async function buildAddon({ root, env, log, libtorch }) {
-  const plan = planAddon({ root, env, libtorch });
-  const current = currentAddon(root, plan);
+export async function buildAddon(plan, { env, log, keepObjects }) {
+  const current = currentAddon(plan);
   if (current !== undefined) return current;
   const startedAt = performance.now();
-  const folder = join(root, FOLDER);
+  const { folder } = plan;
   mkdirSync(join(folder, 'obj'), { recursive: true });
   const version = await compilerVersion(plan.compiler, env);
   const keys = /** @type {Record<string, string>} */ (readJson(join(folder, 'objects.json')) ?? {});
@@ -163,7 +178,7 @@ export async function buildAddon({ root, env, log, libtorch }) {
     // Written after every file: what is compiled stays compiled when a later file has an error.
     writeAtomic(join(folder, 'objects.json'), JSON.stringify(keys));
   });
-  const target = addonPath(root);
+  const target = addonPath(plan);
   removeAbandoned(target);
   const temporary = temporaryName(target);
   const objects = plan.units.map((unit) => join(folder, 'obj', unit.object));
@@ -179,6 +194,8 @@ export async function buildAddon({ root, env, log, libtorch }) {
     compiler: { path: plan.compiler.path, version },
   };
   writeAtomic(join(folder, 'built.json'), JSON.stringify(record, undefined, 2));
+  if (!keepObjects)
+    for (const name of ['obj', 'objects.json']) rmSync(join(folder, name), { recursive: true });
   log(`addon: built ${target} (${secondsSince(startedAt)})`);
   return record;
 }

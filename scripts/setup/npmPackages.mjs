@@ -7,7 +7,8 @@ import { findProgram, runProgram } from './process.mjs';
 import { SetupError, secondsSince } from './report.mjs';
 
 const TIMEOUT_SECONDS = 15 * 60;
-const QUIET = ['--no-audit', '--no-fund'];
+/** Without scripts: no package here needs one, and our own would build before there is all of them. */
+const ARGS = ['--ignore-scripts', '--no-audit', '--no-fund'];
 /** Lies inside node_modules, so that it disappears together with what it vouches for. */
 const STAMP = 'node_modules/.posttrain-lock';
 
@@ -42,9 +43,9 @@ export async function installPackages({ root, env, log }) {
   const startedAt = performance.now();
   log('npm packages: installing');
   const options = { cwd: root, env: environmentForNpm(env), timeoutSeconds: TIMEOUT_SECONDS };
-  let result = await runProgram(npm, ['ci', ...QUIET], options);
+  let result = await runProgram(npm, ['ci', ...ARGS], options);
   if (result.code !== 0 && onlyForeignPlatformsMissing(result.output))
-    result = await runProgram(npm, ['install', '--no-save', ...QUIET], options);
+    result = await runProgram(npm, ['install', '--no-save', ...ARGS], options);
   if (result.code !== 0)
     throw new SetupError(
       result.timedOut

@@ -1,9 +1,8 @@
 /** Looks at the machine. Nothing here may throw: what cannot be looked at is itself a finding. */
 import { execFileSync } from 'node:child_process';
-import { readFileSync } from 'node:fs';
 import { readdir, statfs } from 'node:fs/promises';
 import { availableParallelism, freemem, totalmem } from 'node:os';
-import { join } from 'node:path';
+import { setupRecord, type SetupRecord } from '../torch/installation.js';
 import { packageFolder } from './version.js';
 
 /** One thing that was looked at. */
@@ -23,12 +22,12 @@ export interface Examination {
 }
 
 const OLDEST_NODE = [20, 11] as const;
-const SETUP_COMMAND = 'npm run setup';
+const SETUP_COMMAND = 'npx posttrain setup';
 const GIGABYTE = 2 ** 30;
 
 /** Looks at Node, the compiler, libtorch, the addon, devices, threads, memory, disk, and the cache and token of the Hub. */
 export async function examine(folder = packageFolder()): Promise<Examination> {
-  const setup = readSetup(folder);
+  const setup = setupRecord(folder);
   const checks = [
     checkNode(),
     checkCompiler(setup),
@@ -42,26 +41,6 @@ export async function examine(folder = packageFolder()): Promise<Examination> {
   return { isUsable: checks.every(({ name, isFine }) => isFine || !required.has(name)), checks };
 }
 
-/** build/setup.json, which the setup writes. */
-interface Setup {
-  readonly libtorch?: {
-    path?: string;
-    version?: string;
-    source?: string;
-    tried?: string[];
-    cuda?: boolean;
-  };
-  readonly compiler?: { path?: string; version?: string };
-}
-
-function readSetup(folder: string): Setup | undefined {
-  try {
-    return JSON.parse(readFileSync(join(folder, 'build/setup.json'), 'utf8')) as Setup;
-  } catch {
-    return undefined;
-  }
-}
-
 function checkNode(): Check {
   const [major = 0, minor = 0] = process.versions.node.split('.').map(Number);
   const isFine = major > OLDEST_NODE[0] || (major === OLDEST_NODE[0] && minor >= OLDEST_NODE[1]);
@@ -73,7 +52,7 @@ function checkNode(): Check {
   };
 }
 
-function checkCompiler(setup: Setup | undefined): Check {
+function checkCompiler(setup: SetupRecord | undefined): Check {
   const known = setup?.compiler;
   if (known?.version !== undefined) {
     return { name: 'compiler', isFine: true, found: `${known.version} (${known.path ?? '?'})` };
@@ -95,7 +74,7 @@ function checkCompiler(setup: Setup | undefined): Check {
   };
 }
 
-function checkLibtorch(setup: Setup | undefined): Check {
+function checkLibtorch(setup: SetupRecord | undefined): Check {
   const { version, path, source, tried = [] } = setup?.libtorch ?? {};
   if (version === undefined) {
     const looked = tried.length === 0 ? '' : `; looked at: ${tried.join('; ')}`;
@@ -137,7 +116,7 @@ async function checkAddon(): Promise<Check[]> {
         advice:
           cuda > 0
             ? undefined
-            : 'For a GPU, set LIBTORCH to a libtorch with CUDA and set up again.',
+            : `For a GPU, set LIBTORCH to a libtorch with CUDA and run \`${SETUP_COMMAND}\`.`,
       },
       {
         name: 'threads',

@@ -201,6 +201,6 @@ describe('doctor', () => {
     const { checks } = await examine('/nowhere');
     const libtorch = checks.find(({ name }) => name === 'libtorch');
     assert.equal(libtorch?.isFine, false);
-    assert.match(libtorch?.advice ?? '', /npm run setup/);
+    assert.match(libtorch?.advice ?? '', /npx posttrain setup/);
   });
 });

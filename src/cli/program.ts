@@ -18,9 +18,11 @@ import { registerMerge } from './commands/merge.js';
 import { registerLabel } from './commands/label.js';
 import { registerPush } from './commands/push.js';
 import { registerQuickstart } from './commands/quickstart.js';
+import { registerSetup } from './commands/setup.js';
 import { registerTrain } from './commands/train.js';
 import type { Io } from './io.js';
 import { withExample } from './options.js';
+import { setUpBefore } from './setUp.js';
 import { packageVersion } from './version.js';
 
 /** What a command needs to know of the one who called it. */
@@ -48,7 +50,8 @@ export function buildProgram(context: CommandContext): Command {
     })
     .showSuggestionAfterError()
     .showHelpAfterError('Add --help to see how it is called.')
-    .exitOverride();
+    .exitOverride()
+    .hook('preAction', (_program, called) => setUpBefore(called, io));
   for (const register of [
     registerQuickstart,
     registerInit,
@@ -62,6 +65,7 @@ export function buildProgram(context: CommandContext): Command {
     registerConfig,
     registerMerge,
     registerReproduce,
+    registerSetup,
     registerDoctor,
   ]) {
     register(program, context);

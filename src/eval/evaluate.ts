@@ -1,5 +1,5 @@
 /** Measures how many problems a model solves: greedily, and by several samples. Knows prompts and rewards, no files. */
-import { majorityAtK, passAtK } from '../algorithms/index.js';
+import { majorityAtK, passAtK } from '../algorithms/sampleMetrics.js';
 import type { PromptExample } from '../data/index.js';
 import { ValueRangeError } from '../errors/index.js';
 import type { Environment } from '../environments/index.js';

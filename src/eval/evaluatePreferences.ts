@@ -1,5 +1,5 @@
 /** Measures how well a reward model agrees with preferences. */
-import { bradleyTerryLoss } from '../algorithms/index.js';
+import { bradleyTerryLoss } from '../algorithms/bradleyTerry.js';
 import { groupComparisons, type PreferenceExample } from '../data/index.js';
 import { NumericsError, ValueRangeError } from '../errors/index.js';
 import type { ScalarParts } from '../models/index.js';

@@ -1,5 +1,5 @@
 /** Measures how well a process reward model tells right from wrong steps. */
-import { processRewardLoss } from '../algorithms/index.js';
+import { processRewardLoss } from '../algorithms/processReward.js';
 import type { StepExample } from '../data/index.js';
 import { NumericsError, ValueRangeError } from '../errors/index.js';
 import type { StepModel } from '../models/index.js';

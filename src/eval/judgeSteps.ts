@@ -1,5 +1,5 @@
 /** What a process reward model says of the steps of answers. */
-import { aggregateStepScores, type StepAggregation } from '../algorithms/index.js';
+import { aggregateStepScores, type StepAggregation } from '../algorithms/processReward.js';
 import {
   padRight,
   promptOf,

@@ -26,7 +26,9 @@ export function bind<Signature extends (...args: never[]) => unknown>(
       throw new NativeError(
         `${name}: expected an operator with the parameters (${parameters}), but libtorch ${native.runtimeInfo().version} ` +
           (actual === undefined ? 'has no such operator.' : `has (${actual}).`),
-        { hint: 'Use libtorch 2.13.0, which `npm run setup` fetches when LIBTORCH is not set.' },
+        {
+          hint: 'Use libtorch 2.13.0, which `npx posttrain setup` fetches when LIBTORCH is not set.',
+        },
       );
     };
     return fail as unknown as Signature;

@@ -3,11 +3,9 @@
  *
  * It is loaded at the first use of a tensor and not at import, so that `posttrain --help` never waits for libtorch.
  */
-import { existsSync } from 'node:fs';
 import { createRequire } from 'node:module';
-import { dirname, join } from 'node:path';
-import { fileURLToPath } from 'node:url';
 import { DisposedError, NativeError, ValueRangeError } from '../errors/index.js';
+import { addonFile } from './installation.js';
 
 /** The integer that stands for a tensor in the addon's table. 0 is never a tensor. */
 export type Slot = number;
@@ -107,29 +105,13 @@ export function onLoad(callback: (native: Native) => void): void {
   else afterLoad.push(callback);
 }
 
-/** The folder of this checkout or installed package: the nearest one above this file with a package.json. */
-export function packageRoot(): string {
-  let folder = dirname(fileURLToPath(import.meta.url));
-  while (!existsSync(join(folder, 'package.json'))) {
-    const parent = dirname(folder);
-    if (parent === folder) {
-      throw new NativeError(
-        'native: expected a package.json above the compiled files, found none.',
-      );
-    }
-    folder = parent;
-  }
-  return folder;
-}
-
 function load(): Native {
-  const path = join(packageRoot(), 'build', 'native', 'posttrain.node');
-  const hint =
-    'Run `npm run setup` in the checkout of posttrain; `npx posttrain doctor` says more.';
-  if (!existsSync(path)) {
-    throw new NativeError(`native: expected the addon at ${path}, but there is no such file.`, {
-      hint,
-    });
+  const path = addonFile();
+  if (path === undefined) {
+    throw new NativeError(
+      'native: expected the addon of posttrain, but it has not been built on this machine.',
+      { hint: 'Run once: npx posttrain setup (it fetches libtorch and compiles the addon)' },
+    );
   }
   let addon: Native;
   try {
@@ -137,7 +119,7 @@ function load(): Native {
   } catch (cause) {
     const reason = cause instanceof Error ? cause.message : String(cause);
     throw new NativeError(`native: the addon at ${path} cannot be loaded: ${reason}`, {
-      hint,
+      hint: 'Run `npx posttrain setup`; `npx posttrain doctor` says more.',
       cause,
     });
   }

@@ -1,12 +1,12 @@
 import assert from 'node:assert/strict';
-import { existsSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
-import { join } from 'node:path';
+import { cpSync, existsSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import { dirname, join } from 'node:path';
 import { describe, test } from 'node:test';
 import { put, putLibtorch, putProgram } from './fakes.js';
 import type { AddonScript, FoundLibtorch, SetupFailure } from './scripts.js';
 import { loadScript, silent, temporaryFolder } from './scripts.js';
 
-const { buildAddon } = await loadScript<AddonScript>('setup/addon.mjs');
+const { buildAddon, planAddon } = await loadScript<AddonScript>('setup/addon.mjs');
 
 const folder = temporaryFolder();
 let count = 0;
@@ -48,16 +48,20 @@ function checkout() {
     tried: [],
   };
   const env: Record<string, string> = { PATH: join(root, 'bin') };
+  put(join(root, 'package.json'), '{}');
+  put(join(root, 'node_modules/node-api-headers/package.json'), '{ "version": "1" }');
   return {
     root,
     env,
     source,
     addon: join(root, 'build/native/posttrain.node'),
+    lib,
     versionLog: `${log}.version`,
     /** Builds, and gives what was compiled: names of sources, and `link`. */
     async build(change: Partial<FoundLibtorch> = {}): Promise<string[]> {
       rmSync(log, { force: true });
-      await buildAddon({ root, env, log: silent, libtorch: { ...lib, ...change } });
+      const plan = planAddon({ root, env, libtorch: { ...lib, ...change } });
+      await buildAddon(plan, { env, log: silent, keepObjects: true });
       if (!existsSync(log)) return [];
       const lines = readFileSync(log, 'utf8').trim().split('\n');
       return lines.map((line) => /-c \S+\/(\w+\.cpp) /.exec(line)?.[1] ?? 'link').sort();
@@ -149,6 +153,35 @@ describe('buildAddon', () => {
       await assert.rejects(c.build());
       writeFileSync(c.source('b.cpp'), 'b\n');
       assert.deepEqual(await c.build(), ['b.cpp', 'link']);
+    });
+  });
+
+  describe('an installed package', () => {
+    test('has an addon for each libtorch in the folder that it is given, and keeps no objects', async () => {
+      const c = checkout();
+      const home = join(c.root, 'home');
+      const planned = ['one', 'two'].map((identity) =>
+        planAddon({ root: c.root, home, env: c.env, libtorch: { ...c.lib, identity } }),
+      );
+      for (const plan of planned)
+        await buildAddon(plan, { env: c.env, log: silent, keepObjects: false });
+      const names = planned.map(({ folder: own }) => readdirSync(own).sort());
+      assert.deepEqual(names, Array(2).fill(['built.json', 'posttrain.node']));
+      assert.deepEqual(
+        planned.map(({ folder: own }) => dirname(own)),
+        [home, home],
+      );
+      assert.equal(existsSync(join(c.root, 'build')), false);
+    });
+    test('has the key of any other with the same sources, wherever they lie', () => {
+      const c = checkout();
+      const copy = join(folder, `${count}-copy`);
+      for (const part of ['native', 'node_modules', 'package.json'])
+        cpSync(join(c.root, part), join(copy, part), { recursive: true });
+      const keyAt = (root: string): string => planAddon({ root, env: c.env, libtorch: c.lib }).key;
+      assert.equal(keyAt(copy), keyAt(c.root));
+      writeFileSync(join(copy, 'native/src/a.cpp'), 'other\n');
+      assert.notEqual(keyAt(copy), keyAt(c.root));
     });
   });
 

@@ -79,14 +79,24 @@ export interface DownloadScript {
   ) => Promise<{ failure: string | undefined; sha256?: string }>;
 }
 
+/** What the addon is built from, and where. */
+export interface AddonPlan {
+  readonly key: string;
+  readonly folder: string;
+}
+
 /** scripts/setup/addon.mjs */
 export interface AddonScript {
-  readonly buildAddon: (context: {
+  readonly planAddon: (context: {
     root: string;
+    home?: string;
     env: Record<string, string>;
-    log: Log;
     libtorch: FoundLibtorch;
-  }) => Promise<{ builtAt: string; compiler: { path: string; version: string } }>;
+  }) => AddonPlan;
+  readonly buildAddon: (
+    plan: AddonPlan,
+    context: { env: Record<string, string>; log: Log; keepObjects: boolean },
+  ) => Promise<{ builtAt: string; compiler: { path: string; version: string } }>;
 }
 
 /** scripts/setup/lock.mjs */
