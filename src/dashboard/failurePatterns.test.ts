@@ -8,12 +8,14 @@ import { MetricTable } from './metricTable.js';
 function runOf(
   metrics: Readonly<Record<string, (share: number) => number | null | undefined>>,
   config: Readonly<Record<string, unknown>> = {},
+  repeated: readonly number[] = [],
 ) {
   const table = new MetricTable();
   for (let step = 1; step <= 100; step++) {
     const values = Object.entries(metrics).map(([key, of]) => [key, of((step - 1) / 99)]);
     table.add(JSON.stringify({ step, ...Object.fromEntries(values) }));
   }
+  for (const step of repeated) table.add(JSON.stringify({ step }));
   return findPatterns(table, { config });
 }
 
@@ -123,6 +125,7 @@ describe('known failure patterns', () => {
       ['valueExplainsNothing warning'],
     ],
     ['values that do harm', [{ explainedVariance: () => -2 }], ['valueExplainsNothing failure']],
+    ['steps of two processes', [{ reward: () => 1 }, {}, [98, 99, 99]], ['stepsRepeat warning']],
     ['a loss that ends', [{ loss: (at) => (at > 0.9 ? null : 1) }], ['notFinite failure']],
   ];
   for (const [name, args, marks] of cases) {
@@ -143,6 +146,11 @@ describe('known failure patterns', () => {
     assert.deepEqual([mark?.fromStep, mark?.toStep, mark?.keys], [91, 100, ['klPolicyReference']]);
     assert.match(mark?.finding ?? '', /is 0\.912 nats per token, 0\.251 in the middle/);
     assert.match(mark?.advice ?? '', /klCoef/);
+  });
+
+  test('steps that come again are told with their number', () => {
+    const [mark] = runOf({}, {}, [97, 99, 98]);
+    assert.match(mark?.finding ?? '', /^3 lines of metrics.jsonl, of steps 97 to 99, came after/);
   });
 
   test('a run of a few steps is not judged', () => {

@@ -3,7 +3,7 @@
  * threshold and the reason for it. The thresholds are ours where no source is named: a mark says where to look, not that
  * a run is lost.
  */
-import type { MetricTable } from './metricTable.js';
+import type { MetricTable, RepeatedSteps } from './metricTable.js';
 import type { Mark } from './protocol.js';
 
 /** What the rules read. */
@@ -14,6 +14,7 @@ export interface Curves {
   readonly values: (key: string) => Float64Array | undefined;
   /** Settings of the method. */
   readonly config: Readonly<Record<string, unknown>>;
+  readonly repeated: Readonly<RepeatedSteps>;
 }
 
 /** A mark or none. */
@@ -29,6 +30,7 @@ export function findPatterns(
     steps: table.steps,
     values: (key) => table.column(key)?.values,
     config,
+    repeated: table.repeated,
   };
   const marks = FAILURE_RULES.flatMap((rule) => rule(curves) ?? []);
   return marks.sort((a, b) => rank(a) - rank(b));
@@ -314,6 +316,21 @@ export const notFinite: FailureRule = ({ values, lines, steps }) => {
   };
 };
 
+/** A run that is resumed cuts its files and repeats nothing: a step that comes again is another process's. */
+export const stepsRepeat: FailureRule = ({ repeated: { lines, from, to } }) => {
+  if (lines === 0) return undefined;
+  return {
+    rule: 'stepsRepeat',
+    severity: 'warning',
+    keys: [],
+    ...{ fromStep: from, toStep: to },
+    title: 'Steps come more than once',
+    finding: `${lines} ${lines === 1 ? 'line' : 'lines'} of metrics.jsonl, of steps ${from} to ${to}, came after those steps had been written. Curves show what was written first; samples of both are listed.`,
+    advice:
+      'Two processes write to this folder, or its files were put together by hand. Stop both, and resume one: that cuts the files at its checkpoint.',
+  };
+};
+
 /** All rules. */
 export const FAILURE_RULES: readonly FailureRule[] = [
   klRunsAway,
@@ -326,6 +343,7 @@ export const FAILURE_RULES: readonly FailureRule[] = [
   lengthsExplode,
   valueExplainsNothing,
   notFinite,
+  stepsRepeat,
 ];
 
 function bestAndLast({ values, steps }: Curves, key: string, kind: 'highest' | 'lowest') {

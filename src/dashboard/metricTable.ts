@@ -78,6 +78,13 @@ export interface SeriesQuery {
   readonly since?: string | undefined;
 }
 
+/** Steps that were written more than once: how many lines, and between which steps. */
+export interface RepeatedSteps {
+  lines: number;
+  from: number;
+  to: number;
+}
+
 /** The metrics of a run. */
 export class MetricTable {
   /** Another one for every table, also of another process: a cursor of one means nothing to another. */
@@ -92,6 +99,8 @@ export class MetricTable {
   private readonly order: Column[] = [];
   /** Lines that are no metrics of a later step. */
   skipped = 0;
+  /** Of these, the ones that are metrics of a step that was there before. */
+  readonly repeated: RepeatedSteps = { lines: 0, from: Infinity, to: -Infinity };
 
   /** ISO 8601, of the last line. */
   get updated(): string | null {
@@ -139,6 +148,7 @@ export class MetricTable {
     const lastStep = this.lines === 0 ? -1 : (this.steps[this.lines - 1] ?? -1);
     if (record === undefined || typeof step !== 'number' || !(step > lastStep)) {
       this.skipped++;
+      if (typeof step === 'number' && step <= lastStep) this.addRepeated(step);
       return;
     }
     this.addTime(record);
@@ -155,6 +165,13 @@ export class MetricTable {
       this.order[nth++] = column;
       setValue(column, place, value ?? NaN);
     }
+  }
+
+  private addRepeated(step: number): void {
+    const { repeated } = this;
+    repeated.lines++;
+    repeated.from = Math.min(repeated.from, step);
+    repeated.to = Math.max(repeated.to, step);
   }
 
   private addTime(record: Readonly<Record<string, unknown>>): void {

@@ -287,6 +287,8 @@ export interface SampleQuery {
   readonly promptId?: string;
   readonly text?: string;
   readonly rewardName?: string;
+  /** Only samples whose index is less: a list that is read does not move while the run writes more. */
+  readonly upTo?: number;
 }
 
 /** By what samples are sorted. */
@@ -324,6 +326,10 @@ export interface SamplePage {
   readonly revision: number;
   /** How many fit the query. */
   readonly total: number;
+  /** The query's, else the one that gives the same samples when there are more. */
+  readonly upTo: number;
+  /** How many more would fit without it. */
+  readonly newer: number;
   readonly offset: number;
   readonly samples: readonly SampleSummary[];
   /** False while the file is still being read, or the text search has not seen all: ask again later. */

@@ -10,6 +10,7 @@ const count = z.coerce.number().int().min(0);
 const SAMPLE_QUERY = z.strictObject({
   offset: count.optional(),
   limit: count.max(500).optional(),
+  upTo: count.optional(),
   sort: z
     .enum(['step', '-step', 'reward', '-reward', 'length', '-length', 'advantage', '-advantage'])
     .optional(),

@@ -107,8 +107,11 @@ export class SampleIndex {
   private counts = new FacetCounts();
   private countedRevision = 0;
   private readonly excerpts = new Map<string, string>();
-  /** Raised when the places of samples have changed. */
-  revision = 1;
+  /**
+   * Raised when the places of samples have changed. It begins with the time, so that a folder that was deleted and made anew
+   * under the same name is not taken for the one before.
+   */
+  revision = Date.now();
 
   constructor(place: RunPlace) {
     this.place = place;
@@ -154,19 +157,25 @@ export class SampleIndex {
   }
 
   /** Places of the samples that fit, in the order that is asked for. Pages of the same list are cut from one answer. */
-  async select({ offset: _offset, limit: _limit, ...query }: SampleQuery): Promise<number[]> {
+  async select({
+    offset: _o,
+    limit: _l,
+    upTo = Infinity,
+    ...query
+  }: SampleQuery): Promise<number[]> {
     const { text } = query;
     const hits = text === undefined || text === '' ? undefined : await this.search(text);
     const total = hits?.seen ?? this.all.length;
     const key = JSON.stringify([this.revision, total, query]);
-    const known = this.selections.get(key);
-    if (known !== undefined) return known;
-    const chosen = selected(this.all.slice(0, total), query, hits?.hits);
-    this.selections.set(key, chosen);
-    const [oldest] = this.selections.keys();
-    if (this.selections.size > KEPT_SEARCHES && oldest !== undefined)
-      this.selections.delete(oldest);
-    return chosen;
+    let chosen = this.selections.get(key);
+    if (chosen === undefined) {
+      chosen = selected(this.all.slice(0, total), query, hits?.hits);
+      this.selections.set(key, chosen);
+      const [oldest] = this.selections.keys();
+      if (this.selections.size > KEPT_SEARCHES && oldest !== undefined)
+        this.selections.delete(oldest);
+    }
+    return upTo >= total ? chosen : chosen.filter((at) => at < upTo);
   }
 
   /**

@@ -28,12 +28,13 @@ const HISTORY_SAMPLES = 5000;
 export async function samplePage(run: FollowedRun, query: SampleQuery): Promise<SamplePage> {
   const { samples, id } = run;
   const { revision } = samples;
-  const places = await samples.select(query);
-  const { offset = 0, limit = PAGE } = query;
+  const { offset = 0, limit = PAGE, upTo = samples.entries.length } = query;
+  const all = await samples.select({ ...query, upTo: Infinity });
+  const places = all.filter((at) => at < upTo);
   const shown = places.slice(offset, offset + limit);
   return {
     ...{ run: id, revision, offset },
-    total: places.length,
+    ...{ total: places.length, upTo, newer: all.length - places.length },
     samples: await summaries(run, shown),
     complete: run.hasRead('samples') && samples.revision === revision,
   };

@@ -37,13 +37,29 @@ export const unreadable = signal<RunList['unreadable']>([]);
 /** Whether the list of runs has arrived at all. */
 export const runsLoaded = signal(false);
 
-const grown = signal<ReadonlyMap<string, { metrics: number; samples: number }>>(new Map());
+/** Milliseconds that the server's clock is ahead of the browser's: the times of runs are by the server's. */
+export const clockAhead = signal(0);
+/** The `Date` of an answer has whole seconds, and was on its way. */
+const CLOCK_NOISE_MS = 2000;
+
+interface Growth {
+  readonly metrics: number;
+  readonly samples: number;
+  /** Of the samples, as the server told it. */
+  readonly revision?: number;
+}
+const grown = signal<ReadonlyMap<string, Growth>>(new Map());
 /** How often the stream of events has begun anew: what grew in between was not told. */
 const beginnings = signal(0);
 
 /** Changes when a run’s metrics or samples may have grown, so that what shows them asks again. */
 export function growthOf(run: string, what: 'metrics' | 'samples'): string {
   return `${beginnings.value} ${grown.value.get(run)?.[what] ?? 0}`;
+}
+
+/** The revision of a run's samples, where the server has told one: with another one, places hold other samples. */
+export function revisionOf(run: string): number | undefined {
+  return grown.value.get(run)?.revision;
 }
 
 /** The address of an answer, with a query of whatever is defined. */
@@ -121,6 +137,8 @@ async function answerTo(
     if (abort?.aborted) throw error;
     throw silence();
   }
+  const ahead = Date.parse(response.headers.get('Date') ?? '') - Date.now();
+  if (Math.abs(ahead - clockAhead.peek()) > CLOCK_NOISE_MS) clockAhead.value = ahead;
   if (response.ok) return response;
   throw new ServerError(response.status, await failureOf(response));
 }
@@ -209,8 +227,12 @@ function receive(event: DashboardEvent): void {
     }
     case 'metrics':
     case 'samples': {
-      const before = grown.value.get(event.id) ?? { metrics: 0, samples: 0 };
-      const after = { ...before, [event.type]: before[event.type] + 1 };
+      const before: Growth = grown.value.get(event.id) ?? { metrics: 0, samples: 0 };
+      const revision = event.type === 'samples' ? event.revision : before.revision;
+      const after = {
+        ...{ ...before, [event.type]: before[event.type] + 1 },
+        ...(revision !== undefined && { revision }),
+      };
       grown.value = new Map(grown.value).set(event.id, after);
       return;
     }

@@ -22,29 +22,46 @@ export function useAnswer<Answer>(path: string | null, refresh: unknown = 0): Re
     error: undefined,
     loading: false,
   });
+  const latest = useRef(refresh);
+  latest.current = refresh;
+  const again = useRef<() => void>(() => undefined);
   useEffect(() => {
     if (path === null) return undefined;
     const abort = new AbortController();
-    setState((before) => ({
-      path,
-      data: before.path === path ? before.data : undefined,
-      error: undefined,
-      loading: true,
-    }));
-    ask<Answer>(path, abort.signal).then(
-      (data) => setState({ path, data, error: undefined, loading: false }),
-      (error: unknown) => {
-        if (abort.signal.aborted) return;
-        setState((before) => ({
-          path,
-          data: before.path === path ? before.data : undefined,
-          error: asServerError(error),
-          loading: false,
-        }));
-      },
-    );
-    return () => abort.abort();
-  }, [path, refresh]);
+    let isAsking = false;
+    const keep = (what: Pick<Resource<Answer>, 'error' | 'loading'>): void =>
+      setState(({ path: last, data }) => ({
+        ...{ path, data: last === path ? data : undefined, ...what },
+      }));
+    again.current = (): void => {
+      // A question on its way is waited for: on a slow line it would be asked anew again and again.
+      if (isAsking) return;
+      isAsking = true;
+      const asked = latest.current;
+      keep({ error: undefined, loading: true });
+      const answered = (): void => {
+        isAsking = false;
+        if (latest.current !== asked) again.current();
+      };
+      ask<Answer>(path, abort.signal).then(
+        (data) => {
+          if (abort.signal.aborted) return;
+          setState({ path, data, error: undefined, loading: false });
+          answered();
+        },
+        (error: unknown) => {
+          if (abort.signal.aborted) return;
+          keep({ error: asServerError(error), loading: false });
+          answered();
+        },
+      );
+    };
+    return () => {
+      abort.abort();
+      again.current = () => undefined;
+    };
+  }, [path]);
+  useEffect(() => again.current(), [path, refresh]);
   if (state.path !== path) return { data: undefined, error: undefined, loading: path !== null };
   return state;
 }

@@ -15,7 +15,8 @@ export function TokenPanel({
 }: {
   sequence: SampleSequence;
   index: number;
-  explanationAddress: string;
+  /** null where there is none to ask for. */
+  explanationAddress: string | null;
   /** The stream that colours the text. */
   chosen: string | undefined;
 }): JSX.Element {
@@ -104,7 +105,7 @@ export function Alternatives({
 }
 
 /** This token's part of the loss, with its numbers put in; asked for once the reader stays on it. */
-function Explanation({ address }: { address: string }): JSX.Element {
+function Explanation({ address }: { address: string | null }): JSX.Element {
   const settled = useSettled(address, 120);
   const { data, error } = useAnswer<TokenExplanation>(settled);
   const what = data?.of ?? 'loss';

@@ -1,5 +1,5 @@
 /** The token inspector: one completion, or a pair side by side, with every number of every token. */
-import { useCallback, useEffect, useMemo, useState } from 'preact/hooks';
+import { useCallback, useEffect, useMemo, useReducer, useState } from 'preact/hooks';
 import type { JSX } from 'preact';
 import type { SampleDetail, SampleGroup, SampleSequence } from '../../../src/dashboard/protocol.js';
 import { formatNumber, visibleText } from '../../../src/dashboard/view/format.js';
@@ -13,7 +13,7 @@ import {
   type ColourScale,
   type StreamInfo,
 } from '../../../src/dashboard/view/streams.js';
-import { address, runs } from '../api.js';
+import { address, revisionOf, runs } from '../api.js';
 import { Chart, type RunCurve } from '../charts/chart.js';
 import { useAnswer } from '../hooks.js';
 import { Fact, Fault, Waiting } from '../parts.js';
@@ -36,7 +36,8 @@ interface ActiveToken {
 export function InspectorView(): JSX.Element {
   const [, run = '', index = ''] = place.value.path;
   const base = `runs/${encodeURIComponent(run)}/samples/${encodeURIComponent(index)}`;
-  const { data, error } = useAnswer<SampleDetail>(address(base));
+  const [reading, readAgain] = useReducer<number, void>((n) => n + 1, 0);
+  const { data, error } = useAnswer<SampleDetail>(address(base), reading);
   if (error !== undefined)
     return (
       <div class="view">
@@ -44,17 +45,40 @@ export function InspectorView(): JSX.Element {
       </div>
     );
   if (data === undefined) return <Waiting what="Reading the sample" />;
-  return <Inspector key={`${run} ${index}`} runId={run} base={base} sample={data} />;
+  const isOld = (revisionOf(run) ?? 0) > data.revision;
+  return (
+    <Inspector
+      key={`${run} ${index} ${data.revision}`}
+      runId={run}
+      base={base}
+      sample={data}
+      note={isOld && <OldSample onReadAgain={() => readAgain()} />}
+    />
+  );
+}
+
+/** The run has written its samples anew since this one was read. */
+function OldSample({ onReadAgain }: { onReadAgain: () => void }): JSX.Element {
+  return (
+    <p class="card toolbar" role="status">
+      The run was resumed or begun anew: this place may hold another sample now.
+      <button type="button" class="button" onClick={onReadAgain}>
+        Read it again
+      </button>
+    </p>
+  );
 }
 
 function Inspector({
   runId,
   base,
   sample,
+  note,
 }: {
   runId: string;
   base: string;
   sample: SampleDetail;
+  note: JSX.Element | false;
 }): JSX.Element {
   const sequences = useMemo(
     () => [sample.completion, ...(sample.rejected === null ? [] : [sample.rejected])],
@@ -87,6 +111,7 @@ function Inspector({
   return (
     <div class="view inspector">
       <SampleHead runId={runId} sample={sample} />
+      {note}
       <PromptCard sample={sample} />
       <div class="inspect">
         <div class="inspect-main">
@@ -141,9 +166,14 @@ function Inspector({
               sequence={shownSequence}
               index={active.index}
               chosen={info?.name}
-              explanationAddress={address(`${base}/tokens/${active.index}`, {
-                side: active.side === 'rejected' ? 'rejected' : undefined,
-              })}
+              explanationAddress={
+                // The files hold another sample here.
+                note === false
+                  ? address(`${base}/tokens/${active.index}`, {
+                      side: active.side === 'rejected' ? 'rejected' : undefined,
+                    })
+                  : null
+              }
             />
           )}
         </aside>

@@ -14,7 +14,11 @@ export function RunView(): JSX.Element {
   const id = place.value.path[1] ?? '';
   const growth = useThrottled(growthOf(id, 'metrics'), 3000);
   const summary = runs.value.get(id);
-  const detail = useAnswer<RunDetail>(address(`runs/${encodeURIComponent(id)}`), summary?.state);
+  const detail = useAnswer<RunDetail>(
+    address(`runs/${encodeURIComponent(id)}`),
+    // A folder may be deleted and made anew under its name.
+    `${summary?.state} ${summary?.started} ${growth}`,
+  );
   const log = useAnswer<RunLog>(
     address(`runs/${encodeURIComponent(id)}/log`, { lines: 200 }),
     growth,

@@ -9,7 +9,7 @@ import {
   type RunColumn,
   type RunOrder,
 } from '../../../src/dashboard/view/runTable.js';
-import { runs, runsLoaded, unreadable } from '../api.js';
+import { runs, runsLoaded, unreadable, clockAhead } from '../api.js';
 import { Icon } from '../icons.js';
 import { Empty, MarkCount, Progress, StateBadge, Swatch, Waiting } from '../parts.js';
 import { go, href, place, withQuery } from '../route.js';
@@ -228,12 +228,12 @@ function lastPart(path: string | null): string {
   return path?.replace(/\/+$/, '').split('/').slice(-2).join('/') ?? '—';
 }
 
-/** The time, every ten seconds. */
+/** The server's time, every ten seconds. */
 function useNow(): number {
   const [now, setNow] = useState(Date.now());
   useEffect(() => {
     const timer = setInterval(() => setNow(Date.now()), 10_000);
     return () => clearInterval(timer);
   }, []);
-  return now;
+  return now + clockAhead.value;
 }

@@ -1,30 +1,37 @@
 /** The completions of a run: searched, filtered, sorted; only those near the window exist. */
 import { useEffect, useLayoutEffect, useMemo, useRef, useState } from 'preact/hooks';
 import type { JSX } from 'preact';
-import type { SampleFacets, SamplePage, SampleSummary } from '../../../src/dashboard/protocol.js';
+import type { SampleFacets, SampleSummary } from '../../../src/dashboard/protocol.js';
 import { formatNumber, visibleText } from '../../../src/dashboard/view/format.js';
 import {
   filterCount,
-  pagesOf,
   SAMPLE_FILTERS,
   sampleQueryOf,
 } from '../../../src/dashboard/view/sampleQuery.js';
-import { address, ask, growthOf, runs, type ServerError } from '../api.js';
-import { asServerError, useAnswer, useSettled, useThrottled } from '../hooks.js';
+import { address, growthOf, runs, runsLoaded } from '../api.js';
+import { useAnswer, useSettled, useThrottled } from '../hooks.js';
 import { Icon } from '../icons.js';
 import { Empty, Fault, Waiting } from '../parts.js';
 import { go, href, place, withQuery } from '../route.js';
 import { focusedRun } from '../selection.js';
 import { useVirtualRows } from '../virtualRows.js';
 import { SampleFilters } from './sampleFilters.js';
+import { left, usePages, type Pages } from './samplePages.js';
 
-const PAGE = 100;
 const ROW_HEIGHT = 74;
 
 /** The view. */
 export function SamplesView(): JSX.Element {
-  const run = focusedRun.value;
   const { query: inAddress } = place.value;
+  const named = inAddress['run'];
+  // Another run in its place would be taken for it.
+  const isGone = named !== undefined && runsLoaded.value && !runs.value.has(named);
+  const run = isGone ? undefined : focusedRun.value;
+  useEffect(() => {
+    // The address keeps the run: a newer one must not take its place.
+    if (named === undefined && run !== undefined && run.samples > 0)
+      go(withQuery({ run: run.id }), { replace: true });
+  }, [named, run]);
   const query = useMemo(() => sampleQueryOf(inAddress), [JSON.stringify(inAddress)]);
   const settled = useSettled(query, 250);
   const growth = useThrottled(run === undefined ? '' : growthOf(run.id, 'samples'), 3000);
@@ -32,6 +39,12 @@ export function SamplesView(): JSX.Element {
   const facets = useAnswer<SampleFacets>(path === null ? null : address(`${path}/facets`), growth);
   const list = usePages(path, settled, growth);
   const [filtersOpen, setFiltersOpen] = useState(window.innerWidth > 900);
+  if (isGone)
+    return (
+      <Empty title="This run is gone">
+        <p>Its folder was moved or deleted. Where it comes back it is shown again.</p>
+      </Empty>
+    );
   if (run === undefined) return <Empty title="No run is chosen" />;
   const filters = filterCount(query);
   const set = (changes: Record<string, string | undefined>): void =>
@@ -81,11 +94,6 @@ export function SamplesView(): JSX.Element {
           </button>
         )}
         <span class="grow" />
-        <span class="quiet" role="status">
-          {list.total === undefined
-            ? ''
-            : `${list.total.toLocaleString('en-US')} samples${list.complete ? '' : ', still reading'}`}
-        </span>
         <label>
           Sort
           <select value={query.sort} onChange={(event) => set({ sort: event.currentTarget.value })}>
@@ -117,87 +125,29 @@ export function SamplesView(): JSX.Element {
   );
 }
 
-interface Pages {
-  readonly total: number | undefined;
-  readonly complete: boolean;
-  readonly error: ServerError | undefined;
-  readonly at: (index: number) => SampleSummary | undefined;
-  readonly need: (first: number, last: number) => void;
-}
-
-/** The list, page by page as they are looked at. */
-function usePages(path: string | null, query: object, growth: string): Pages {
-  const [pages, setPages] = useState<ReadonlyMap<number, SamplePage>>(new Map());
-  const [head, setHead] = useState<SamplePage | undefined>();
-  const [error, setError] = useState<ServerError | undefined>();
-  const asked = useRef(new Set<number>());
-  const abort = useRef(new AbortController());
-  const key = `${path} ${JSON.stringify(query)}`;
-  const fetchPage = (page: number): void => {
-    if (path === null || asked.current.has(page)) return;
-    asked.current.add(page);
-    const { signal } = abort.current;
-    ask<SamplePage>(address(path, { ...query, offset: page * PAGE, limit: PAGE }), signal).then(
-      (answer) => {
-        if (signal.aborted) return;
-        setPages((before) => new Map(before).set(page, answer));
-        setHead(answer);
-        setError(undefined);
-      },
-      (reason: unknown) => {
-        if (signal.aborted) return;
-        asked.current.delete(page);
-        setError(asServerError(reason));
-      },
-    );
-  };
-  const lastKey = useRef(key);
-  const visible = useRef<readonly [number, number]>([0, 0]);
-  useEffect(() => {
-    abort.current.abort();
-    abort.current = new AbortController();
-    asked.current = new Set();
-    if (lastKey.current !== key) {
-      // Other samples: what is shown is no longer of these filters.
-      setPages(new Map());
-      setHead(undefined);
-      visible.current = [0, 0];
-    }
-    lastKey.current = key;
-    for (const page of pagesOf(...visible.current, PAGE)) fetchPage(page);
-  }, [key, growth]);
-  // A search that has not seen all of the file, or a file that is being read, is asked for again.
-  useEffect(() => {
-    if (head === undefined || head.complete) return undefined;
-    const timer = setTimeout(() => {
-      asked.current = new Set();
-      for (const page of pagesOf(...visible.current, PAGE)) fetchPage(page);
-    }, 700);
-    return () => clearTimeout(timer);
-  }, [head]);
-  return {
-    total: head?.total,
-    complete: head?.complete ?? true,
-    error,
-    at: (index) => pages.get(Math.floor(index / PAGE))?.samples[index % PAGE],
-    need: (first, last) => {
-      visible.current = [first, last];
-      for (const page of pagesOf(first, last, PAGE)) fetchPage(page);
-    },
-  };
-}
-
 function SampleList({ runId, list }: { runId: string; list: Pages }): JSX.Element {
   const scroller = useRef<HTMLDivElement>(null);
   const total = list.total ?? 0;
   const rows = useVirtualRows(scroller, total, ROW_HEIGHT);
-  const [active, setActive] = useState(0);
+  const [active, setActive] = useState(left.active);
+  const choose = (at: number): void => {
+    left.active = at;
+    setActive(at);
+  };
   /** A row that is to have the focus, once it exists. */
   const wanted = useRef<number | undefined>(undefined);
   const first = rows.items[0]?.index ?? 0;
   const last = rows.items.at(-1)?.index ?? 0;
   // One row can be reached by Tab, and the arrow keys go on from it: the others would be thousands of stops.
   const stop = active >= first && active <= last ? active : first;
+  const isThere = total > 0;
+  useLayoutEffect(() => {
+    if (!isThere || scroller.current === null) return;
+    scroller.current.scrollTop = left.scrollTop;
+    setActive(left.active);
+    // Who comes back from a sample goes on from it.
+    if (left.active > 0 && document.activeElement === document.body) wanted.current = left.active;
+  }, [isThere]);
   useLayoutEffect(() => {
     if (wanted.current === undefined) return;
     const link = document.getElementById(`sample-${wanted.current}`);
@@ -208,7 +158,8 @@ function SampleList({ runId, list }: { runId: string; list: Pages }): JSX.Elemen
   useEffect(() => {
     if (total > 0) list.need(first, last);
   }, [first, last, total]);
-  if (list.error !== undefined) return <Fault error={list.error} />;
+  // What is there stays, also while the server does not answer.
+  if (list.error !== undefined && list.total === undefined) return <Fault error={list.error} />;
   if (list.total === undefined) return <Waiting what="Reading samples" />;
   if (total === 0)
     return (
@@ -216,7 +167,18 @@ function SampleList({ runId, list }: { runId: string; list: Pages }): JSX.Elemen
         <p>Runs write samples as they generate; `samplesPerStep` says how many.</p>
       </Empty>
     );
+  const stand = (at: number): void => {
+    wanted.current = at;
+    choose(at);
+    rows.scrollTo(at);
+  };
+  const loadNewer = (): void => {
+    list.loadNewer();
+    stand(0);
+  };
   const walk = (event: KeyboardEvent): void => {
+    if (event.key === 'n' && list.newer > 0 && !event.ctrlKey && !event.metaKey && !event.altKey)
+      return loadNewer();
     const moves: Record<string, number> = {
       ArrowDown: 1,
       ArrowUp: -1,
@@ -228,32 +190,53 @@ function SampleList({ runId, list }: { runId: string; list: Pages }): JSX.Elemen
     const move = moves[event.key];
     if (move === undefined) return;
     event.preventDefault();
-    const next = Math.min(total - 1, Math.max(0, stop + move));
-    wanted.current = next;
-    setActive(next);
-    rows.scrollTo(next);
+    stand(Math.min(total - 1, Math.max(0, stop + move)));
   };
   return (
-    <div ref={scroller} class="sample-list" onKeyDown={walk}>
-      <ul aria-label="Samples" style={{ height: `${rows.height}px` }}>
-        {rows.items.map(({ index, start }) => (
-          <li
-            key={index}
-            aria-setsize={total}
-            aria-posinset={index + 1}
-            class="sample-row"
-            style={{ transform: `translateY(${start}px)`, height: `${ROW_HEIGHT}px` }}
+    <div class="sample-pane">
+      <p class="sample-count">
+        <span class="quiet" role="status">
+          {total.toLocaleString('en-US')} {total === 1 ? 'sample' : 'samples'}
+          {!list.complete && ', still reading'}
+        </span>
+        {list.newer > 0 && (
+          <button
+            type="button"
+            class="button primary"
+            title="n in the list"
+            aria-keyshortcuts="n"
+            onClick={loadNewer}
           >
-            <SampleLine
-              runId={runId}
-              sample={list.at(index)}
-              id={`sample-${index}`}
-              isStop={index === stop}
-              onFocus={() => setActive(index)}
-            />
-          </li>
-        ))}
-      </ul>
+            {list.newer.toLocaleString('en-US')} new
+          </button>
+        )}
+      </p>
+      <div
+        ref={scroller}
+        class="sample-list"
+        onKeyDown={walk}
+        onScroll={({ currentTarget }) => (left.scrollTop = currentTarget.scrollTop)}
+      >
+        <ul aria-label="Samples" style={{ height: `${rows.height}px` }}>
+          {rows.items.map(({ index, start }) => (
+            <li
+              key={index}
+              aria-setsize={total}
+              aria-posinset={index + 1}
+              class="sample-row"
+              style={{ transform: `translateY(${start}px)`, height: `${ROW_HEIGHT}px` }}
+            >
+              <SampleLine
+                runId={runId}
+                sample={list.at(index)}
+                id={`sample-${index}`}
+                isStop={index === stop}
+                onFocus={() => choose(index)}
+              />
+            </li>
+          ))}
+        </ul>
+      </div>
     </div>
   );
 }
