@@ -1,8 +1,13 @@
 /** Where settings come from: files and `--set`. Knows their syntax and places, not which settings exist. */
 import { readFile } from 'node:fs/promises';
+import { createRequire } from 'node:module';
 import { extname } from 'node:path';
-import { isAlias, isMap, isScalar, LineCounter, parse, parseDocument, type Document } from 'yaml';
+import type { Document } from 'yaml';
 import { ConfigError, IoError } from '../errors/index.js';
+
+/** Seventy files, loaded with the first text that is read: settings that are objects need none of them. */
+const yaml = (): typeof import('yaml') =>
+  createRequire(import.meta.url)('yaml') as typeof import('yaml');
 
 /** Settings as a user wrote them, and where each one stands. */
 export interface ConfigSource {
@@ -42,6 +47,7 @@ export async function readConfigFile(path: string): Promise<ConfigSource> {
       cause: error,
     });
   }
+  const { LineCounter, parseDocument } = yaml();
   const lines = new LineCounter();
   const document = parseDocument(text, { lineCounter: lines, prettyErrors: false });
   const placeAt = (offset: number): string => {
@@ -76,6 +82,7 @@ export async function readConfigFile(path: string): Promise<ConfigSource> {
 
 /** Where the key of a setting stands in the file; of its nearest parent where the setting itself is not there. */
 function offsetOf(document: Document.Parsed, keys: readonly PropertyKey[]): number | undefined {
+  const { isAlias, isMap, isScalar } = yaml();
   let node: unknown = document.contents;
   let offset: number | undefined;
   for (const key of keys) {
@@ -125,7 +132,7 @@ function parseOverride(text: string): { path: string[]; value: unknown } {
     );
   }
   try {
-    return { path, value: parse(written) };
+    return { path, value: yaml().parse(written) };
   } catch (error) {
     throw new ConfigError(
       `--set ${path.join('.')}: expected a value as in YAML, received ${JSON.stringify(written)}.`,

@@ -1,7 +1,6 @@
 /** Which files a person means by a path: a file, a pattern, or a folder laid out as on the Hugging Face Hub. */
 import { readdir, readFile, realpath, stat } from 'node:fs/promises';
 import { join, relative, sep } from 'node:path';
-import { parseDocument } from 'yaml';
 import { ConfigError, DataError, IoError } from '../errors/index.js';
 import { openHubDataSet, parseHubId, type HubId } from '../hub/index.js';
 import { hasPattern, matchesPattern, patternDepth, patternRoot } from './filePattern.js';
@@ -174,6 +173,7 @@ async function readConfigs(folder: string): Promise<DataConfig[]> {
   const text = await readFile(path, 'utf8').catch(() => '');
   const [, yaml] = /^\uFEFF?---\r?\n(.*?)\r?\n---(?:\r?\n|$)/s.exec(text) ?? [];
   if (yaml === undefined) return [];
+  const { parseDocument } = await import('yaml');
   const document = parseDocument(yaml);
   const [fault] = document.errors;
   if (fault !== undefined) {
