@@ -2,12 +2,11 @@
 import { readFile } from 'node:fs/promises';
 import { createRequire } from 'node:module';
 import { extname } from 'node:path';
-import type { Document } from 'yaml';
+import type * as Yaml from 'yaml';
 import { ConfigError, IoError } from '../errors/index.js';
 
 /** Seventy files, loaded with the first text that is read: settings that are objects need none of them. */
-const yaml = (): typeof import('yaml') =>
-  createRequire(import.meta.url)('yaml') as typeof import('yaml');
+const yaml = (): typeof Yaml => createRequire(import.meta.url)('yaml') as typeof Yaml;
 
 /** Settings as a user wrote them, and where each one stands. */
 export interface ConfigSource {
@@ -81,7 +80,10 @@ export async function readConfigFile(path: string): Promise<ConfigSource> {
 }
 
 /** Where the key of a setting stands in the file; of its nearest parent where the setting itself is not there. */
-function offsetOf(document: Document.Parsed, keys: readonly PropertyKey[]): number | undefined {
+function offsetOf(
+  document: Yaml.Document.Parsed,
+  keys: readonly PropertyKey[],
+): number | undefined {
   const { isAlias, isMap, isScalar } = yaml();
   let node: unknown = document.contents;
   let offset: number | undefined;
