@@ -20,7 +20,8 @@ import { deriveSeed } from '../torch/index.js';
 import { describeFailures, rollout } from '../trainers/index.js';
 import { asIoError, cutLines, LineFile, replaceFile } from './files.js';
 import { requireSameVocabulary, type OnPolicyInputs } from './onPolicyInputs.js';
-import { Progress } from './progress.js';
+import { Progress, type ProgressStream } from './progress.js';
+import { longestOf, requireMemory } from './requireMemory.js';
 import { deviceOf } from './runInputs.js';
 import type { Course } from './stage.js';
 
@@ -102,6 +103,7 @@ async function drawRankings(
   let written = cutToChunks(path, perChunk, total);
   if (written >= total) return true;
   const placed = { dtype: config.dtype, device: deviceOf(config.device) };
+  await requireSamplingMemory(plan, perChunk * completionsPerPrompt, stream);
   const rewardModels = await inputs.loadRewardModels(placed);
   const policy = await loadModel(plan.model, placed);
   const progress =
@@ -158,6 +160,29 @@ async function drawRankings(
     for (const { model } of rewardModels) model.dispose();
   }
   return written >= total;
+}
+
+/** @throws ConfigError where `rows` completions in one go cannot fit, as the stage that learns from them would */
+async function requireSamplingMemory(
+  { config, inputs, model }: AnnotationPlan,
+  rows: number,
+  stream: ProgressStream | null,
+): Promise<void> {
+  const frozen = { isTrained: false, hasLmHead: false };
+  const prompt = longestOf(inputs.prompts, ({ inputIds }) => inputIds.length);
+  const { memoryCheck } = config[config.method];
+  await requireMemory(
+    { dtype: config.dtype, microBatchTokens: config.microBatchTokens, memoryCheck },
+    {
+      models: [
+        { ...frozen, from: model, hasLmHead: true },
+        ...inputs.rewardModelFolders.map((from) => ({ ...frozen, from })),
+      ],
+      ...{ device: deviceOf(config.device), update: null },
+      rollout: { rows, tokens: prompt + config.preferences.sampling.maxNewTokens },
+    },
+    stream,
+  );
 }
 
 /** Ranks of what can be ranked; null for the rest. */

@@ -182,6 +182,24 @@ describe('a pipeline refuses', () => {
   });
 });
 
+test('preferences that cannot be sampled in the memory are refused before anything is loaded or drawn', async () => {
+  const judge = await saveSmallModel(join(root, 'judge'));
+  const path = join(judge, 'config.json');
+  const sizes = { hidden_size: 2 ** 20, num_attention_heads: 2 ** 14 };
+  writeFileSync(path, JSON.stringify({ ...JSON.parse(readFileSync(path, 'utf8')), ...sizes }));
+  const given = options({ sft: null }, { annotator: `model:${judge}` });
+  const rankings = join(given.out, '2-preferences/rankings.jsonl');
+  await refused(trained(given), ConfigError, /^Memory: expected at most .* weights \d/);
+  assert.ok(!existsSync(rankings), 'nothing was drawn');
+  // Told to go on, it finds that the weights are not of that size.
+  const warned = { ...given.config, ppo: { ...CONFIG.ppo, memoryCheck: 'warn' as const } };
+  await refused(
+    trained({ ...given, out: join(root, 'warned'), config: warned }),
+    PosttrainError,
+    /there is no tensor score\.weight/,
+  );
+});
+
 describe('requireSameTokenizer', () => {
   test('names the first difference of two tokenizers', async () => {
     const folder = join(root, 'tokenizer');

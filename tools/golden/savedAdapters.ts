@@ -8,9 +8,11 @@ import { existsSync, readdirSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import {
   addLora,
+  createModel,
   createScalarModel,
   createStepModel,
   loadModel,
+  makeDecoderConfig,
   type Decoder,
   type LoraOptions,
 } from '../../src/models/index.js';
@@ -79,7 +81,7 @@ const bases = ['models', 'families']
   .filter(({ base }) => readdirSync(base).some((file) => file.endsWith('.safetensors')));
 
 for (const { name, base } of bases) {
-  // transformers keeps the experts of a mixture in one parameter, which PEFT does not take for linear layers.
+  // PEFT leaves out the layers without experts of a mixture, and has no DoRA on experts.
   const attention = ['q_proj', 'k_proj', 'v_proj', 'o_proj'];
   const targets = name.includes('moe') ? { targetModules: attention } : {};
   await write(`lora-${name}`, await adapted(base, targets), logits);
@@ -89,6 +91,15 @@ for (const { name, base } of bases) {
     logits,
   );
 }
+const mixture = `${out}-mixture`;
+await createModel(
+  makeDecoderConfig({
+    ...{ modelType: 'qwen3_moe', vocabSize: 64, hiddenSize: 16, intermediateSize: 24 },
+    ...{ numLayers: 2, numHeads: 4, numKeyValueHeads: 2, initializerRange: 0.2 },
+  }),
+  { seed: 5 },
+).save(mixture);
+await write('lora-experts', await adapted(mixture), logits);
 const qwen2 = join(golden, 'models/qwen2');
 await write('saved-layers', await adapted(qwen2, { modulesToSave: ['lm_head', 'norm'] }), logits);
 await write('head', await adapted(qwen2, { targetModules: ['lm_head', 'q_proj'] }), logits);
