@@ -14,6 +14,10 @@ const LONG = `${MARKUP}${'long'.repeat(500)}`;
 /** Turns the direction of what follows: `\u202egnp.exe` reads as `exe.png`. */
 const NAME = `a b'"&<img src=x>%2e#?\u202eεδ🙂`;
 
+/** A word of Arabic per token, with a number and a name from left to right among them. */
+const ARABIC = ['مرحبا', ' بالعالم', ' 12', ' و', ' hello', ' world', ' الآن', '.'];
+const HEBREW = ['של', 'ום', '!'];
+
 const folder = emptyFolder();
 let dashboard: Dashboard;
 let browser: Browser;
@@ -23,6 +27,14 @@ before(async () => {
   writeTexts(join(folder, NAME));
   writeTypes(join(folder, 'types'));
   writeNumbers(join(folder, 'numbers'));
+  writeRun(join(folder, 'right'), {
+    samples: [ARABIC, HEBREW].map((tokens, groupIndex) =>
+      sampleLine({
+        ...{ groupIndex, prompt: tokens[0], completion: tokens.join(''), tokens, streams: {} },
+        tokenIds: tokens.map((_, id) => id),
+      }),
+    ),
+  });
   dashboard = await startDashboard({ folders: [folder], ui: join(ROOT, 'dist/ui'), version: '' });
   browser = await launchChromium();
   page = await browser.newPage({ viewport: { width: 400, height: 800 } });
@@ -139,4 +151,45 @@ describe('every view of a hostile run, in a window of 400 pixels', () => {
       }
     });
   }
+});
+
+describe('a text that runs from right to left', () => {
+  const centres = async (count: number): Promise<number[]> => {
+    const places = Array.from({ length: count }, (_, at) => `#completion-${at}`);
+    const boxes = await Promise.all(places.map((at) => page.locator(at).boundingBox()));
+    return boxes.map((box) => (box === null ? NaN : box.x + box.width / 2));
+  };
+  const openSample = async (index: number): Promise<void> => {
+    const id = (await runs()).find(({ name }) => name === 'right')?.id;
+    await page.setViewportSize({ width: 1280, height: 800 });
+    await page.goto(`${dashboard.url}#/sample/${id}/${index}`);
+    await page.locator('.tokens').waitFor();
+  };
+
+  test('has its tokens in the order in which they are read, and words of the other direction in theirs', async () => {
+    await openSample(0);
+    const [hi = 0, world = 0, number = 0, and = 0, hello = 0, name = 0, now = 0, stop = 0] =
+      await centres(ARABIC.length);
+    const rightToLeft = [hi, world, number, and, name, now, stop];
+    assert.deepEqual(
+      rightToLeft,
+      [...rightToLeft].sort((a, b) => b - a),
+    );
+    assert.ok(hello < name, '“hello world” is read from left to right');
+    assert.ok(name < and && now < hello);
+  });
+
+  test('ends with its mark at the left, also in the list', async () => {
+    await openSample(1);
+    const [first = 0, second = 0, mark = 0] = await centres(HEBREW.length);
+    assert.ok(mark < second && second < first);
+    const id = (await runs()).find(({ name }) => name === 'right')?.id;
+    await page.goto(`${dashboard.url}#/samples?run=${id}`);
+    const line = page.locator('.sample-completion', { hasText: HEBREW.join('') });
+    await line.waitFor();
+    const direction = await page.evaluate<string>(
+      "getComputedStyle(document.querySelector('.sample-completion')).direction",
+    );
+    assert.equal(direction, 'rtl');
+  });
 });

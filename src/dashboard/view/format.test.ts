@@ -63,5 +63,8 @@ describe('texts of strangers', () => {
     assert.equal(visibleToken(' \n'), '␣↵');
     assert.equal(visibleToken(''), '∅');
     assert.equal(visibleToken(' the'), ' the');
+    assert.equal(visibleToken('\u0301'), '◌\u0301');
+    assert.equal(visibleToken('\u093fe'), '◌\u093fe');
+    assert.equal(visibleToken('e\u0301'), 'e\u0301');
   });
 });

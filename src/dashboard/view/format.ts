@@ -86,10 +86,14 @@ export function visibleText(text: string): string {
   });
 }
 
-/** A token as one visible thing: spaces, tabs and line ends by their signs where the token is nothing else. */
+/**
+ * A token as one visible thing: spaces, tabs and line ends by their signs where the token is nothing else, and an accent
+ * that belongs to the token before on a circle in its place.
+ */
 export function visibleToken(token: string): string {
   const shown = visibleText(token);
   if (shown === '') return '∅';
+  if (/^\p{M}/u.test(shown)) return `◌${shown}`;
   return /^\s+$/.test(shown)
     ? shown.replaceAll(' ', '␣').replaceAll('\t', '⇥').replaceAll('\n', '↵')
     : shown;

@@ -31,7 +31,7 @@ h1 { margin: 0; } h2 { margin: 2rem 0 .6rem; border-bottom: 1px solid #dfe3e9; }
 figure { margin: 0; break-inside: avoid; } figure svg { width: 100%; height: auto; } figcaption { font-size: 13px; color: #59636f; }
 table { border-collapse: collapse; font-size: 14px; } th, td { text-align: left; padding: .2rem .8rem .2rem 0; vertical-align: top; border-bottom: 1px solid #eef0f3; }
 th { font-weight: 500; color: #59636f; white-space: nowrap; } td, pre { overflow-wrap: anywhere; }
-pre { white-space: pre-wrap; background: #f6f7f9; padding: .6rem .8rem; border-radius: 6px; margin: .3rem 0; font-size: 13px; unicode-bidi: isolate; }
+pre { white-space: pre-wrap; background: #f6f7f9; padding: .6rem .8rem; border-radius: 6px; margin: .3rem 0; font-size: 13px; unicode-bidi: plaintext; }
 .mark { border-left: 4px solid #8a5a00; background: #fff4d9; padding: .5rem .8rem; margin: .4rem 0; } .failure { border-left: 4px double #b3261e; background: #fdeae8; }
 `;
 

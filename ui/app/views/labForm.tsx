@@ -115,6 +115,7 @@ export function LabForm({
       <label class="lab-field">
         Prompt
         <textarea
+          dir="auto"
           value={settings.prompt}
           maxLength={LAB_LIMITS.promptCharacters}
           spellcheck={false}

@@ -67,7 +67,9 @@ export function PromptView(): JSX.Element {
                 <li key={sample.index}>
                   <a class="history-line" href={href(['sample', id, sample.index])}>
                     <Reward value={sample.reward} title={rewardTitle(sample)} />
-                    <span class="sample-completion">{oneLine(sample.completionExcerpt)}</span>
+                    <span class="sample-completion" dir="auto">
+                      {oneLine(sample.completionExcerpt)}
+                    </span>
                   </a>
                 </li>
               ))}

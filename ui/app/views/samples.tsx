@@ -269,8 +269,12 @@ function SampleLine({
         <span class="num quiet">step {sample.step}</span>
       </span>
       <span class="sample-texts">
-        <span class="sample-prompt">{oneLine(sample.promptExcerpt)}</span>
-        <span class="sample-completion">{oneLine(sample.completionExcerpt)}</span>
+        <span class="sample-prompt" dir="auto">
+          {oneLine(sample.promptExcerpt)}
+        </span>
+        <span class="sample-completion" dir="auto">
+          {oneLine(sample.completionExcerpt)}
+        </span>
       </span>
       <span class="sample-end num quiet">
         {sample.kind === 'pair' ? (
@@ -279,7 +283,7 @@ function SampleLine({
           <>
             <span title="Advantage">Â {formatNumber(sample.advantage, 3)}</span>
             <span>
-              {sample.length} tokens
+              {sample.length.toLocaleString('en-US')} tokens
               {sample.finishReason !== null && ` · ${sample.finishReason}`}
             </span>
           </>
