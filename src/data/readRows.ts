@@ -4,6 +4,7 @@ import { isCompressed } from './byteRecords.js';
 import { findDataFiles, type DataSelection } from './dataFiles.js';
 import type { Row } from './row.js';
 import { openRowFile, type RowFile, type RowPlace } from './rowFile.js';
+import { withMessages } from './shareGpt.js';
 import { isFromBeginning, parseSplit, sliceRange, type SplitSlice } from './splitSlice.js';
 
 /**
@@ -185,7 +186,8 @@ async function* rowsOfFiles(
   }
 }
 
-function ofSource(row: Row, source: number): Row {
+function ofSource(read: Row, source: number): Row {
+  const row = withMessages(read);
   return source === 0 ? row : { ...row, source };
 }
 

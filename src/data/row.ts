@@ -1,5 +1,6 @@
 /** One row of a data set and where it came from. */
 import { DataError } from '../errors/index.js';
+import { withMessages } from './shareGpt.js';
 
 /** A row: named values and its place in the user's file, so that every later message can point at it. */
 export interface Row {
@@ -33,7 +34,9 @@ export function rowsFromObjects(
   objects: Iterable<Readonly<Record<string, unknown>>>,
   name = '<memory>',
 ): Row[] {
-  return Array.from(objects, (values, index) => ({ values, file: name, line: index + 1 }));
+  return Array.from(objects, (values, index) =>
+    withMessages({ values, file: name, line: index + 1 }),
+  );
 }
 
 /** A value for a message: its JSON, cut short, or its type where JSON has no form for it. */
