@@ -185,7 +185,7 @@ export function openAdapterWeights(where: string, folder: string): SafetensorsFi
     `${where}: expected ${ADAPTER_WEIGHTS_FILE} in ${folder}, ${pickles.length > 0 ? `found ${pickles.join(', ')}, which can run code when it is read` : 'there is none'}.`,
     pickles.length > 0
       ? { hint: 'Load the adapter with PEFT and save it again: save_pretrained(folder).' }
-      : {},
+      : { hint: 'Fetch the adapter again, or name the folder that holds its weights.' },
   );
 }
 

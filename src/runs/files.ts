@@ -19,6 +19,7 @@ const ADVICE: Readonly<Record<string, string>> = {
   EDQUOT: 'Free some of the quota, then go on with --resume.',
   EACCES: 'Choose a folder that may be written, or change its permissions.',
   EPERM: 'Choose a folder that may be written, or change its permissions.',
+  ENOTDIR: 'There is a file where a folder is needed: choose another folder.',
   EROFS: 'Choose a folder on a disk that may be written.',
 };
 

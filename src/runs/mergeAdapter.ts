@@ -65,6 +65,7 @@ export async function mergeAdapter({
   if (!isAdapterFolder(folder))
     throw new CheckpointError(
       `merge: expected the folder of an adapter, but ${folder} holds no adapter_config.json.`,
+      { hint: 'A whole model needs no merging; of a run name its folder model.' },
     );
   const base = baseFolderOf(folder, 'merge', given);
   const dtype = storedDtype(base, 'merge');

@@ -72,7 +72,11 @@ describe('a new run directory', () => {
   test('says what is in the way when it cannot be made', async () => {
     const path = newPath();
     writeFileSync(path, 'a file');
-    await assert.rejects(RunDirectory.create(join(path, 'run'), DESCRIPTION), IoError);
+    for (const place of [path, join(path, 'run')])
+      await assert.rejects(RunDirectory.create(place, DESCRIPTION), {
+        name: 'IoError',
+        hint: 'There is a file where a folder is needed: choose another folder.',
+      });
   });
 });
 
