@@ -143,6 +143,23 @@ describe('the dashboard’s server', () => {
     );
   });
 
+  test('gives a list as it was before there were more, and counts those that would fit', async () => {
+    const id = await idOf('first');
+    const page = async (query: string): Promise<unknown[]> => {
+      const answer = await ask<SamplePage>(`/api/runs/${id}/samples?${query}`);
+      const { total, upTo, newer, samples } = answer;
+      return [total, upTo, newer, samples.map(({ index }) => index)];
+    };
+    assert.deepEqual(await page('sort=-reward'), [4, 4, 0, [1, 3, 0, 2]]);
+    assert.deepEqual(await page('sort=-reward&upTo=3'), [3, 3, 1, [1, 0, 2]]);
+    assert.deepEqual(await page('sort=-reward&upTo=1&rewardMin=0.5'), [0, 1, 2, []]);
+    assert.deepEqual(await page('sort=-step&upTo=3&limit=2&offset=2'), [3, 3, 1, [1]]);
+    const lines = await (
+      await fetch(address(`/api/runs/${id}/export/samples.jsonl?upTo=3&rewardMin=0.5`))
+    ).text();
+    assert.equal(lines.trimEnd().split('\n').length, 1);
+  });
+
   test('shows one sample, its group, and its prompt through the steps; texts stay as they are', async () => {
     const id = await idOf('first');
     const sample = await ask<SampleDetail>(`/api/runs/${id}/samples/1`);

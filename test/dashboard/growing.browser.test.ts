@@ -145,6 +145,33 @@ describe('a list of samples whose run goes on', () => {
   });
 });
 
+test('on a slow line a list arrives though its run grows faster than answers come', async () => {
+  writeRun(join(root, 'slow'), {
+    ...{ status: { state: 'running', updated: new Date().toISOString() }, samples: steps(1, 5) },
+    metrics: [{ step: 1, reward: 1 }],
+  });
+  const run = await idOf('slow');
+  const slow = await openPage();
+  await slow.route(/\/samples(\/facets)?(\?|$)/, async (route) => {
+    await new Promise((resolve) => setTimeout(resolve, 4500));
+    await route.continue().catch(() => undefined); // the page has taken it back
+  });
+  let step = 5;
+  const writing = setInterval(() => {
+    step++;
+    write('slow', steps(step, step));
+  }, 400);
+  try {
+    await goTo(`#/samples?run=${run}`, slow);
+    await slow.locator('#sample-0').waitFor();
+    await slow.getByText(/^Step \(1 to /).waitFor();
+    await slow.getByRole('button', { name: / new$/ }).waitFor();
+  } finally {
+    clearInterval(writing);
+    await slow.close();
+  }
+});
+
 /** What a screen reader is told along the curve of a metric: step and value of each point. */
 async function pointsOf(metric: string): Promise<string[]> {
   await page.locator(`[data-metric="${metric}"] .plot`).focus();
@@ -153,6 +180,7 @@ async function pointsOf(metric: string): Promise<string[]> {
   const points = [(await said.textContent()) ?? ''];
   for (;;) {
     await page.keyboard.press('ArrowRight');
+    await page.evaluate('new Promise((drawn) => requestAnimationFrame(() => setTimeout(drawn)))');
     const next = (await said.textContent()) ?? '';
     if (next === points.at(-1)) return points;
     points.push(next);
@@ -207,7 +235,7 @@ describe('a run whose files are cut and written again', () => {
     });
     await goTo(`#/metrics?runs=${await idOf('resumed')}`);
     await page.locator('[data-metric="reward"] canvas').waitFor();
-    assert.deepEqual(stepsOf(await pointsOf('reward')), [1, 2, 3, 4, 5, 6]);
+    assert.deepEqual(stepsOf(await grownTo(6, 'reward')), [1, 2, 3, 4, 5, 6]);
     const kept = [1, 2, 3].map((step) => `${JSON.stringify(metric(step, step))}\n`);
     writeFileSync(join(root, 'resumed', 'metrics.jsonl'), kept.join(''));
     writeMetrics('resumed', [metric(4, 40), metric(5, 50)]);
@@ -222,7 +250,7 @@ describe('a run whose files are cut and written again', () => {
     });
     const run = await idOf('twice');
     await goTo(`#/metrics?runs=${run}`);
-    await page.locator('[data-metric="reward"] canvas').waitFor();
+    assert.deepEqual(stepsOf(await grownTo(3, 'reward')), [1, 2, 3]);
     for (const step of [4, 5])
       writeMetrics('twice', [metric(step - 2, 90), metric(step, step), metric(step - 1, 91)]);
     const points = await grownTo(5, 'reward');

@@ -52,9 +52,12 @@ const grown = signal<ReadonlyMap<string, Growth>>(new Map());
 /** How often the stream of events has begun anew: what grew in between was not told. */
 const beginnings = signal(0);
 
-/** Changes when a run’s metrics or samples may have grown, so that what shows them asks again. */
+/**
+ * Changes when a run’s metrics or samples may have grown, so that what shows them asks again. It names the run: as many events
+ * of another one would look as if nothing had grown.
+ */
 export function growthOf(run: string, what: 'metrics' | 'samples'): string {
-  return `${beginnings.value} ${grown.value.get(run)?.[what] ?? 0}`;
+  return `${run} ${beginnings.value} ${grown.value.get(run)?.[what] ?? 0}`;
 }
 
 /** The revision of a run's samples, where the server has told one: with another one, places hold other samples. */
