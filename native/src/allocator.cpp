@@ -2,9 +2,9 @@
 // asks for the same sizes again and again, and a block that is new from the system costs a page fault for every 4 KiB of
 // it, which the kernel fills with zeros (`npm run bench -- parts` measures it).
 //
-// Blocks that are in use and blocks that wait take together at most a quarter more than what was in use at once before,
-// plus `SLACK`. A strict limit would give the blocks of the forward pass back for those of the backward pass, and ask for
-// them anew in every step.
+// Blocks in use and blocks that wait take together hardly more than what was in use at once before. Beyond it a new block
+// is made of the pages of those that wait longest, moved to its addresses: a fifth of what faults cost, and no page is
+// lost because a size has gone out of use.
 #include <c10/core/CPUAllocator.h>
 #include <sys/mman.h>
 
@@ -26,13 +26,22 @@ constexpr size_t ALIGNMENT = 64;
 // Below it, malloc serves as well and has less to add up.
 constexpr size_t LARGE = size_t{256} << 10;
 constexpr size_t PAGE = 4096;
-constexpr size_t SLACK = size_t{64} << 20;
+constexpr size_t SLACK = size_t{16} << 20;
+// Every piece that is moved may be a mapping of its own, and a process has 65,530 of them (vm.max_map_count).
+constexpr size_t MOST_PIECES = 16384;
 
 // Eight sizes per power of two, so that rows of nearly the same length find each other's blocks.
 size_t roundedSize(size_t bytes) {
-  const size_t step = std::max(PAGE, (size_t{1} << (63 - __builtin_clzll(bytes))) / 8);
+  const size_t step = (size_t{1} << (63 - __builtin_clzll(bytes))) / 8;
   return (bytes + step - 1) / step * step;
 }
+
+// Addresses in a row, and the sizes of the parts that were moved there.
+struct Block {
+  char* start;
+  size_t size;
+  std::vector<size_t> pieces;
+};
 
 class Blocks {
  public:
@@ -40,29 +49,23 @@ class Blocks {
     const size_t size = roundedSize(bytes);
     const std::lock_guard<std::mutex> lock(mutex_);
     const auto found = waiting_.find(size);
-    if (found != waiting_.end()) return reuse(found);
-    const size_t most = std::max(most_, inUse_ + size);
-    while (!order_.empty() && inUse_ + kept_ + size > most + most / 4 + SLACK) giveBackOldest();
-    void* block = fromSystem(size);
-    while (block == nullptr && !order_.empty()) {
+    if (found != waiting_.end()) return use(takeOut(found));
+    char* start = fromSystem(size);
+    while (start == nullptr && !order_.empty()) {
       giveBackOldest();
-      block = fromSystem(size);
+      start = fromSystem(size);
     }
-    if (block != nullptr) use(block, size);
-    return block;
+    return start == nullptr ? nullptr : use(filled({start, size, {}}));
   }
 
   // False for a block that is not of these.
-  bool put(void* block) {
+  bool put(void* start) {
     const std::lock_guard<std::mutex> lock(mutex_);
-    const auto found = sizes_.find(block);
-    if (found == sizes_.end()) return false;
-    const size_t size = found->second;
-    sizes_.erase(found);
-    inUse_ -= size;
-    kept_ += size;
-    const auto place = waiting_.emplace(size, Waiting{block, {}});
-    place->second.order = order_.insert(order_.end(), place);
+    const auto found = used_.find(start);
+    if (found == used_.end()) return false;
+    inUse_ -= found->second.size;
+    wait(std::move(found->second), order_.end());
+    used_.erase(found);
     return true;
   }
 
@@ -80,46 +83,96 @@ class Blocks {
  private:
   struct Waiting;
   using BySize = std::multimap<size_t, Waiting>;
+  using Order = std::list<BySize::iterator>;
   struct Waiting {
-    void* block;
-    std::list<BySize::iterator>::iterator order;
+    Block block;
+    Order::iterator order;
   };
 
-  static void* fromSystem(size_t size) {
-    void* block = mmap(nullptr, size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-    return block == MAP_FAILED ? nullptr : block;
+  static char* fromSystem(size_t size, void* at = nullptr) {
+    void* start = mmap(at, size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | (at == nullptr ? 0 : MAP_FIXED), -1, 0);
+    return start == MAP_FAILED ? nullptr : static_cast<char*>(start);
   }
 
-  void use(void* block, size_t size) {
-    sizes_[block] = size;
-    inUse_ += size;
+  void* use(Block block) {
+    void* const start = block.start;
+    inUse_ += block.size;
     most_ = std::max(most_, inUse_);
+    used_.emplace(start, std::move(block));
+    return start;
   }
 
-  void* reuse(BySize::iterator found) {
-    const auto [size, waiting] = *found;
-    order_.erase(waiting.order);
-    waiting_.erase(found);
-    kept_ -= size;
-    use(waiting.block, size);
-    return waiting.block;
+  void wait(Block block, Order::iterator before) {
+    const size_t size = block.size;
+    kept_ += size;
+    const auto place = waiting_.emplace(size, Waiting{std::move(block), {}});
+    place->second.order = order_.insert(before, place);
+  }
+
+  Block takeOut(BySize::iterator place) {
+    Block block = std::move(place->second.block);
+    order_.erase(place->second.order);
+    waiting_.erase(place);
+    kept_ -= block.size;
+    return block;
   }
 
   void giveBackOldest() {
-    const BySize::iterator oldest = order_.front();
-    munmap(oldest->second.block, oldest->first);
-    kept_ -= oldest->first;
-    order_.pop_front();
-    waiting_.erase(oldest);
+    const Block oldest = takeOut(order_.front());
+    munmap(oldest.start, oldest.size);
+    pieces_ -= oldest.pieces.size();
+  }
+
+  // New addresses, with pages of blocks that wait for as much as would be too many otherwise.
+  Block filled(Block block) {
+    const size_t most = std::max(most_, inUse_ + block.size);
+    size_t done = 0;
+    while (!order_.empty() && done < block.size && inUse_ + kept_ + block.size > most + SLACK) {
+      if (pieces_ > MOST_PIECES) giveBackOldest();
+      else done += moveOldest(block, done);
+    }
+    if (done < block.size) addPiece(block, block.size - done);
+    return block;
+  }
+
+  void addPiece(Block& block, size_t size) {
+    block.pieces.push_back(size);
+    pieces_++;
+  }
+
+  // Moves pages of the block that waits longest to `block`, from its byte `done` on. @returns how many bytes
+  size_t moveOldest(Block& block, size_t done) {
+    Block oldest = takeOut(order_.front());
+    size_t moved = 0;
+    while (!oldest.pieces.empty() && done + moved < block.size) {
+      // From its end, so that what is left is a block still.
+      const size_t size = std::min(oldest.pieces.back(), block.size - done - moved);
+      char* const to = block.start + done + moved;
+      if (mremap(oldest.start + oldest.size - size, size, size, MREMAP_MAYMOVE | MREMAP_FIXED, to) == MAP_FAILED) {
+        // What had been there may be gone.
+        TORCH_CHECK(fromSystem(size, to) != nullptr, "internal: cannot map ", size, " bytes that were mapped");
+        munmap(oldest.start + oldest.size - size, size);
+      }
+      addPiece(block, size);
+      moved += size;
+      oldest.size -= size;
+      oldest.pieces.back() -= size;
+      if (oldest.pieces.back() > 0) continue;
+      oldest.pieces.pop_back();
+      pieces_--;
+    }
+    if (oldest.size > 0) wait(std::move(oldest), order_.begin());
+    return moved;
   }
 
   std::mutex mutex_;
-  std::unordered_map<void*, size_t> sizes_;  // of blocks in use
+  std::unordered_map<void*, Block> used_;
   BySize waiting_;
-  std::list<BySize::iterator> order_;  // of waiting blocks, the longest waiting first
+  Order order_;  // of waiting blocks, the longest waiting first
   size_t inUse_ = 0;
   size_t kept_ = 0;
-  size_t most_ = 0;  // that was in use at once
+  size_t most_ = 0;    // that was in use at once
+  size_t pieces_ = 0;  // of all blocks
 };
 
 // Never destroyed: tensors of static objects may be freed after everything else.

@@ -1,6 +1,6 @@
 import assert from 'node:assert/strict';
 import { afterEach, beforeEach, describe, test } from 'node:test';
-import { hostMemory, ones, releaseHostMemory, tidy, zeros } from './index.js';
+import { full, hostMemory, ones, releaseHostMemory, tidy, zeros, type Tensor } from './index.js';
 
 const MIB = 2 ** 20;
 
@@ -55,13 +55,57 @@ describe('memory of tensors on the CPU', () => {
     );
   });
 
-  test('kept and used blocks take at most a quarter and 64 MiB more than was in use at once', () => {
+  test('kept and used blocks take at most 16 MiB more than was in use at once', () => {
     const before = hostMemory().bytesInUse;
     for (let mebibytes = 20; mebibytes < 80; mebibytes++) use(mebibytes);
     const { bytesInUse, bytesKept, mostBytesInUse } = hostMemory();
     assert.ok(mostBytesInUse >= before + 79 * MIB);
-    assert.ok(bytesInUse + bytesKept <= 1.25 * mostBytesInUse + 64 * MIB);
-    assert.ok(bytesKept > 64 * MIB, 'the youngest are still here');
+    assert.ok(bytesInUse + bytesKept <= mostBytesInUse + 16 * MIB);
+    assert.ok(bytesKept > 16 * MIB, 'what was used before is still here');
+  });
+
+  test('tensors keep their numbers while pages of freed ones of other sizes become new tensors', () => {
+    let state = 7;
+    const upTo = (end: number): number => {
+      state = (state * 48271) % 2147483647;
+      return state % end;
+    };
+    const held: { tensor: Tensor; value: number; count: number }[] = [];
+    const check = ({ tensor, value, count }: (typeof held)[number]): void =>
+      tidy(() => {
+        // The ends of every block, and its sum, which integers below 2^24 have exactly in float64.
+        assert.equal(tensor.to('float64').sum().item(), value * count);
+        assert.deepEqual(
+          [tensor.narrow(0, 0, 1).item(), tensor.narrow(0, count - 1, 1).item()],
+          [value, value],
+        );
+      });
+    for (let turn = 0; turn < 400; turn++) {
+      if (held.length > 12) {
+        const [one] = held.splice(upTo(held.length), 1);
+        if (one) {
+          check(one);
+          one.tensor.dispose();
+        }
+        continue;
+      }
+      const count = 2 ** 16 + upTo(2 ** 20);
+      held.push({ tensor: full([count], turn), value: turn, count });
+    }
+    for (const one of held) {
+      check(one);
+      one.tensor.dispose();
+    }
+    const { bytesInUse, bytesKept, mostBytesInUse } = hostMemory();
+    assert.ok(bytesInUse + bytesKept <= mostBytesInUse + 16 * MIB);
+  });
+
+  test('a process that makes and frees many sizes grows by no more than it uses at once', () => {
+    use(100);
+    const before = process.memoryUsage.rss();
+    for (let turn = 0; turn < 200; turn++) use(1 + ((turn * 37) % 99));
+    const grown = process.memoryUsage.rss() - before;
+    assert.ok(grown < 40 * MIB, `grew by ${Math.round(grown / MIB)} MiB`);
   });
 
   test('small tensors are left to malloc', () => {
