@@ -9,11 +9,15 @@ const AXES = {
   'group size': [2, 4, 8, 16, 32, 64],
   vocabulary: [8192, 16_384, 32_768, 65_536, 151_936],
   batch: [1, 2, 4, 8, 16, 32, 64],
+  'tokens of a micro-batch': [256, 512, 1024, 2048, 4096, 8192],
 } as const;
 
 const PROMPT_TOKENS = 64;
 
-/** GRPO steps of the tiny shape by completion length, group size and vocabulary, and SFT steps by batch. */
+/** Rows of an SFT step whose micro-batches grow: 8192 tokens. */
+const SPLIT_ROWS = 32;
+
+/** GRPO steps of the tiny shape by completion length, group size and vocabulary; SFT steps by batch and micro-batch. */
 export function growthCells(rounds: number): Cell[] {
   const tiny = SHAPES['tiny'];
   if (tiny === undefined) return [];
@@ -30,13 +34,14 @@ export function growthCells(rounds: number): Cell[] {
 }
 
 function jobOf(tiny: ModelShape, axis: string, value: number, rounds: number): TrainJob {
-  const isSft = axis === 'batch';
+  const isSplit = axis === 'tokens of a micro-batch';
+  const isSft = axis === 'batch' || isSplit;
   const shape = axis === 'vocabulary' ? { ...tiny, vocabSize: value } : tiny;
   const name = shape.vocabSize === tiny.vocabSize ? 'tiny' : `tiny-${shape.vocabSize}`;
   const folder = modelFolderOf(name);
   const newTokens = axis === 'completion length' ? value : 64;
   const sizes = {
-    rows: isSft ? value : axis === 'completion length' ? 1 : 2,
+    rows: isSplit ? SPLIT_ROWS : isSft ? value : axis === 'completion length' ? 1 : 2,
     tokens: isSft ? 256 : PROMPT_TOKENS + newTokens,
     promptTokens: PROMPT_TOKENS,
   };
@@ -46,6 +51,7 @@ function jobOf(tiny: ModelShape, axis: string, value: number, rounds: number): T
     ...sizes,
     ...{ groupSize: isSft ? 1 : axis === 'group size' ? value : 8, warmUpSteps: 1, rounds },
     ...{ model: isSft ? folder : endlessFolderOf(folder) },
+    ...(isSplit && { microBatchTokens: value }),
     data: makeDataFile({ method, ...sizes }, shape, 1 + rounds),
   };
 }

@@ -113,6 +113,8 @@ export interface TrainJob {
   /** grpo and ppo: weight of the KL to a reference. 0 has none. */
   readonly klCoef: number;
   readonly lora?: { readonly rank: number; readonly alpha: number };
+  /** Ours alone: most tokens of one pass; the default where it is not given. */
+  readonly microBatchTokens?: number;
   /** Steps that are not timed; at least one. */
   readonly warmUpSteps: number;
   /** Timed steps. */

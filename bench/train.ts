@@ -34,6 +34,7 @@ export async function measureTrain(
   const common = {
     checkpointEvery: null,
     ...(dtype === 'mixed' ? { precision: 'bf16-mixed' as const } : { dtype }),
+    ...(job.microBatchTokens !== undefined && { microBatchTokens: job.microBatchTokens }),
     ...(job.lora && { lora: { rank: job.lora.rank, alpha: job.lora.alpha } }),
   };
   const offline = { ...common, maxSteps: steps, batchSize: rows };

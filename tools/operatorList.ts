@@ -148,6 +148,7 @@ export const OPERATORS: readonly string[] = [
     'posttrain::rms_norm',
     'posttrain::gated_activation',
     'posttrain::gated_mlp',
+    'posttrain::norm_linears',
     'posttrain::rotate_half',
     'posttrain::score_tokens',
     'posttrain::score_gradient_',

@@ -9,6 +9,7 @@
 #include <string>
 
 #include "linear.h"
+#include "norm.h"
 #include "parallel.h"
 #include "vectors.h"
 
@@ -269,74 +270,90 @@ at::Tensor gatedActivation(const at::Tensor& gate, const std::optional<at::Tenso
 
 struct GatedMlp : torch::autograd::Function<GatedMlp> {
   static at::Tensor forward(torch::autograd::AutogradContext* context, const at::Tensor& x, const at::Tensor& gateWeight,
-                            const at::Tensor& upWeight, const at::Tensor& downWeight, int64_t activation) {
-    const at::Tensor gate = linearValue(x, gateWeight), up = linearValue(x, upWeight);
+                            const at::Tensor& upWeight, const at::Tensor& downWeight, const std::optional<at::Tensor>& norm,
+                            double eps, int64_t activation) {
+    const at::Tensor read = norm.has_value() ? normalisedRows(x, *norm, eps).values : x;
+    const at::Tensor gate = linearValue(read, gateWeight), up = linearValue(read, upWeight);
     const at::Tensor product = at::empty(gate.sizes(), gate.options());
     multiplyInto(asRows(gate), asRows(up), product.view({-1, product.size(-1)}), static_cast<Activation>(activation));
-    context->save_for_backward({x, gateWeight, upWeight, downWeight, gate, up});
+    context->save_for_backward({x, gateWeight, upWeight, downWeight, gate, up, norm.value_or(at::Tensor())});
     context->saved_data["activation"] = activation;
+    context->saved_data["eps"] = eps;
     return linearValue(product, downWeight);
   }
 
   static torch::autograd::variable_list backward(torch::autograd::AutogradContext* context,
                                                  torch::autograd::variable_list gradients) {
     const torch::autograd::variable_list saved = context->get_saved_variables();
-    const at::Tensor &x = saved[0], &gateWeight = saved[1], &upWeight = saved[2], &downWeight = saved[3];
+    const at::Tensor &x = saved[0], &gateWeight = saved[1], &upWeight = saved[2], &downWeight = saved[3], &norm = saved[6];
     const auto activation = static_cast<Activation>(context->saved_data["activation"].toInt());
     const at::Tensor& incoming = gradients[0];
-    if (!incoming.defined()) return {{}, {}, {}, {}, {}};
+    if (!incoming.defined()) return {{}, {}, {}, {}, {}, {}, {}};
     // gate and up are cut off from x here, so that a gradient of this gradient would lack what passes through them.
     TORCH_CHECK(!at::GradMode::is_enabled(), "gated_mlp has no second derivative: expected a backward pass without createGraph");
-    const at::Tensor outer = asRows(incoming), rows = x.reshape({-1, x.size(-1)});
-    const at::Tensor gate = asRows(saved[4]), up = asRows(saved[5]);
+    const at::Tensor outer = asRows(incoming), gate = asRows(saved[4]), up = asRows(saved[5]);
     const bool needsDown = context->needs_input_grad(3);
     at::Tensor inner = linearInputGradient(outer, downWeight).contiguous();
     const at::Tensor ofGate = at::empty(inner.sizes(), inner.options()), ofUp = at::empty(inner.sizes(), inner.options());
     // The product takes the place of its own gradient, which is read no more.
     differentiateInto(gate, up, inner, {ofGate, ofUp, needsDown ? inner : at::Tensor()}, activation);
-    at::Tensor ofX, ofGateWeight, ofUpWeight, ofDownWeight;
+    at::Tensor ofX, ofGateWeight, ofUpWeight, ofDownWeight, ofNorm;
     if (needsDown) ofDownWeight = outer.t().mm(inner);
     inner.reset();
-    if (context->needs_input_grad(0)) {
+    Normalised read{x, {}};
+    if (norm.defined()) read = normalisedRows(x, norm, context->saved_data["eps"].toDouble());
+    if (context->needs_input_grad(0) || (norm.defined() && context->needs_input_grad(4))) {
       ofX = linearInputGradient(ofGate, gateWeight).add_(linearInputGradient(ofUp, upWeight)).view(x.sizes());
+      if (norm.defined()) {
+        const NormGradients further = normGradients(x, norm, read.scales, ofX);
+        ofX = further.ofX;
+        ofNorm = further.ofWeight;
+      }
     }
+    const at::Tensor rows = read.values.reshape({-1, x.size(-1)});
     if (context->needs_input_grad(1)) ofGateWeight = ofGate.t().mm(rows);
     if (context->needs_input_grad(2)) ofUpWeight = ofUp.t().mm(rows);
-    return {ofX, ofGateWeight, ofUpWeight, ofDownWeight, {}};
+    return {ofX, ofGateWeight, ofUpWeight, ofDownWeight, ofNorm, {}, {}};
   }
 };
 
 at::Tensor plainOrFusedMlp(const at::Tensor& x, const at::Tensor& gate, const at::Tensor& up, const at::Tensor& down,
-                           std::string_view name) {
+                           std::string_view name, const std::optional<at::Tensor>& norm, double eps) {
   const Activation activation = activationOf(name);
   const auto fits = [&](const at::Tensor& weight) {
     return weight.is_cpu() && weight.layout() == at::kStrided && weight.dim() == 2 && weight.scalar_type() == x.scalar_type();
   };
   const bool isPlain = x.is_cpu() && at::isFloatingType(x.scalar_type()) && x.dim() > 0 && fits(gate) && fits(up) &&
                        fits(down) && gate.sizes() == up.sizes();
-  if (isPlain) return GatedMlp::apply(x, gate, up, down, static_cast<int64_t>(activation));
+  if (isPlain && (!norm.has_value() || suitsRmsNorm(x, *norm)))
+    return GatedMlp::apply(x, gate, up, down, norm, eps, static_cast<int64_t>(activation));
+  if (norm.has_value()) return plainOrFusedMlp(rmsNorm(x, *norm, eps), gate, up, down, name, std::nullopt, eps);
   return at::linear(gatedActivation(at::linear(x, gate), at::linear(x, up), name), down);
 }
 
-// gated_mlp(x [..., D], gate [I, D], up [I, D], down [D', I], activation) → (act(x·gateᵀ) · (x·upᵀ)) · downᵀ. Keeps x, x·gateᵀ
-// and x·upᵀ for its backward pass, and neither the activation nor the product.
+// gated_mlp(x [..., D], gate [I, D], up [I, D], down [D', I], activation, norm [D], eps) → (act(h·gateᵀ) · (h·upᵀ)) · downᵀ, with
+// h = rms_norm(x, norm, eps), or x without a norm. Keeps x, h·gateᵀ and h·upᵀ for its backward pass: neither h, nor the
+// activation, nor the product.
 at::Tensor gatedMlp(const at::Tensor& x, const at::Tensor& gate, const at::Tensor& up, const at::Tensor& down,
-                    std::string_view name) {
-  if (!at::autocast::is_autocast_enabled(at::kCPU)) return plainOrFusedMlp(x, gate, up, down, name);
+                    std::string_view name, const std::optional<at::Tensor>& norm, double eps) {
+  if (!at::autocast::is_autocast_enabled(at::kCPU)) return plainOrFusedMlp(x, gate, up, down, name, norm, eps);
   // What autocast would do of its own accord, with the copies of the weights that it keeps.
   const auto cast = [](const at::Tensor& tensor) {
     return at::autocast::cached_cast(at::autocast::get_autocast_dtype(at::kCPU), tensor, at::kCPU);
   };
-  const at::Tensor narrow[] = {cast(x), cast(gate), cast(up), cast(down)};
+  const at::Tensor read = norm.has_value() ? rmsNorm(x, *norm, eps) : x;
+  const at::Tensor narrow[] = {cast(read), cast(gate), cast(up), cast(down)};
   const c10::impl::ExcludeDispatchKeyGuard without(c10::DispatchKey::AutocastCPU);
-  return plainOrFusedMlp(narrow[0], narrow[1], narrow[2], narrow[3], name);
+  return plainOrFusedMlp(narrow[0], narrow[1], narrow[2], narrow[3], name, std::nullopt, eps);
 }
 
 }  // namespace
 
 TORCH_LIBRARY_FRAGMENT(posttrain, library) {
   library.def("gated_activation(Tensor gate, Tensor? up, str activation) -> Tensor", &gatedActivation);
-  library.def("gated_mlp(Tensor input, Tensor gate, Tensor up, Tensor down, str activation) -> Tensor", &gatedMlp);
+  library.def(
+      "gated_mlp(Tensor input, Tensor gate, Tensor up, Tensor down, str activation, Tensor? norm=None, float eps=0) -> Tensor",
+      &gatedMlp);
 }
 
 }  // namespace posttrain

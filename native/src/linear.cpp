@@ -90,10 +90,6 @@ struct OneDnnLinear : torch::autograd::Function<OneDnnLinear> {
   }
 };
 
-at::Tensor linear(const at::Tensor& x, const at::Tensor& weight, const std::optional<at::Tensor>& bias) {
-  return suits(x, weight, bias) ? OneDnnLinear::apply(x, weight, bias) : at::linear(x, weight, bias);
-}
-
 // useOneDnnLinear(enabled) → whether it was before
 napi_value setOneDnn(napi_env env, napi_callback_info info) {
   return guard(env, "useOneDnnLinear", [&] {
@@ -106,14 +102,18 @@ napi_value setOneDnn(napi_env env, napi_callback_info info) {
 
 }  // namespace
 
-at::Tensor linearValue(const at::Tensor& x, const at::Tensor& weight) {
-  return suits(x, weight, std::nullopt) ? oneDnnProduct(x, weight, std::nullopt) : at::linear(x, weight);
+at::Tensor linearLayer(const at::Tensor& x, const at::Tensor& weight, const std::optional<at::Tensor>& bias) {
+  return suits(x, weight, bias) ? OneDnnLinear::apply(x, weight, bias) : at::linear(x, weight, bias);
+}
+
+at::Tensor linearValue(const at::Tensor& x, const at::Tensor& weight, const std::optional<at::Tensor>& bias) {
+  return suits(x, weight, bias) ? oneDnnProduct(x, weight, bias) : at::linear(x, weight, bias);
 }
 
 at::Tensor linearInputGradient(const at::Tensor& gradient, const at::Tensor& weight) { return linearValue(gradient, weight.t()); }
 
 TORCH_LIBRARY_FRAGMENT(posttrain, library) {
-  library.def("linear(Tensor input, Tensor weight, Tensor? bias=None) -> Tensor", &linear);
+  library.def("linear(Tensor input, Tensor weight, Tensor? bias=None) -> Tensor", &linearLayer);
 }
 
 void defineLinear(napi_env env, napi_value exports) { define(env, exports, "useOneDnnLinear", setOneDnn); }

@@ -1,4 +1,4 @@
-// The products of a linear layer, see linear.cpp. None has a gradient.
+// The products of a linear layer, see linear.cpp. None has a gradient but `linearLayer`.
 #pragma once
 
 #include <ATen/ATen.h>
@@ -10,10 +10,13 @@ namespace posttrain {
 // On oneDNN: x · weightᵀ + bias. x [..., in], weight [out, in], which may be a transposed view, or oneDNN's packed form.
 at::Tensor oneDnnProduct(const at::Tensor& x, const at::Tensor& weight, const std::optional<at::Tensor>& bias);
 
-// x · weightᵀ by whatever is fastest for these shapes, for kernels that bring gradients of their own.
-at::Tensor linearValue(const at::Tensor& x, const at::Tensor& weight);
+// x · weightᵀ + bias by whatever is fastest for these shapes, for kernels that bring gradients of their own.
+at::Tensor linearValue(const at::Tensor& x, const at::Tensor& weight, const std::optional<at::Tensor>& bias = std::nullopt);
 
 // gradient · weight, in the same way.
 at::Tensor linearInputGradient(const at::Tensor& gradient, const at::Tensor& weight);
+
+// x · weightᵀ + bias, recorded for gradients.
+at::Tensor linearLayer(const at::Tensor& x, const at::Tensor& weight, const std::optional<at::Tensor>& bias);
 
 }  // namespace posttrain

@@ -241,7 +241,7 @@ describe('defaults', () => {
     });
     assert.deepEqual(
       { seed, device, dtype, microBatchTokens },
-      { seed: 0, device: 'auto', dtype: 'float32', microBatchTokens: 4096 },
+      { seed: 0, device: 'auto', dtype: 'float32', microBatchTokens: 2048 },
     );
     assert.deepEqual(
       { checkpointEvery, keepCheckpoints, logEvery, evalEvery, track },

@@ -46,7 +46,7 @@ describe('RejectionConfig', () => {
       seed: 0,
       device: 'auto',
       dtype: 'float32',
-      microBatchTokens: 4096,
+      microBatchTokens: 2048,
       track: { mlflow: null, experiment: 'posttrain' },
     });
     const { data, seed, device, dtype, microBatchTokens, track, ...own } = parseConfig(
@@ -55,7 +55,7 @@ describe('RejectionConfig', () => {
     );
     assert.equal(track.mlflow, null);
     assert.deepEqual(sft, own);
-    assert.deepEqual([seed, device, dtype, microBatchTokens], [0, 'auto', 'float32', 4096]);
+    assert.deepEqual([seed, device, dtype, microBatchTokens], [0, 'auto', 'float32', 2048]);
     assert.equal(data.holdOut, null);
   });
 

@@ -87,11 +87,11 @@ export const runSettings = {
           'gradients below 6e-8 become 0 in it, and there is no loss scaling; bfloat16 has the range of float32',
       },
     }),
-  microBatchTokens: z.int().min(1).default(4096).meta({
+  microBatchTokens: z.int().min(1).default(2048).meta({
     description:
       'Most tokens, padding included, of one forward pass. Changes memory, never the result.',
     origin:
-      'Ours: with a vocabulary of 50,000 the logits of 4,096 tokens take 0.8 GB in float32, which a laptop has.',
+      'Ours: on two cores more is not faster and takes more memory (npm run bench -- growth). A GPU may want 8192 or more.',
   }),
   precision: z.enum(['full', 'bf16-mixed']).default('full').meta({
     description:

@@ -64,10 +64,12 @@ export class DecoderLayer extends Module implements DecoderLayerParts {
    */
   forward(x: Tensor, rotation: Rotation | null, sight: Tensor | null | SharedPrompts): Tensor {
     const attended = tidy(() => {
-      const mixed = this.attention.forward(this.inputNorm.forward(x), rotation, sight);
+      const mixed = this.attention.forward(x, rotation, sight, this.inputNorm);
       return x.add(this.attentionOutputNorm?.forward(mixed) ?? mixed);
     });
-    const changed = this.mlp.forward(this.mlpNorm.forward(attended));
+    const { mlp, mlpNorm } = this;
+    const changed =
+      mlp instanceof Mlp ? mlp.forward(attended, mlpNorm) : mlp.forward(mlpNorm.forward(attended));
     return attended.add(this.mlpOutputNorm?.forward(changed) ?? changed);
   }
 }

@@ -1,5 +1,6 @@
 import { cat, ones, scaledDotProductAttention, type Tensor } from '../torch/index.js';
-import type { Linear, NamedLinear } from './linear.js';
+import type { LayerNorm } from './layerNorm.js';
+import { readNormalised, type Linear, type NamedLinear } from './linear.js';
 import { Module } from './module.js';
 import type { RMSNorm } from './rmsNorm.js';
 import { applyRope, type Rotation } from './rope.js';
@@ -88,11 +89,17 @@ export class Attention extends Module {
    * @param rotation of the L or N positions; null where positions are not rotary
    * @param sight [B or 1, 1, L, L] bool, true where a query may look; null: every query looks at itself and what is
    *   before it; or the prompts that rows share
+   * @param norm what normalises x before; null for nothing
    * @returns the shape of x
    */
-  forward(x: Tensor, rotation: Rotation | null, sight: Tensor | null | SharedPrompts): Tensor {
+  forward(
+    x: Tensor,
+    rotation: Rotation | null,
+    sight: Tensor | null | SharedPrompts,
+    norm: RMSNorm | LayerNorm | null = null,
+  ): Tensor {
     const lead = x.shape.slice(0, -1);
-    const [q, k, v] = this.project(x).map((projected) =>
+    const [q, k, v] = this.project(x, norm).map((projected) =>
       projected.view([...lead, -1, this.settings.headDim]),
     ) as [Tensor, Tensor, Tensor];
     const placed = (heads: Tensor, norm: RMSNorm | null): Tensor => {
@@ -100,14 +107,16 @@ export class Attention extends Module {
       return rotation === null ? normed : applyRope(normed, rotation);
     };
     const [query, key] = [placed(q, this.qNorm), placed(k, this.kNorm)];
-    const attended =
-      sight !== null && 'parts' in sight
-        ? attendShared(query, key, v, { sight, ...this.scoring })
-        : attend(query.transpose(1, 2), key.transpose(1, 2), v.transpose(1, 2), {
-            ...{ mask: sight, causal: sight === null },
-            ...this.scoring,
-          }).transpose(1, 2);
-    return this.output.forward(attended.reshape([...lead, -1]));
+    if (sight !== null && 'parts' in sight) {
+      // Block by block, since the output layer keeps what it reads, and put together that would be a second copy.
+      const blocks = attendShared(query, key, v, { sight, ...this.scoring });
+      return cat(blocks.map((block) => this.output.forward(block)));
+    }
+    const attended = attend(query.transpose(1, 2), key.transpose(1, 2), v.transpose(1, 2), {
+      ...{ mask: sight, causal: sight === null },
+      ...this.scoring,
+    });
+    return this.output.forward(attended.transpose(1, 2).reshape([...lead, -1]));
   }
 
   private get scoring(): ScoreOptions {
@@ -116,9 +125,9 @@ export class Attention extends Module {
   }
 
   /** [..., width] → queries [..., H·D], keys and values [..., Hkv·D]. */
-  private project(x: Tensor): Tensor[] {
+  private project(x: Tensor, norm: RMSNorm | LayerNorm | null): Tensor[] {
     const { numHeads, numKeyValueHeads, headDim } = this.settings;
-    const outputs = this.projections.map((layer) => layer.forward(x));
+    const outputs = readNormalised(x, norm, this.projections);
     const [all] = outputs;
     if (all === undefined || outputs.length > 1) return outputs;
     const keys = numKeyValueHeads * headDim;
@@ -169,14 +178,14 @@ export function attend(
  * @param query [N, H, D]
  * @param key [N, Hkv, D]
  * @param value [N, Hkv, D]
- * @returns [N, H, D]
+ * @returns [n, H·D] of the prompts, then of each part, N rows together
  */
 function attendShared(
   query: Tensor,
   key: Tensor,
   value: Tensor,
   { sight, ...scoring }: ScoreOptions & { sight: SharedPrompts },
-): Tensor {
+): Tensor[] {
   const { prompts, parts } = sight;
   let start = 0;
   /** The heads of the next rows, [rows, heads, columns, D]. */
@@ -190,7 +199,7 @@ function attendShared(
     start += rows * columns;
     return block;
   };
-  const flat = (attended: Tensor): Tensor => attended.transpose(1, 2).flatten(0, 1);
+  const flat = (attended: Tensor): Tensor => attended.transpose(1, 2).flatten(0, 1).flatten(1);
   const [q, promptKeys, promptValues] = next(prompts) as [Tensor, Tensor, Tensor];
   const { mask } = prompts;
   const ofPrompts = attend(q, promptKeys, promptValues, {
@@ -205,7 +214,7 @@ function attendShared(
     const [seenKeys, seenValues] = [after(promptKeys, keys), after(promptValues, values)];
     return flat(attend(own, seenKeys, seenValues, { mask: part.mask.to(own.dtype), ...scoring }));
   });
-  return cat([flat(ofPrompts), ...ofParts]);
+  return [flat(ofPrompts), ...ofParts];
 }
 
 /** @param scores [B, Hkv, G, Lq, Lk] */

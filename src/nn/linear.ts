@@ -1,7 +1,9 @@
 import { ShapeError, ValueRangeError } from '../errors/index.js';
-import { noGrad, showShape, tidy, type Tensor } from '../torch/index.js';
+import { noGrad, normLinears, showShape, tidy, type Tensor } from '../torch/index.js';
+import type { LayerNorm } from './layerNorm.js';
 import type { LoraAdapter } from './lora.js';
 import { Module } from './module.js';
+import { RMSNorm } from './rmsNorm.js';
 
 /**
  * An affine map of the last dimension.
@@ -76,6 +78,31 @@ export class Linear extends Module {
     if (adapter === null) return super.namedParameters();
     return new Map([...super.namedParameters(), ...adapter.namedParameters()]);
   }
+}
+
+/** Whether layers are products with their weights, and a bias each or none: those that one call may compute. */
+export function arePlain(layers: readonly Linear[]): boolean {
+  const withBias = layers.filter(({ bias }) => bias !== null).length;
+  return (
+    layers.every(({ lora }) => lora === null) && (withBias === 0 || withBias === layers.length)
+  );
+}
+
+/**
+ * What layers make of x, normalised before where there is a norm.
+ *
+ * @param x [..., in]
+ * @returns [..., out], as many as there are layers
+ */
+export function readNormalised(
+  x: Tensor,
+  norm: RMSNorm | LayerNorm | null,
+  layers: readonly Linear[],
+): Tensor[] {
+  const factors = norm instanceof RMSNorm && arePlain(layers) ? norm.factorsOf(x) : null;
+  if (factors !== null) return normLinears(x, factors, layers);
+  const read = norm?.forward(x) ?? x;
+  return layers.map((layer) => layer.forward(read));
 }
 
 /** A layer and the name that it has in its parent. */

@@ -1,7 +1,9 @@
 import { gatedActivation, gatedMlp, type Tensor } from '../torch/index.js';
 import { activate, type Activation } from './activation.js';
-import type { Linear, NamedLinear } from './linear.js';
+import type { LayerNorm } from './layerNorm.js';
+import { arePlain, readNormalised, type Linear, type NamedLinear } from './linear.js';
 import { Module } from './module.js';
+import { RMSNorm } from './rmsNorm.js';
 
 /** The parts of a feed-forward layer. */
 export interface MlpParts {
@@ -42,27 +44,20 @@ export class Mlp extends Module {
 
   /**
    * @param x [..., width]
+   * @param norm what normalises x before; null for nothing
    * @returns [..., width]
    */
-  forward(x: Tensor): Tensor {
+  forward(x: Tensor, norm: RMSNorm | LayerNorm | null = null): Tensor {
     const { inputs, output, settings } = this;
     const [gate, up] = inputs;
-    if (settings.gated && gate && up && [gate, up, output].every(isPlain)) {
+    if (settings.gated && gate && up && output.bias === null && arePlain([gate, up, output])) {
       const weights = { gate: gate.weight, up: up.weight, down: output.weight };
-      return gatedMlp(x, weights, settings.activation);
+      const factors = norm instanceof RMSNorm ? norm.factorsOf(x) : null;
+      const read = factors === null ? (norm?.forward(x) ?? x) : x;
+      return gatedMlp(read, weights, settings.activation, factors);
     }
-    return output.forward(
-      innerValues(
-        inputs.map((layer) => layer.forward(x)),
-        settings,
-      ),
-    );
+    return output.forward(innerValues(readNormalised(x, norm, inputs), settings));
   }
-}
-
-/** Whether a layer is a product with its weight and nothing else. */
-function isPlain({ bias, lora }: Linear): boolean {
-  return bias === null && lora === null;
 }
 
 /**

@@ -1,5 +1,5 @@
 import { ShapeError } from '../errors/index.js';
-import { assertPositive, showShape, type Tensor } from '../torch/index.js';
+import { assertPositive, showShape, type NormFactors, type Tensor } from '../torch/index.js';
 import { Module } from './module.js';
 
 /** Options of `RMSNorm`. */
@@ -41,17 +41,28 @@ export class RMSNorm extends Module {
    */
   forward(x: Tensor): Tensor {
     const { weight, eps, plusOne } = this;
-    if (x.shape.at(-1) !== weight.shape[0])
-      throw new ShapeError(
-        `RMSNorm: expected the last dimension of x to be ${weight.shape[0]}, received ${showShape(x.shape)}.`,
-      );
+    const factors = this.factorsOf(x);
+    if (factors !== null) return x.rmsNorm(factors.weight, factors.eps);
     const { dtype } = x;
-    // libtorch's own rms_norm scales before it casts, which is the same thing only where there is nothing to cast.
-    if (dtype === 'float32' || dtype === 'float64')
-      return x.rmsNorm(plusOne ? weight.add(1) : weight, eps);
     if (plusOne) return x.to('float32').rmsNorm(weight.to('float32').add(1), eps).to(dtype);
     const x32 = x.to('float32');
     const inverseRms = x32.square().mean(-1, { keepDim: true }).add(eps).rsqrt();
     return x32.mul(inverseRms).to(dtype).mul(weight);
+  }
+
+  /**
+   * What a layer that reads the result may normalise x by itself; null where x is rounded before it is scaled. libtorch's own
+   * rms_norm scales before it casts, which is the same thing only where there is nothing to cast.
+   *
+   * @throws ShapeError when the last dimension differs from the weight's
+   */
+  factorsOf(x: Tensor): NormFactors | null {
+    const { weight, eps, plusOne } = this;
+    if (x.shape.at(-1) !== weight.shape[0])
+      throw new ShapeError(
+        `RMSNorm: expected the last dimension of x to be ${weight.shape[0]}, received ${showShape(x.shape)}.`,
+      );
+    const isExact = x.dtype === 'float32' || x.dtype === 'float64';
+    return isExact ? { weight: plusOne ? weight.add(1) : weight, eps } : null;
   }
 }

@@ -50,20 +50,37 @@ describe('estimateMemory by hand', () => {
     assert.equal(parts.gradients, 4 * COUNT);
     assert.equal(parts.optimizer, 8 * COUNT);
   });
-  test('a layer keeps both inputs of its norms, what each product reads and what attention and activation need', () => {
-    // 2·128 of the residual stream; 128 + (2·4 + 2·2)·32 of attention; 128 + 2·320 of the feed-forward layer.
-    const numbers = 256 + 128 + 384 + 128 + 640;
-    close(estimateMemory(plan).parts.activations, 1.4 * 1000 * 3 * numbers * 4);
+  test('a layer keeps both inputs of its norms, and what attention and activation need', () => {
+    // 2·128 of the residual stream; (2·4 + 2·2)·32 of attention; 2·320 of the feed-forward layer.
+    const numbers = 256 + 384 + 640;
+    close(estimateMemory(plan).parts.activations, 1.1 * 1000 * 3 * numbers * 4);
+  });
+  test('what was normalised is kept too where weights are frozen, and in other dtypes', () => {
+    const [kept, numbers] = [256 + 128 + 384 + 128 + 640, 256 + 384 + 640];
+    for (const changed of [{ dtype: 'float64' }, { dtype: 'bfloat16' }] as const) {
+      const bytes = changed.dtype === 'float64' ? 8 : 2;
+      const { activations } = estimateMemory({ ...plan, ...changed }).parts;
+      close(activations, 1.1 * 1000 * 3 * kept * bytes);
+    }
+    const layerNorm = { ...config, norm: 'layer' } as const;
+    for (const [changed, count] of [
+      [layerNorm, kept],
+      [config, numbers],
+    ] as const)
+      close(
+        estimateMemory({ ...plan, models: [{ ...policy, config: changed }] }).parts.activations,
+        1.1 * 1000 * 3 * count * 4,
+      );
   });
   test('a layer whose weights are frozen or have biases keeps what its last product reads, too', () => {
-    const layer = 256 + 128 + 384 + 128;
+    const layer = 256 + 384;
     const numbers = (changed: Partial<PlannedModel>): number =>
       estimateMemory({ ...plan, models: [{ ...policy, ...changed }] }).parts.activations;
-    close(numbers({ trained: 5000 }), 1.4 * 1000 * 3 * (layer + 3 * 320) * 4);
+    close(numbers({ trained: 5000 }), 1.1 * 1000 * 3 * (layer + 256 + 3 * 320) * 4);
     const withBias = { ...config, mlpBias: true };
-    close(numbers({ config: withBias }), 1.4 * 1000 * 3 * (layer + 3 * 320) * 4);
+    close(numbers({ config: withBias }), 1.1 * 1000 * 3 * (layer + 3 * 320) * 4);
     const plain = { ...config, gatedMlp: false };
-    close(numbers({ config: plain }), 1.4 * 1000 * 3 * (layer + 2 * 320) * 4);
+    close(numbers({ config: plain }), 1.1 * 1000 * 3 * (layer + 2 * 320) * 4);
   });
   test('scores are the logits of 1024 tokens at most, and the gradient of the output layer', () => {
     const scores = (passTokens: number): number =>
@@ -81,11 +98,11 @@ describe('estimateMemory by hand', () => {
   });
   test('with gradient checkpointing a layer’s input is kept per layer, and one layer whole', () => {
     const { parts } = estimateMemory({ ...plan, gradientCheckpointing: true });
-    close(parts.activations, 1.4 * 1000 * 4 * (3 * 128 + 1536));
+    close(parts.activations, 1.1 * 1000 * 4 * (3 * 128 + 1280));
   });
   test('mixed precision halves what products keep and adds a copy of the matrices', () => {
     const { parts } = estimateMemory({ ...plan, precision: 'bf16-mixed' });
-    close(parts.activations, 1.4 * (1000 * 3 * (256 * 4 + 1280 * 2) + 3 * LAYER * 2));
+    close(parts.activations, 1.1 * (1000 * 3 * (256 * 4 + 1280 * 2) + 3 * LAYER * 2));
     assert.equal(parts.weights, 4 * COUNT);
   });
   test('in the only pass of a step gradients take the place of activations', () => {
@@ -122,7 +139,7 @@ describe('estimateMemory by hand', () => {
     };
     const moe = { ...policy, config: { ...config, experts } };
     const { parts } = estimateMemory({ ...plan, models: [moe] });
-    close(parts.activations, 1.4 * 1000 * 3 * (256 + 128 + 384 + 128 + 2 * 64 * 2) * 4);
+    close(parts.activations, 1.1 * 1000 * 3 * (256 + 384 + 128 + 2 * 64 * 2) * 4);
   });
 });
 
@@ -150,10 +167,10 @@ describe('estimateMemory', () => {
     const { total } = estimateMemory({ ...plan, models: [policy, shared] });
     close(total, estimateMemory(plan).total);
   });
-  test('bfloat16 halves everything but the scores', () => {
+  test('bfloat16 halves weights, gradients and moments, not the scores', () => {
     const { parts } = estimateMemory({ ...plan, dtype: 'bfloat16' });
     const wide = estimateMemory(plan).parts;
-    for (const name of ['weights', 'gradients', 'optimizer', 'activations'] as const)
+    for (const name of ['weights', 'gradients', 'optimizer'] as const)
       close(parts[name], wide[name] / 2);
     assert.equal(parts.scores, 1000 * 32768 * 4 + 32768 * 128 * 2);
   });

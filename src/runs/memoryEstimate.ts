@@ -58,10 +58,10 @@ export type MemoryPart =
 /** Node.js with libtorch loaded, before a tensor is made: measured on Linux, see docs/memory.md. */
 const RUNTIME_BYTES = 300e6;
 /**
- * What the allocator holds for each byte of activations: freed blocks of a quarter more than was in use at once
- * (native/src/allocator.cpp), in sizes rounded up by at most an eighth.
+ * What is held for each byte of activations: blocks have sizes that are rounded up by at most an eighth
+ * (native/src/allocator.cpp), and rows that share a prompt have its keys and values beside their own.
  */
-const FRAGMENTATION = 1.4;
+const ROUNDING = 1.1;
 /** Logits that stand at a time, and for how many tokens at least: those of `backwardTokenLogprobs`. */
 const RECORDED_ELEMENTS = 2 ** 25;
 const MIN_RECORDED_TOKENS = 1024;
@@ -96,8 +96,7 @@ export function estimateMemory(plan: MemoryPlan): MemoryEstimate {
   const most = (of: (model: PlannedModel) => number): number => Math.max(0, ...learning.map(of));
   const update = {
     gradients: passTokens === 0 ? 0 : sum(trained) * bytes,
-    activations:
-      passTokens === 0 ? 0 : FRAGMENTATION * most((model) => activationBytes(model, plan)),
+    activations: passTokens === 0 ? 0 : ROUNDING * most((model) => activationBytes(model, plan)),
     scores: passTokens === 0 ? 0 : most((model) => scoreBytes(model, plan)),
   };
   const [policy] = models;
@@ -131,17 +130,23 @@ export function parameterCount({ config, hasLmHead }: PlannedModel): number {
 }
 
 /** Numbers per token that one layer keeps for its backward pass: of the residual stream's width, and inner ones. */
-function layerNumbers({ config, trained }: PlannedModel): { stream: number; inner: number } {
+function layerNumbers(
+  { config, trained }: PlannedModel,
+  { dtype, precision }: MemoryPlan,
+): { stream: number; inner: number } {
   const { hiddenSize, numHeads, numKeyValueHeads, headDim, intermediateSize, experts } = config;
   const perToken = experts === null ? 1 : experts.expertsPerToken;
   const width = experts === null ? intermediateSize : experts.intermediateSize;
-  // Inputs of both norms; then what the projections read, queries, keys, values, what attention wrote, and the
-  // feed-forward layer's gate and up, or what its activation read; and what its last product reads, where that is not
-  // computed again in the backward pass.
-  const attention = hiddenSize + (2 * numHeads + 2 * numKeyValueHeads) * headDim;
+  // Inputs of both norms; then queries, keys, values, what attention wrote, and the feed-forward layer's gate and up, or
+  // what its activation read; and what products read, where that is not computed again in the backward pass.
+  const isExact = dtype === 'float32' && precision === 'full';
+  const normalisesAgain = isExact && config.norm !== 'layer' && trained === 'all';
+  const attention =
+    (normalisesAgain ? 0 : hiddenSize) + (2 * numHeads + 2 * numKeyValueHeads) * headDim;
   const isWhole = config.gatedMlp && !config.mlpBias && trained === 'all';
   const matrices = (config.gatedMlp ? 2 : 1) + (isWhole ? 0 : 1);
-  const feedForward = hiddenSize + matrices * width * perToken;
+  const feedForward =
+    (normalisesAgain && experts === null ? 0 : hiddenSize) + matrices * width * perToken;
   return { stream: 2 * hiddenSize, inner: attention + feedForward };
 }
 
@@ -150,7 +155,7 @@ function activationBytes(model: PlannedModel, plan: MemoryPlan): number {
   const { passTokens, dtype, precision, gradientCheckpointing } = plan;
   const wide = DTYPE_BYTES[dtype];
   const narrow = precision === 'bf16-mixed' ? DTYPE_BYTES.bfloat16 : wide;
-  const { stream, inner } = layerNumbers(model);
+  const { stream, inner } = layerNumbers(model, plan);
   const layer = stream * wide + inner * narrow;
   const perToken = gradientCheckpointing
     ? config.numLayers * config.hiddenSize * wide + layer

@@ -2,6 +2,12 @@ import assert from 'node:assert/strict';
 import { describe, test } from 'node:test';
 import { expectClose } from '../../test/expect.js';
 import {
+  CLOSE,
+  expectSameGradients,
+  TESTED_DTYPES,
+  valuesAndGradients,
+} from '../../test/gradients.js';
+import {
   autocast,
   gatedActivation,
   gatedMlp,
@@ -18,7 +24,6 @@ import {
   tensor,
   tidy,
   zeros,
-  type Dtype,
   type GateActivation,
   type Tensor,
 } from './index.js';
@@ -26,63 +31,23 @@ import {
 const generator = new Generator(3);
 const random = (...shape: number[]): Tensor => randn(shape, { generator });
 const ACTIVATIONS: readonly GateActivation[] = ['silu', 'geluTanh'];
-/** Per dtype: how far the fused way may be from the plain one in float64. */
-const CLOSE = {
-  float64: { rtol: 1e-12, atol: 1e-13 },
-  float32: { rtol: 1e-5, atol: 1e-5 },
-  bfloat16: { rtol: 2 ** -7, atol: 2 ** -7 },
-} as const;
-type Tested = keyof typeof CLOSE;
-const DTYPES = Object.keys(CLOSE) as Tested[];
-
 function act(x: Tensor, activation: GateActivation): Tensor {
   return activation === 'silu' ? x.silu() : x.gelu({ approximate: 'tanh' });
 }
 
-/** Values and the gradients of Σ y·c for fixed c, computed from copies of `inputs` in `dtype`. */
-function run(
-  inputs: readonly Tensor[],
-  dtype: Dtype,
-  compute: (...inputs: Tensor[]) => Tensor,
-): Tensor[] {
-  const leaves = inputs.map((input) => input.to(dtype).clone().requiresGrad_());
-  const y = compute(...leaves);
-  const weights = randn(y.shape, { generator: new Generator(8) }).to(y.dtype);
-  y.mul(weights).sum().backward();
-  return [y.detach(), ...leaves.map(({ grad: found }) => found as Tensor)];
-}
-
-/** `fused` in `dtype` against `plain` in float64 on the same rounded inputs. */
-function expectSame(
-  inputs: readonly Tensor[],
-  dtype: Tested,
-  fused: (...inputs: Tensor[]) => Tensor,
-  plain: (...inputs: Tensor[]) => Tensor,
-): void {
-  tidy(() => {
-    const rounded = inputs.map((input) => input.to(dtype));
-    const found = run(rounded, dtype, fused);
-    const expected = run(rounded, 'float64', plain);
-    found.forEach((tensor, index) => {
-      assert.equal(tensor.dtype, dtype);
-      expectClose(tensor.to('float64'), (expected[index] as Tensor).toArray(), CLOSE[dtype]);
-    });
-  });
-}
-
 describe('gatedActivation', () => {
   for (const activation of ACTIVATIONS)
-    for (const dtype of DTYPES)
+    for (const dtype of TESTED_DTYPES)
       for (const width of [1, 16, 37])
         test(`${activation} of ${dtype}, ${width} wide, has the values and gradients of the plain one`, () => {
           const [gate, up] = [random(2, 3, width).mul(3), random(2, 3, width)];
-          expectSame(
+          expectSameGradients(
             [gate, up],
             dtype,
             (first, second) => gatedActivation(first, second, activation),
             (first, second) => act(first, activation).mul(second),
           );
-          expectSame(
+          expectSameGradients(
             [random(5, 2 * width)],
             dtype,
             (both) => gatedActivation(both, null, activation),
@@ -102,7 +67,7 @@ describe('gatedActivation', () => {
       (all) => all.narrow(0, 0, 0).chunk(2, -1) as [Tensor, Tensor],
     ];
     for (const view of views)
-      expectSame(
+      expectSameGradients(
         [random(6, 40)],
         'float32',
         (all) => gatedActivation(...view(all), 'silu'),
@@ -128,7 +93,7 @@ describe('gatedActivation', () => {
 
   test('can be differentiated twice', () => {
     for (const activation of ACTIVATIONS)
-      expectSame(
+      expectSameGradients(
         [random(3, 20), random(3, 20)],
         'float32',
         (gate, up) => {
@@ -171,15 +136,15 @@ describe('gatedMlp', () => {
   for (const activation of ACTIVATIONS)
     for (const dtype of ['float64', 'float32'] as const)
       test(`${activation} of ${dtype} has the values and gradients of the plain one`, () => {
-        expectSame(inputs(), dtype, layer(activation), plain(activation));
+        expectSameGradients(inputs(), dtype, layer(activation), plain(activation));
       });
 
   test('of bfloat16 is as close to float64 as the plain one', () => {
     tidy(() => {
       const rounded = inputs().map((input) => input.to('bfloat16'));
-      const exact = run(rounded, 'float64', plain('silu'));
+      const exact = valuesAndGradients(rounded, 'float64', plain('silu'));
       const distances = [layer('silu'), plain('silu')].map((compute) =>
-        run(rounded, 'bfloat16', compute).map((found, index) =>
+        valuesAndGradients(rounded, 'bfloat16', compute).map((found, index) =>
           found
             .to('float64')
             .sub(exact[index] as Tensor)
@@ -251,8 +216,8 @@ describe('gatedMlp', () => {
         (...all: Tensor[]): Tensor =>
           autocast(options, () => inner(...(all as [Tensor, Tensor, Tensor, Tensor])));
       const all = inputs();
-      const found = run(all, 'float32', compute(layer('silu')));
-      const expected = run(all, 'float32', compute(plain('silu')));
+      const found = valuesAndGradients(all, 'float32', compute(layer('silu')));
+      const expected = valuesAndGradients(all, 'float32', compute(plain('silu')));
       assert.equal(found[0]?.dtype, 'bfloat16');
       found.forEach((tensor, index) => {
         const other = expected[index] as Tensor;
@@ -284,7 +249,7 @@ describe('rotateHalf', () => {
     return [both.cos(), both.sin()];
   };
 
-  for (const dtype of DTYPES)
+  for (const dtype of TESTED_DTYPES)
     for (const [rotary, width] of [
       [64, 64],
       [6, 6],
@@ -301,7 +266,7 @@ describe('rotateHalf', () => {
               Tensor,
               Tensor,
             ];
-            expectSame(
+            expectSameGradients(
               [random(2, 5, 3, width)],
               dtype,
               (x) => rotateHalf(x, cos, sin),
@@ -315,7 +280,7 @@ describe('rotateHalf', () => {
     test(`each half of ${rotary} numbers by its own angles`, () => {
       tidy(() => {
         const [cos, sin] = [random(5, 1, rotary), random(5, 1, rotary)];
-        expectSame(
+        expectSameGradients(
           [random(2, 5, 3, rotary)],
           'float32',
           (x) => rotateHalf(x, cos, sin),
@@ -328,7 +293,7 @@ describe('rotateHalf', () => {
     tidy(() => {
       const [cos, sin] = angles(5, 1, 8);
       const check = (view: (x: Tensor) => Tensor): void =>
-        expectSame(
+        expectSameGradients(
           [random(3, 5, 16)],
           'float32',
           (x) => rotateHalf(view(x), cos, sin),

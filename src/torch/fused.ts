@@ -1,5 +1,5 @@
 /**
- * What libtorch computes in several passes over memory, in one on the CPU (native/src/gated.cpp, rope.cpp, scores.cpp).
+ * What libtorch computes in several passes over memory, in one on the CPU (native/src/gated.cpp, norm.cpp, rope.cpp, scores.cpp).
  * Other devices and dtypes get libtorch's own operators. Values agree to rounding.
  */
 import * as aten from './operators.generated.js';
@@ -26,13 +26,19 @@ export function gatedActivation(
 
 const NAMES = { silu: 'silu', geluTanh: 'gelu_tanh' } as const;
 
+/** What normalises a layer's input: `rmsNorm` by a weight [D]. */
+export interface NormFactors {
+  readonly weight: Tensor;
+  readonly eps: number;
+}
+
 /**
  * A whole feed-forward layer with a gate.
  *
- *     (act(x·gateᵀ) · (x·upᵀ)) · downᵀ
+ *     (act(h·gateᵀ) · (h·upᵀ)) · downᵀ,  h = rmsNorm(x), or x without a norm
  *
- * Keeps x, x·gateᵀ and x·upᵀ for its backward pass; the product is computed again, one pass over memory. On the CPU there
- * is no gradient of its gradient: `grad` with `createGraph` is refused.
+ * Keeps x, h·gateᵀ and h·upᵀ for its backward pass; h and the product are computed again, one pass over memory each. On the
+ * CPU there is no gradient of its gradient: `grad` with `createGraph` is refused.
  *
  * @param x [..., D]
  * @param weights.gate [I, D]
@@ -44,9 +50,36 @@ export function gatedMlp(
   x: Tensor,
   weights: { readonly gate: Tensor; readonly up: Tensor; readonly down: Tensor },
   activation: GateActivation,
+  norm: NormFactors | null = null,
 ): Tensor {
   const { gate, up, down } = weights;
-  return wrap(aten.posttrainGatedMlp(x.slot, gate.slot, up.slot, down.slot, NAMES[activation]));
+  const [name, normSlot] = [NAMES[activation], optionalSlot('gatedMlp', 'norm', norm?.weight)];
+  return wrap(
+    aten.posttrainGatedMlp(x.slot, gate.slot, up.slot, down.slot, name, normSlot, norm?.eps ?? 0),
+  );
+}
+
+/**
+ * Several linear layers that read the same normalised input.
+ *
+ *     y = rmsNorm(x) · weightᵀ + bias, each
+ *
+ * Keeps x for its backward pass, and normalises it again. On the CPU in float32 there is no gradient of its gradient: `grad`
+ * with `createGraph` is refused.
+ *
+ * @param x [..., D]
+ * @param layers.weight [I, D], which may differ in I
+ * @param layers.bias [I]; all have one or none
+ * @returns [..., I], as many as there are layers
+ */
+export function normLinears(
+  x: Tensor,
+  { weight, eps }: NormFactors,
+  layers: readonly { readonly weight: Tensor; readonly bias: Tensor | null }[],
+): Tensor[] {
+  const weights = layers.map((layer) => layer.weight.slot);
+  const biases = layers.flatMap(({ bias }) => (bias === null ? [] : [bias.slot]));
+  return aten.posttrainNormLinears(x.slot, weight.slot, eps, weights, biases).map(wrap);
 }
 
 /**

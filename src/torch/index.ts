@@ -56,10 +56,12 @@ export {
 export {
   gatedActivation,
   gatedMlp,
+  normLinears,
   rotateHalf,
   scoreGradient_,
   scoreTokens,
   type GateActivation,
+  type NormFactors,
   type ScoreGradient,
   type TokenScores,
 } from './fused.js';

@@ -1103,10 +1103,16 @@ export let posttrainGatedActivation: (gate: Slot, up: Slot | null | undefined, a
   return posttrainGatedActivation(...args);
 };
 
-// posttrain::gated_mlp(Tensor input, Tensor gate, Tensor up, Tensor down, str activation) -> Tensor
-export let posttrainGatedMlp: (input: Slot, gate: Slot, up: Slot, down: Slot, activation: string) => Slot = (...args) => {
+// posttrain::gated_mlp(Tensor input, Tensor gate, Tensor up, Tensor down, str activation, Tensor? norm=None, float eps=0.) -> Tensor
+export let posttrainGatedMlp: (input: Slot, gate: Slot, up: Slot, down: Slot, activation: string, norm?: Slot | null, eps?: number) => Slot = (...args) => {
   native();
   return posttrainGatedMlp(...args);
+};
+
+// posttrain::norm_linears(Tensor input, Tensor norm, float eps, Tensor[] weights, Tensor[] biases) -> Tensor[]
+export let posttrainNormLinears: (input: Slot, norm: Slot, eps: number, weights: readonly Slot[], biases: readonly Slot[]) => Slot[] = (...args) => {
+  native();
+  return posttrainNormLinears(...args);
 };
 
 // posttrain::rotate_half(Tensor input, Tensor cos, Tensor sin) -> Tensor
@@ -1557,7 +1563,8 @@ onLoad((addon) => {
   layerNorm = bind(addon, 'aten::layer_norm', "Tensor input, SymInt[] normalized_shape, Tensor? weight=None, Tensor? bias=None, float eps=1.0000000000000001e-05, bool cudnn_enable=True");
   posttrainRmsNorm = bind(addon, 'posttrain::rms_norm', "Tensor input, Tensor weight, float eps");
   posttrainGatedActivation = bind(addon, 'posttrain::gated_activation', "Tensor gate, Tensor? up, str activation");
-  posttrainGatedMlp = bind(addon, 'posttrain::gated_mlp', "Tensor input, Tensor gate, Tensor up, Tensor down, str activation");
+  posttrainGatedMlp = bind(addon, 'posttrain::gated_mlp', "Tensor input, Tensor gate, Tensor up, Tensor down, str activation, Tensor? norm=None, float eps=0.");
+  posttrainNormLinears = bind(addon, 'posttrain::norm_linears', "Tensor input, Tensor norm, float eps, Tensor[] weights, Tensor[] biases");
   posttrainRotateHalf = bind(addon, 'posttrain::rotate_half', "Tensor input, Tensor cos, Tensor sin");
   posttrainScoreTokens = bind(addon, 'posttrain::score_tokens', "Tensor logits, Tensor targets, float temperature, bool with_entropy");
   posttrainScoreGradient_ = bind(addon, 'posttrain::score_gradient_', "Tensor(a!) logits, Tensor targets, float temperature, Tensor normalizers, Tensor? entropies, Tensor? of_logprobs, Tensor? of_entropies");

@@ -1,0 +1,223 @@
+import assert from 'node:assert/strict';
+import { describe, test } from 'node:test';
+import { expectClose } from '../../test/expect.js';
+import { expectSameGradients, valuesAndGradients } from '../../test/gradients.js';
+import {
+  autocast,
+  gatedMlp,
+  Generator,
+  grad,
+  normLinears,
+  randn,
+  stack,
+  tidy,
+  type Tensor,
+} from './index.js';
+
+const generator = new Generator(4);
+const random = (...shape: number[]): Tensor => randn(shape, { generator });
+
+/** x / √(mean(x²) + eps) · weight, with operators that have gradients of every order. */
+function normalised(x: Tensor, weight: Tensor, eps: number): Tensor {
+  return x.square().mean(-1, { keepDim: true }).add(eps).rsqrt().mul(x).mul(weight);
+}
+
+describe('gatedMlp with a norm', () => {
+  type Five = [Tensor, Tensor, Tensor, Tensor, Tensor];
+  const inputs = (): Tensor[] => [
+    random(2, 3, 24),
+    random(20, 24).div(3),
+    random(20, 24).div(3),
+    random(24, 20).div(4),
+    random(24),
+  ];
+  const eps = 0.01;
+  const fused = (...[x, gate, up, down, weight]: Five): Tensor =>
+    gatedMlp(x, { gate, up, down }, 'silu', { weight, eps });
+  const plain = (...[x, gate, up, down, weight]: Five): Tensor => {
+    const read = normalised(x, weight, eps);
+    return read.linear(gate).silu().mul(read.linear(up)).linear(down);
+  };
+  const of =
+    (compute: (...all: Five) => Tensor) =>
+    (...all: Tensor[]): Tensor =>
+      compute(...(all as Five));
+
+  for (const dtype of ['float64', 'float32'] as const)
+    test(`of ${dtype} has the values and gradients of the plain one`, () => {
+      expectSameGradients(inputs(), dtype, of(fused), of(plain));
+    });
+
+  test('gives frozen tensors no gradient, and the others theirs', () => {
+    tidy(() => {
+      const all = inputs() as Five;
+      for (const [index, leaf] of all.entries()) {
+        leaf.requiresGrad_();
+        fused(...all)
+          .square()
+          .sum()
+          .backward();
+        const found = leaf.grad as Tensor;
+        all.forEach((other, at) => assert.equal(other.grad !== null, at === index));
+        leaf.grad = null;
+        plain(...all)
+          .square()
+          .sum()
+          .backward();
+        expectClose(found, (leaf.grad as unknown as Tensor).toArray(), { rtol: 1e-4, atol: 1e-4 });
+        leaf.grad = null;
+        leaf.requiresGrad = false;
+      }
+    });
+  });
+
+  test('under autocast normalises in float32 and multiplies in bfloat16', () => {
+    tidy(() => {
+      const options = { device: 'cpu', dtype: 'bfloat16' } as const;
+      const all = inputs();
+      const [found = [], expected = []] = [fused, plain].map((compute) =>
+        valuesAndGradients(all, 'float32', (...each) =>
+          autocast(options, () => of(compute)(...each)),
+        ),
+      );
+      assert.equal(found[0]?.dtype, 'bfloat16');
+      found.forEach((tensor, index) => {
+        const other = (expected[index] as Tensor).to('float32');
+        const distance = tensor.to('float32').sub(other).norm().item();
+        assert.ok(distance < 0.015 * other.norm().item(), `${index}: ${distance}`);
+      });
+    });
+  });
+});
+
+describe('normLinears', () => {
+  const eps = 0.01;
+  const weights = (): Tensor[] => [random(20, 24), random(8, 24), random(8, 24)];
+  const biases = (): Tensor[] => [random(20), random(8), random(8)];
+  /** Of x, the norm's weight, three weights and three biases or none. */
+  type Compute = (...all: Tensor[]) => Tensor[];
+  const fused: Compute = (x, norm, ...layers) =>
+    normLinears(
+      x,
+      { weight: norm, eps },
+      layers.slice(0, 3).map((weight, index) => ({ weight, bias: layers[index + 3] ?? null })),
+    );
+  const plain: Compute = (x, norm, ...layers) => {
+    const read = normalised(x, norm, eps);
+    return layers
+      .slice(0, 3)
+      .map((weight, index) => read.linear(weight, layers[index + 3] ?? null));
+  };
+  const together =
+    (compute: Compute) =>
+    (...all: Tensor[]): Tensor =>
+      stack(
+        compute(...all).flatMap((each) => each.unbind(-1)),
+        -1,
+      );
+
+  for (const dtype of ['float64', 'float32'] as const)
+    for (const shape of [
+      [5, 24],
+      [2, 3, 24],
+    ])
+      for (const withBias of [false, true])
+        test(`${dtype}, ${shape.length} dimensions, ${withBias ? 'with' : 'without'} biases: values and gradients of the plain ones`, () => {
+          const own = withBias ? biases() : [];
+          const all = [random(...shape), random(24), ...weights(), ...own];
+          expectSameGradients(all, dtype, together(fused), together(plain));
+        });
+
+  test('what is large runs on another engine, with the same values and gradients', () => {
+    const all = [random(700, 96), random(96), random(256, 96), random(64, 96), random(64, 96)];
+    tidy(() => {
+      const [found, expected] = [
+        valuesAndGradients(all, 'float32', together(fused)),
+        valuesAndGradients(all, 'float64', together(plain)),
+      ];
+      found.forEach((tensor, index) => {
+        const other = expected[index] as Tensor;
+        const distance = tensor.to('float64').sub(other).norm().item();
+        assert.ok(distance < 1e-5 * other.norm().item(), `${index}: ${distance}`);
+      });
+    });
+  });
+
+  test('an output that nothing reads adds nothing, and its weight has no gradient', () => {
+    tidy(() => {
+      const all = [random(5, 24), random(24), ...weights(), ...biases()].map((each) =>
+        each.requiresGrad_(),
+      );
+      const grads = [fused, plain].map((compute) => {
+        const [, second] = compute(...all) as [Tensor, Tensor, Tensor];
+        second.square().sum().backward();
+        const found = all.map((leaf) => leaf.grad);
+        for (const leaf of all) leaf.grad = null;
+        return found;
+      });
+      const [found = [], expected = []] = grads;
+      assert.deepEqual(
+        found.map((each) => each !== null),
+        [true, true, false, true, false, false, true, false],
+      );
+      found.forEach((each, index) => {
+        if (each)
+          expectClose(each, (expected[index] as Tensor).toArray(), { rtol: 1e-4, atol: 1e-4 });
+      });
+    });
+  });
+
+  test('gives frozen tensors no gradient, and needs none', () => {
+    tidy(() => {
+      const all = [random(5, 24), random(24), ...weights(), ...biases()];
+      const isRecorded = (): boolean => fused(...all).some(({ requiresGrad }) => requiresGrad);
+      assert.equal(isRecorded(), false);
+      for (const [index, leaf] of all.entries()) {
+        leaf.requiresGrad_();
+        together(fused)(...all)
+          .square()
+          .sum()
+          .backward();
+        all.forEach((other, at) => assert.equal(other.grad !== null, at === index));
+        leaf.grad = null;
+        leaf.requiresGrad = false;
+      }
+    });
+  });
+
+  test('under autocast normalises in float32 and multiplies in bfloat16', () => {
+    tidy(() => {
+      const options = { device: 'cpu', dtype: 'bfloat16' } as const;
+      const all = [random(5, 24), random(24), ...weights()];
+      const [found = [], expected = []] = [fused, plain].map((compute) =>
+        valuesAndGradients(all, 'float32', (...each) =>
+          autocast(options, () => together(compute)(...each)),
+        ),
+      );
+      assert.equal(found[0]?.dtype, 'bfloat16');
+      found.forEach((tensor, index) => {
+        const other = (expected[index] as Tensor).to('float32');
+        const distance = tensor.to('float32').sub(other).norm().item();
+        assert.ok(distance < 0.015 * other.norm().item(), `${index}: ${distance}`);
+      });
+    });
+  });
+
+  test('refuses a second derivative, shapes that do not fit and biases for some', () => {
+    tidy(() => {
+      const [x, norm] = [random(5, 24).requiresGrad_(), random(24)];
+      const y = together(fused)(x, norm, ...weights()).sum();
+      assert.throws(() => grad([y], [x], { createGraph: true }), /no second derivative/);
+      assert.throws(() => fused(x, norm, random(8, 23)), /size|shape/);
+      assert.throws(() => fused(x, random(23), ...weights()), /shape/);
+      const layers = [
+        { weight: random(8, 24), bias: random(8) },
+        { weight: random(8, 24), bias: null },
+      ];
+      assert.throws(
+        () => normLinears(x, { weight: norm, eps }, layers),
+        /a bias for each or none, received 2 and 1/,
+      );
+    });
+  });
+});
