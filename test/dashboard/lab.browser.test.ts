@@ -180,11 +180,14 @@ describe('the model lab', () => {
       assert.equal(await card.locator('.growing').textContent(), shownText(sequence, 2));
       assert.equal(await card.locator('.tokens').count(), 0);
     }
+    assert.equal(await cards().nth(0).locator('[role=status]').last().textContent(), '');
     goOn();
     held = undefined;
     await cards().nth(1).locator('.tokens').waitFor();
     await cards().nth(0).locator('.tokens').waitFor();
     assert.equal(await page.locator('.growing').count(), 0);
+    const said = await cards().nth(1).locator('[role=status]').textContent();
+    assert.match(said ?? '', /^\d+ tokens?, (ended by itself|cut off at the most tokens)$/);
   });
 
   test('what was drawn stays after Stop; leaving the view takes the rest back, too', async () => {

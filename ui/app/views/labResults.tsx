@@ -160,20 +160,20 @@ function ResultCard({
       {completion === undefined && drawn.length > 0 && <GrowingText name={name} texts={drawn} />}
       {error !== undefined && <Fault error={error} />}
       {completion !== undefined && (
-        <>
-          <TokenText
-            id={`lab-${side}`}
-            label={`Completion of ${name}, coloured by ${INFO.label}`}
-            sequence={completion.sequence}
-            info={INFO}
-            scale={scale}
-            active={active}
-            onActive={(index, pinned) => onActive(side, index, pinned)}
-          />
-          <CompletionFacts completion={completion} />
-        </>
+        <TokenText
+          id={`lab-${side}`}
+          label={`Completion of ${name}, coloured by ${INFO.label}`}
+          sequence={completion.sequence}
+          info={INFO}
+          scale={scale}
+          active={active}
+          onActive={(index, pinned) => onActive(side, index, pinned)}
+        />
       )}
-      {!running && error === undefined && completion === undefined && <p class="quiet">Stopped.</p>}
+      <p class="lab-facts num" role="status">
+        {!running && error === undefined && endOf(completion)}
+      </p>
+      {completion !== undefined && <CompletionFacts completion={completion} />}
     </section>
   );
 }
@@ -198,17 +198,21 @@ const ENDS = {
   length: 'cut off at the most tokens',
 } as const;
 
+/** Said once it is so. */
+function endOf(completion: LabCompletion | undefined): string {
+  if (completion === undefined) return 'Stopped.';
+  const { length } = completion.sequence.tokenIds;
+  return `${length} ${length === 1 ? 'token' : 'tokens'}, ${ENDS[completion.finishReason]}`;
+}
+
 function CompletionFacts({ completion }: { completion: LabCompletion }): JSX.Element {
-  const { sequence, givenTokens, finishReason, seconds, settings, promptText } = completion;
+  const { sequence, givenTokens, seconds, settings, promptText } = completion;
   const drawn = sequence.tokenIds.length - givenTokens;
   const sum = runningSum(sequence.streams.logprobs ?? []).at(-1) ?? 0;
   const speed = seconds.sampling > 0 ? drawn / seconds.sampling : null;
   return (
     <>
       <p class="lab-facts">
-        <span class="num">
-          {sequence.tokenIds.length} tokens, {ENDS[finishReason]}
-        </span>
         {givenTokens > 0 && <span class="num">{givenTokens} of them given</span>}
         <span class="num">log-probability {formatNumber(sum, 4)}</span>
         <span class="num">
