@@ -145,6 +145,16 @@ describe('a list of samples whose run goes on', () => {
   });
 });
 
+test('a list in a window of 400 pixels holds the rows near the window alone', async () => {
+  writeRun(join(root, 'narrow'), { samples: steps(1, 200), metrics: [{ step: 1, reward: 1 }] });
+  const narrow = await openPage(400);
+  await goTo(`#/samples?run=${await idOf('narrow')}`, narrow);
+  await narrow.locator('#sample-0').waitFor();
+  const rows = await narrow.locator('.sample-row').count();
+  assert.ok(rows < 40, `${rows} rows`);
+  await narrow.close();
+});
+
 test('on a slow line a list arrives though its run grows faster than answers come', async () => {
   writeRun(join(root, 'slow'), {
     ...{ status: { state: 'running', updated: new Date().toISOString() }, samples: steps(1, 5) },
