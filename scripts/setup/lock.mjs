@@ -6,7 +6,7 @@ import { mkdirSync, renameSync, rmSync, utimesSync, writeFileSync } from 'node:f
 import { hostname } from 'node:os';
 import { dirname, join } from 'node:path';
 import { isAlive, readJson, statOf, temporaryName } from './files.mjs';
-import { SetupError } from './report.mjs';
+import { SetupError, systemCode } from './report.mjs';
 
 const POLL_MS = 150;
 /** The holder touches the lock this often; */
@@ -23,7 +23,11 @@ const STALE_MS = 60_000;
  * @returns {Promise<T>}
  */
 export async function withLock(path, log, body) {
-  mkdirSync(dirname(path), { recursive: true });
+  try {
+    mkdirSync(dirname(path), { recursive: true });
+  } catch (error) {
+    throw unwritable(path, error);
+  }
   let announced = false;
   while (!tryToTake(path)) {
     if (removeIfStale(path)) continue;
@@ -51,13 +55,22 @@ export async function withLock(path, log, body) {
   }
 }
 
+/** @param {string} path @param {unknown} cause @returns {SetupError} */
+function unwritable(path, cause) {
+  const code = systemCode(cause) ?? String(cause);
+  return new SetupError(`The folder ${dirname(path)} cannot be written (${code}).`, {
+    hint: 'Make it writable. An installed package takes another cache from POSTTRAIN_CACHE.',
+    cause,
+  });
+}
+
 /** @param {string} path @returns {boolean} */
 function tryToTake(path) {
   try {
     mkdirSync(path);
   } catch (error) {
     if (error instanceof Error && 'code' in error && error.code === 'EEXIST') return false;
-    throw new SetupError(`The folder ${dirname(path)} cannot be written.`, { cause: error });
+    throw unwritable(path, error);
   }
   const owner = { pid: process.pid, host: hostname(), since: new Date().toISOString() };
   writeFileSync(join(path, 'owner.json'), JSON.stringify(owner));

@@ -8,6 +8,7 @@ import type {
   DashboardUiScript,
   LockScript,
   NpmScript,
+  SetupFailure,
   SetupScript,
   TypescriptScript,
 } from './scripts.js';
@@ -45,6 +46,21 @@ describe('checkNodeVersion', () => {
 describe('withLock', () => {
   const pause = (ms: number): Promise<void> => new Promise((resolve) => setTimeout(resolve, ms));
 
+  test('says which folder cannot be written, and what to do', async () => {
+    const file = join(newFolder(), 'file');
+    writeFileSync(file, '');
+    await assert.rejects(
+      withLock(join(file, 'folder/lock'), silent, async () => undefined),
+      (error: SetupFailure) => {
+        assert.equal(
+          error.message,
+          `The folder ${join(file, 'folder')} cannot be written (ENOTDIR).`,
+        );
+        assert.match(error.hint ?? '', /POSTTRAIN_CACHE/);
+        return true;
+      },
+    );
+  });
   test('lets one in at a time, and is gone afterwards', async () => {
     const lock = join(newFolder(), 'lock');
     let inside = 0;
