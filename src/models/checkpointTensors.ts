@@ -52,8 +52,10 @@ function takeTensor(request: TensorRequest, name: string): Tensor {
   const { file, config, dtype = 'float32', device = 'cpu' } = request;
   return noGrad(() =>
     tidy(() => {
-      const stored = file.tensor(storedName(config, name));
-      requireFinite(request, storedName(config, name), stored);
+      const own = storedName(config, name);
+      // The CPU computes with what is read here; another device copies it.
+      const stored = device === 'cpu' ? file.read(own) : file.tensor(own);
+      requireFinite(request, own, stored);
       if (!isStoredTransposed(config, name)) return stored.to({ dtype, device });
       return stored.transpose(0, 1).contiguous().to({ dtype, device });
     }),

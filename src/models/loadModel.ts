@@ -25,8 +25,7 @@ export interface LoadModelOptions {
 }
 
 /**
- * Loads a model in Hugging Face's layout: config.json and safetensors, single or sharded. Weights that need no conversion
- * stay in the mapped file until they are touched.
+ * Loads a model in Hugging Face's layout: config.json and safetensors, single or sharded.
  *
  * The folder of an adapter in PEFT's layout is opened with its base model, whose parameters then require no gradient.
  *

@@ -101,7 +101,7 @@ describe('save', () => {
       'generation_config.json',
       'model.safetensors',
     ]);
-    // The loaded model is still mapped from the shards that are gone.
+    // The shards that it was loaded from are gone.
     assert.ok(logitsOf(loaded).equal(logitsOf(model)));
     await loaded.save(folder, { maxShardBytes: 2500 });
     assert.ok(!readdirSync(folder).includes('model.safetensors'));

@@ -1,11 +1,20 @@
 import assert from 'node:assert/strict';
-import { mkdirSync, mkdtempSync, readFileSync, readdirSync, rmSync, writeFileSync } from 'node:fs';
+import {
+  mkdirSync,
+  mkdtempSync,
+  readFileSync,
+  readdirSync,
+  rmSync,
+  truncateSync,
+  writeFileSync,
+} from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { after, describe, test } from 'node:test';
 import { ROOT } from '../../test/root.js';
 import { CheckpointError, IoError } from '../errors/index.js';
 import {
+  arange,
   complex,
   DTYPE_BYTES,
   memory,
@@ -127,7 +136,47 @@ describe('safetensors', () => {
     for (const padding of ['', ' ', '  ', '   ']) {
       writeFileSync(file('odd'), fileOf(JSON.stringify(header) + padding, data));
       assert.deepEqual(readSafetensors(file('odd')).tensor('odd').toArray(), [1.5, -2]);
+      assert.deepEqual(readSafetensors(file('odd')).read('odd').toArray(), [1.5, -2]);
     }
+  });
+});
+
+describe('tensors that are read', () => {
+  test('are those that are mapped, of every dtype', () => {
+    const opened = readSafetensors(GOLDEN);
+    for (const name of opened.names) {
+      const [read, mapped] = [opened.read(name), opened.tensor(name)];
+      assert.deepEqual([read.dtype, read.shape], [mapped.dtype, mapped.shape]);
+      assert.deepEqual(bytesOf(read), bytesOf(mapped));
+    }
+  });
+  test('are whole where they are larger than what is read at a time', async () => {
+    const count = 2 ** 23 + 12_345;
+    await writeSafetensors(file('large'), new Map([['w', arange(count).remainder(65_537)]]));
+    const read = readSafetensors(file('large')).read('w');
+    assert.ok(read.equal(arange(count).remainder(65_537)));
+  });
+  test('keep their numbers when the file is overwritten in place, and can be trained', async () => {
+    await writeSafetensors(file('own'), new Map([['w', tensor([1, 2, 3])]]));
+    const read = readSafetensors(file('own')).read('w');
+    writeFileSync(file('own'), '');
+    assert.deepEqual(read.toArray(), [1, 2, 3]);
+    read.requiresGrad = true;
+    tidy(() => read.square().sum().backward());
+    assert.deepEqual(read.grad?.toArray(), [2, 4, 6]);
+  });
+  test('of a file that was cut short or is gone are an error', async () => {
+    await writeSafetensors(file('short'), new Map([['w', tensor([1, 2, 3])]]));
+    const opened = readSafetensors(file('short'));
+    const before = memory().liveTensors;
+    truncateSync(file('short'), readFileSync(file('short')).length - 4);
+    assert.throws(
+      () => opened.read('w'),
+      (error) => error instanceof IoError && /expected 4 more bytes of "w"/.test(error.message),
+    );
+    rmSync(file('short'));
+    assert.throws(() => opened.read('w'), /short can no longer be opened/);
+    assert.equal(memory().liveTensors, before);
   });
 });
 
