@@ -108,9 +108,15 @@ class Blocks {
     if (size > regionLeft_ && size <= REGION - HUGE_PAGE) reserve();
     if (size > regionLeft_) return map(size, PROT_READ | PROT_WRITE);
     char* const start = region_;
-    if (mprotect(start, size, PROT_READ | PROT_WRITE) != 0) return nullptr;
+    if (size > writable_) {
+      // Whole huge pages, since the system gives none that it may not write to in full.
+      const size_t further = (size - writable_ + HUGE_PAGE - 1) / HUGE_PAGE * HUGE_PAGE;
+      if (mprotect(start + writable_, further, PROT_READ | PROT_WRITE) != 0) return nullptr;
+      writable_ += further;
+    }
     region_ += size;
     regionLeft_ -= size;
+    writable_ -= size;
     return start;
   }
 
@@ -121,7 +127,8 @@ class Blocks {
     const size_t past = reinterpret_cast<uintptr_t>(start) % HUGE_PAGE;
     const size_t skipped = past == 0 ? 0 : HUGE_PAGE - past;
     region_ = start + skipped;
-    regionLeft_ = REGION - skipped;
+    regionLeft_ = (REGION - skipped) / HUGE_PAGE * HUGE_PAGE;
+    writable_ = 0;
   }
 
   void* use(Block block) {
@@ -203,8 +210,9 @@ class Blocks {
   size_t kept_ = 0;
   size_t most_ = 0;    // that was in use at once
   size_t pieces_ = 0;  // of all blocks
-  char* region_ = nullptr;
+  char* region_ = nullptr;  // addresses that no block has had, and how many of them may be written to
   size_t regionLeft_ = 0;
+  size_t writable_ = 0;
 };
 
 // Never destroyed: tensors of static objects may be freed after everything else.

@@ -25,6 +25,7 @@ export class SafetensorsFile {
   private readonly places = new Map<string, { path: string; entry: TensorEntry }>();
   private readonly sizes = new Map<string, number>();
   private readonly maps = new Map<string, Tensor>();
+  private chunk: Uint8Array | null = null;
 
   /** @internal Use `readSafetensors`. */
   constructor(files: readonly (readonly [path: string, header: SafetensorsHeader])[]) {
@@ -90,7 +91,7 @@ export class SafetensorsFile {
     const { path, entry } = this.place(name);
     return tidy(() => {
       const whole = empty([entry.bytes], { dtype: 'uint8' });
-      const chunk = new Uint8Array(Math.min(entry.bytes, CHUNK_BYTES));
+      const chunk = (this.chunk ??= new Uint8Array(READ_BYTES));
       const file = this.opened(path);
       try {
         for (let done = 0; done < entry.bytes;) {
@@ -169,6 +170,8 @@ export function readSafetensors(paths: string | readonly string[]): SafetensorsF
   return new SafetensorsFile(list.map((path) => [path, readHeader(path)] as const));
 }
 
+/** Read at a time: small enough to stay in the processor's cache until it is copied. */
+const READ_BYTES = 1024 * 1024;
 // Small enough that no copy of a large tensor stands in memory as a whole.
 const CHUNK_BYTES = 32 * 1024 * 1024;
 
