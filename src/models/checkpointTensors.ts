@@ -54,7 +54,7 @@ function takeTensor(request: TensorRequest, name: string): Tensor {
     tidy(() => {
       const own = storedName(config, name);
       // The CPU computes with what is read here; another device copies it.
-      const stored = device === 'cpu' ? file.read(own) : file.tensor(own);
+      const stored = device === 'cpu' ? file.read(own, dtype) : file.tensor(own);
       requireFinite(request, own, stored);
       if (!isStoredTransposed(config, name)) return stored.to({ dtype, device });
       return stored.transpose(0, 1).contiguous().to({ dtype, device });
@@ -63,13 +63,14 @@ function takeTensor(request: TensorRequest, name: string): Tensor {
 }
 
 /** Refuses weights of which nothing but NaN would come, under whatever setting. @throws CheckpointError */
-function requireFinite({ where, folder }: TensorRequest, name: string, stored: Tensor): void {
+function requireFinite({ where, folder, file }: TensorRequest, name: string, stored: Tensor): void {
   // A sum is one pass without a copy; it may overflow where every number is finite.
   if (Number.isFinite(stored.sum().item())) return;
   const count = stored.isfinite().logicalNot().sum().item();
   if (count === 0) return;
+  const as = stored.dtype === file.dtypeOf(name) ? '' : ` as ${stored.dtype}`;
   throw new CheckpointError(
-    `${where}: expected finite weights in ${folder}, received ${count} of ${stored.numel} numbers of ${name} that are NaN or infinite.`,
+    `${where}: expected finite weights in ${folder}, received ${count} of ${stored.numel} numbers of ${name} that are NaN or infinite${as}.`,
     {
       hint: 'The run that saved them diverged, or the file is damaged: take an earlier checkpoint, or fetch it again.',
     },

@@ -156,6 +156,17 @@ describe('tensors that are read', () => {
     const read = readSafetensors(file('large')).read('w');
     assert.ok(read.equal(arange(count).remainder(65_537)));
   });
+  test('are converted to another dtype, as a whole tensor is', async () => {
+    const count = 2 ** 20 + 7;
+    const numbers = arange(count).div(3);
+    await writeSafetensors(file('converted'), new Map([['w', numbers.view([count, 1])]]));
+    const opened = readSafetensors(file('converted'));
+    for (const dtype of ['bfloat16', 'float64', 'int32'] as const) {
+      const read = opened.read('w', dtype);
+      assert.deepEqual([read.dtype, read.shape], [dtype, [count, 1]]);
+      assert.ok(read.equal(numbers.to(dtype).view([count, 1])));
+    }
+  });
   test('keep their numbers when the file is overwritten in place, and can be trained', async () => {
     await writeSafetensors(file('own'), new Map([['w', tensor([1, 2, 3])]]));
     const read = readSafetensors(file('own')).read('w');

@@ -83,39 +83,39 @@ export class SafetensorsFile {
 
   /**
    * A tensor whose elements are read now, into memory of its own: what becomes of the file later does not matter, and a
-   * processor reads them faster than those of a mapped file, whose pages are small.
+   * processor reads them faster than those of a mapped file, whose pages are small. A part at a time, so that a conversion
+   * needs no second copy of the whole.
    *
+   * @param dtype to convert to; that of the file unless given
    * @throws CheckpointError when there is no such tensor; IoError when the file is gone or has become shorter
    */
-  read(name: string): Tensor {
+  read(name: string, dtype?: Dtype): Tensor {
     const { path, entry } = this.place(name);
+    const chunk = (this.chunk ??= new Uint8Array(READ_BYTES));
+    const width = DTYPE_BYTES[entry.dtype];
     return tidy(() => {
-      const whole = empty([entry.bytes], { dtype: 'uint8' });
-      const chunk = (this.chunk ??= new Uint8Array(READ_BYTES));
+      const flat = empty([entry.bytes / width], { dtype: dtype ?? entry.dtype });
       const file = this.opened(path);
       try {
-        for (let done = 0; done < entry.bytes;) {
-          const most = Math.min(chunk.length, entry.bytes - done);
-          const count = readSync(file, chunk, 0, most, entry.start + done);
-          if (count === 0)
+        for (let done = 0; done < entry.bytes; done += chunk.length) {
+          const part = chunk.subarray(0, Math.min(chunk.length, entry.bytes - done));
+          const read = readFully(file, part, entry.start + done);
+          if (read < part.length)
             throw new IoError(
-              `readSafetensors: expected ${entry.bytes - done} more bytes of ${JSON.stringify(name)} in ${path}, the file ends.`,
+              `readSafetensors: expected ${entry.bytes - done - read} more bytes of ${JSON.stringify(name)} in ${path}, the file ends.`,
               { hint: 'The file was cut short after it was opened. Open it again.' },
             );
-          tidy(() =>
-            noGrad(() =>
-              whole
-                .narrow(0, done, count)
-                .copy_(fromBytes(chunk.subarray(0, count), 'uint8', [count])),
-            ),
+          const count = part.length / width;
+          noGrad(() =>
+            tidy(() => {
+              flat.narrow(0, done / width, count).copy_(fromBytes(part, entry.dtype, [count]));
+            }),
           );
-          done += count;
         }
       } finally {
         closeSync(file);
       }
-      const typed = entry.dtype === 'uint8' ? whole : whole.viewDtype(entry.dtype);
-      return typed.view(entry.shape);
+      return flat.view(entry.shape);
     });
   }
 
@@ -168,6 +168,17 @@ export class SafetensorsFile {
 export function readSafetensors(paths: string | readonly string[]): SafetensorsFile {
   const list = typeof paths === 'string' ? [paths] : paths;
   return new SafetensorsFile(list.map((path) => [path, readHeader(path)] as const));
+}
+
+/** @returns how many bytes there were: fewer than asked for at the end of the file */
+function readFully(file: number, into: Uint8Array, position: number): number {
+  let done = 0;
+  while (done < into.length) {
+    const count = readSync(file, into, done, into.length - done, position + done);
+    if (count === 0) break;
+    done += count;
+  }
+  return done;
 }
 
 /** Read at a time: small enough to stay in the processor's cache until it is copied. */
