@@ -36,9 +36,9 @@ constexpr size_t REGION = size_t{64} << 30;
 // Every piece that is moved may be a mapping of its own, and a process has 65,530 of them (vm.max_map_count).
 constexpr size_t MOST_PIECES = 16384;
 
-// Eight sizes per power of two, so that rows of nearly the same length find each other's blocks.
+// 32 sizes per power of two, so that rows of nearly the same length find each other's blocks.
 size_t roundedSize(size_t bytes) {
-  const size_t step = (size_t{1} << (63 - __builtin_clzll(bytes))) / 8;
+  const size_t step = std::max(PAGE, (size_t{1} << (63 - __builtin_clzll(bytes))) / 32);
   return (bytes + step - 1) / step * step;
 }
 

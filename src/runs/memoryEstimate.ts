@@ -58,7 +58,7 @@ export type MemoryPart =
 /** Node.js with libtorch loaded, before a tensor is made: measured on Linux, see docs/memory.md. */
 const RUNTIME_BYTES = 300e6;
 /**
- * What is held for each byte of activations: blocks have sizes that are rounded up by at most an eighth
+ * What is held for each byte of activations: blocks have sizes that are rounded up by at most a 32nd
  * (native/src/allocator.cpp), and rows that share a prompt have its keys and values beside their own.
  */
 const ROUNDING = 1.1;
