@@ -37,7 +37,7 @@ async function main(): Promise<void> {
     benchQuantized(values.shape);
   } else if (name === 'parts') {
     const { benchParts } = await import('./parts.js');
-    benchParts();
+    await benchParts();
   } else if (name === 'data') {
     const { benchData } = await import('./dataLoading.js');
     const { rows, pairs = '3', out } = values;

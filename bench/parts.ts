@@ -2,17 +2,20 @@
  * What single parts of the engine gain: `npm run bench -- parts`. Each part is timed with and without, in turn, in one
  * process, so that whatever else the machine does falls on both; the result is written to bench/results/parts.json.
  */
-import { writeFileSync } from 'node:fs';
+import { mkdtempSync, rmSync, writeFileSync } from 'node:fs';
+import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { backwardTokenLogprobs, createModel, makeDecoderConfig } from '../src/models/index.js';
 import {
   attendRows,
   cat,
+  DTYPE_BYTES,
   fewRowsLinear,
   gatedMlp,
   inferenceMode,
   noGrad,
   onesLike,
+  readSafetensors,
   releaseHostMemory,
   rotateHalf,
   scaledDotProductAttention,
@@ -21,6 +24,8 @@ import {
   tensor,
   tidy,
   useOneDnnLinear,
+  writeSafetensors,
+  zeros,
   type Tensor,
 } from '../src/torch/index.js';
 import { compare, random, type PartRow } from './compareParts.js';
@@ -153,6 +158,54 @@ function fewRows(
   return found;
 }
 
+/** Weights in memory of their own, on huge pages, in place of a mapped file. */
+async function readWeights(dtype: 'float32' | 'bfloat16'): Promise<PartRow> {
+  const [outputs, inputs] = [3072, 576];
+  const count = Math.floor(COLD_BYTES / (outputs * inputs * DTYPE_BYTES[dtype]));
+  const folder = mkdtempSync(join(tmpdir(), 'posttrain-bench-'));
+  try {
+    const path = join(folder, 'weights.safetensors');
+    const names = Array.from({ length: count }, (_, index) => `w${index}`);
+    const stored = new Map(names.map((name) => [name, random(outputs, inputs).to(dtype)]));
+    await writeSafetensors(path, stored);
+    for (const weight of stored.values()) weight.dispose();
+    const file = readSafetensors(path);
+    const x = random(1, inputs).to(dtype);
+    const [read, mapped] = [
+      names.map((name) => file.read(name)),
+      names.map((name) => file.tensor(name)),
+    ];
+    const all = (weights: readonly Tensor[]) => () =>
+      noGrad(() => {
+        for (const weight of weights) tidy(() => void fewRowsLinear(x, weight));
+      });
+    const name = `weights are read and not mapped: products of 1 row, ${count} weights ${outputs}×${inputs} in ${dtype}`;
+    const found = compare(name, all(read), all(mapped));
+    for (const weight of [...read, ...mapped]) weight.dispose();
+    file.dispose();
+    return found;
+  } finally {
+    rmSync(folder, { recursive: true });
+  }
+}
+
+/** Tensors of ever other sizes, which are made of the pages of freed ones. */
+function movedPages(): PartRow {
+  const sizes = Array.from({ length: 24 }, (_, index) => 8 + ((index * 37) % 48));
+  const run = (between: () => void) => () => {
+    for (const mebibytes of sizes) {
+      tidy(() => void zeros([mebibytes * 2 ** 18]));
+      between();
+    }
+  };
+  const name = 'pages of freed blocks are moved: zeros of 24 sizes from 8 to 55 MiB';
+  return compare(
+    name,
+    run(() => undefined),
+    run(releaseHostMemory),
+  );
+}
+
 function decodeAttention(rows: number, dtype: 'float32' | 'bfloat16'): PartRow {
   const [heads, kvHeads, columns, width] = [9, 3, 256, 64];
   const query = random(rows, heads, width).to(dtype);
@@ -222,7 +275,7 @@ interface GroupInput {
 const shared = Array<number>(8).fill(0);
 
 /** Times every part, prints the table and writes the results. */
-export function benchParts(): void {
+export async function benchParts(): Promise<void> {
   const before = circumstances();
   const apart = (inputIds: Tensor): GroupInput => ({ inputIds });
   const together = (inputIds: Tensor): GroupInput => ({ inputIds, sharedPrompts: shared });
@@ -250,6 +303,9 @@ export function benchParts(): void {
       apart,
       releaseHostMemory,
     ),
+    movedPages(),
+    await readWeights('float32'),
+    await readWeights('bfloat16'),
     fewRows(1, 3072, 576, 'float32'),
     fewRows(1, 3072, 576, 'bfloat16'),
     fewRows(1, 49152, 576, 'float32'),
