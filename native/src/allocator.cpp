@@ -10,6 +10,7 @@
 // read once, as the weights are for every token, comes faster where addresses are looked up for every 2 MiB.
 #include <c10/core/CPUAllocator.h>
 #include <sys/mman.h>
+#include <sys/resource.h>
 
 #include <algorithm>
 #include <cstdint>
@@ -35,6 +36,8 @@ constexpr size_t HUGE_PAGE = size_t{2} << 20;
 constexpr size_t REGION = size_t{64} << 30;
 // Every piece that is moved may be a mapping of its own, and a process has 65,530 of them (vm.max_map_count).
 constexpr size_t MOST_PIECES = 16384;
+// On average of a block whose pages are moved.
+constexpr size_t LEAST_PIECE = size_t{128} << 10;
 
 // 32 sizes per power of two, so that rows of nearly the same length find each other's blocks.
 size_t roundedSize(size_t bytes) {
@@ -121,6 +124,9 @@ class Blocks {
   }
 
   void reserve() {
+    // Where addresses are limited they are not to be had for nothing.
+    rlimit limit{};
+    if (getrlimit(RLIMIT_AS, &limit) != 0 || limit.rlim_cur != RLIM_INFINITY) return;
     char* const start = map(REGION, PROT_NONE);
     if (start == nullptr) return;
     if (regionLeft_ > 0) munmap(region_, regionLeft_);
@@ -165,7 +171,9 @@ class Blocks {
     const size_t most = std::max(most_, inUse_ + block.size);
     size_t done = 0;
     while (!order_.empty() && done < block.size && inUse_ + kept_ + block.size > most + SLACK) {
-      if (pieces_ > MOST_PIECES) giveBackOldest();
+      // Pieces are divided and never joined: small ones would cost more than new pages do.
+      const Block& oldest = order_.front()->second.block;
+      if (pieces_ > MOST_PIECES || oldest.size / oldest.pieces.size() < LEAST_PIECE) giveBackOldest();
       else done += moveOldest(block, done);
     }
     if (done < block.size) addPiece(block, block.size - done);

@@ -70,6 +70,7 @@ export {
 export { tokenLogprobs, type TokenLogprobs, type TokenLogprobsInput } from './tokenLogprobs.js';
 export type { TopTokensRequest } from './topTokens.js';
 export type { TokenSupport } from './tokenSupports.js';
+export { checkpointNames } from './checkpointNames.js';
 export { parameterShapes, type ParameterKind, type ParameterShape } from './parameterShapes.js';
 export { ropeInverseFrequencies, type RopeScaling } from '../nn/index.js';
 export { saveMerged } from './saveMerged.js';

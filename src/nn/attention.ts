@@ -108,9 +108,12 @@ export class Attention extends Module {
     };
     const [query, key] = [placed(q, this.qNorm), placed(k, this.kNorm)];
     if (sight !== null && 'parts' in sight) {
-      // Block by block, since the output layer keeps what it reads, and put together that would be a second copy.
       const blocks = attendShared(query, key, v, { sight, ...this.scoring });
-      return cat(blocks.map((block) => this.output.forward(block)));
+      // Block by block, since the output layer keeps what it reads, and put together that would be a second copy. An adapter
+      // computes something of its own at every call.
+      return this.output.lora === null
+        ? cat(blocks.map((block) => this.output.forward(block)))
+        : this.output.forward(cat(blocks));
     }
     const attended = attend(query.transpose(1, 2), key.transpose(1, 2), v.transpose(1, 2), {
       ...{ mask: sight, causal: sight === null },

@@ -2,7 +2,7 @@
  * How much memory a run needs, from configurations and settings alone: nothing is loaded. Knows what is held when, not
  * what the machine has. docs/memory.md compares it with what was measured.
  */
-import { parameterShapes, type DecoderConfig } from '../models/index.js';
+import { checkpointNames, parameterShapes, type DecoderConfig } from '../models/index.js';
 import { DTYPE_BYTES, type Dtype } from '../torch/index.js';
 
 /** One model that is held while a run goes on. */
@@ -137,17 +137,24 @@ function layerNumbers(
   const { hiddenSize, numHeads, numKeyValueHeads, headDim, intermediateSize, experts } = config;
   const perToken = experts === null ? 1 : experts.expertsPerToken;
   const width = experts === null ? intermediateSize : experts.intermediateSize;
-  // Inputs of both norms; then queries, keys, values, what attention wrote, and the feed-forward layer's gate and up, or
-  // what its activation read; and what products read, where that is not computed again in the backward pass.
+  const trainsAll = trained === 'all';
   const isExact = dtype === 'float32' && precision === 'full';
-  const normalisesAgain = isExact && config.norm !== 'layer' && trained === 'all';
-  const attention =
-    (normalisesAgain ? 0 : hiddenSize) + (2 * numHeads + 2 * numKeyValueHeads) * headDim;
-  const isWhole = config.gatedMlp && !config.mlpBias && trained === 'all';
-  const matrices = (config.gatedMlp ? 2 : 1) + (isWhole ? 0 : 1);
+  const normalisesAgain = isExact && config.norm !== 'layer' && trainsAll;
+  // Queries, keys, values and what attention wrote; what projections read, where it is not normalised again in the backward
+  // pass; and queries and keys before they are normalised, where they are.
+  const heads = numHeads + numKeyValueHeads;
+  const attention = (normalisesAgain ? 0 : hiddenSize) + (config.qkNorm ? 3 : 2) * heads * headDim;
+  // The feed-forward layer's gate and up, or what its activation read; what its last product reads, where that is not
+  // computed again; what its first products read; and what an expert takes and gives.
+  const isGated = config.gatedMlp;
+  const isWhole =
+    isGated && !config.mlpBias && trainsAll && checkpointNames(config).mlpInputs.length === 2;
+  const matrices = (isGated ? 2 : 1) + (isWhole ? 0 : 1);
+  const passed = experts === null ? 0 : 2 * hiddenSize * perToken;
   const feedForward =
-    (normalisesAgain && experts === null ? 0 : hiddenSize) + matrices * width * perToken;
-  return { stream: 2 * hiddenSize, inner: attention + feedForward };
+    (normalisesAgain && experts === null ? 0 : hiddenSize) + passed + matrices * width * perToken;
+  // Inputs of the norms.
+  return { stream: (config.outputNorms ? 4 : 2) * hiddenSize, inner: attention + feedForward };
 }
 
 function activationBytes(model: PlannedModel, plan: MemoryPlan): number {

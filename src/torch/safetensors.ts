@@ -9,6 +9,7 @@ import { empty, fromBytes, mapFile, zeros } from './factories.js';
 import {
   makeHeader,
   readHeader,
+  stateOf,
   type SafetensorsHeader,
   type TensorEntry,
 } from './safetensorsHeader.js';
@@ -24,6 +25,7 @@ export class SafetensorsFile {
   readonly metadata: Readonly<Record<string, string>>;
   private readonly places = new Map<string, { path: string; entry: TensorEntry }>();
   private readonly sizes = new Map<string, number>();
+  private readonly states = new Map<string, string>();
   private readonly maps = new Map<string, Tensor>();
   private chunk: Uint8Array | null = null;
 
@@ -31,6 +33,7 @@ export class SafetensorsFile {
   constructor(files: readonly (readonly [path: string, header: SafetensorsHeader])[]) {
     for (const [path, header] of files) {
       this.sizes.set(path, header.fileBytes);
+      this.states.set(path, header.state);
       for (const [name, entry] of header.entries) {
         const other = this.places.get(name);
         if (other !== undefined)
@@ -87,24 +90,19 @@ export class SafetensorsFile {
    * needs no second copy of the whole.
    *
    * @param dtype to convert to; that of the file unless given
-   * @throws CheckpointError when there is no such tensor; IoError when the file is gone or has become shorter
+   * @throws CheckpointError when there is no such tensor; IoError when the file is gone or was changed since it was opened
    */
   read(name: string, dtype?: Dtype): Tensor {
     const { path, entry } = this.place(name);
+    if (entry.bytes === 0) return zeros(entry.shape, { dtype: dtype ?? entry.dtype });
     const chunk = (this.chunk ??= new Uint8Array(READ_BYTES));
     const width = DTYPE_BYTES[entry.dtype];
     return tidy(() => {
       const flat = empty([entry.bytes / width], { dtype: dtype ?? entry.dtype });
-      const file = this.opened(path);
-      try {
+      this.withFile(path, (file) => {
         for (let done = 0; done < entry.bytes; done += chunk.length) {
           const part = chunk.subarray(0, Math.min(chunk.length, entry.bytes - done));
-          const read = readFully(file, part, entry.start + done);
-          if (read < part.length)
-            throw new IoError(
-              `readSafetensors: expected ${entry.bytes - done - read} more bytes of ${JSON.stringify(name)} in ${path}, the file ends.`,
-              { hint: 'The file was cut short after it was opened. Open it again.' },
-            );
+          readFully(file, part, entry.start + done);
           const count = part.length / width;
           noGrad(() =>
             tidy(() => {
@@ -112,18 +110,28 @@ export class SafetensorsFile {
             }),
           );
         }
-      } finally {
-        closeSync(file);
-      }
+      });
       return flat.view(entry.shape);
     });
   }
 
-  private opened(path: string): number {
+  /** Calls `use` with an opened file, which is still the one whose header was read. */
+  private withFile(path: string, use: (file: number) => void): void {
+    let file: number | null = null;
     try {
-      return openSync(path, 'r');
+      file = openSync(path, 'r');
+      if (stateOf(file) !== this.states.get(path))
+        throw new IoError(`readSafetensors: ${path} was changed after it was opened.`, {
+          hint: 'Something else writes to it. Open it again when that has ended.',
+        });
+      use(file);
     } catch (cause) {
-      throw new IoError(`readSafetensors: ${path} can no longer be opened.`, { cause });
+      if (!isSystemError(cause)) throw cause;
+      throw new IoError(`readSafetensors: ${path} can no longer be read: ${cause.message}`, {
+        cause,
+      });
+    } finally {
+      if (file !== null) closeSync(file);
     }
   }
 
@@ -131,6 +139,7 @@ export class SafetensorsFile {
   dispose(): void {
     for (const map of this.maps.values()) map.dispose();
     this.maps.clear();
+    this.chunk = null;
   }
 
   private mapped(path: string): Tensor {
@@ -170,15 +179,12 @@ export function readSafetensors(paths: string | readonly string[]): SafetensorsF
   return new SafetensorsFile(list.map((path) => [path, readHeader(path)] as const));
 }
 
-/** @returns how many bytes there were: fewer than asked for at the end of the file */
-function readFully(file: number, into: Uint8Array, position: number): number {
-  let done = 0;
-  while (done < into.length) {
+function readFully(file: number, into: Uint8Array, position: number): void {
+  for (let done = 0; done < into.length;) {
     const count = readSync(file, into, done, into.length - done, position + done);
-    if (count === 0) break;
+    if (count === 0) throw new IoError('readSafetensors: the file ended while it was read.');
     done += count;
   }
-  return done;
 }
 
 /** Read at a time: small enough to stay in the processor's cache until it is copied. */

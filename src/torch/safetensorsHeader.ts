@@ -26,6 +26,8 @@ export interface SafetensorsHeader {
   readonly entries: ReadonlyMap<string, TensorEntry>;
   readonly metadata: Readonly<Record<string, string>>;
   readonly fileBytes: number;
+  /** Which file it was, and in which state: see `stateOf`. */
+  readonly state: string;
 }
 
 /** What the text begins with that stands for a large file in a clone without Git LFS: `version https://git-lfs…`. */
@@ -56,6 +58,12 @@ const NAMES = new Map<Dtype, string>(
   Object.entries(DTYPES).map(([name, dtype]) => [dtype, name] as const),
 );
 
+/** Tells an opened file from another one of its name, and from itself after it was written to. */
+export function stateOf(file: number): string {
+  const { ino, mtimeMs, size } = fstatSync(file);
+  return `${ino} ${mtimeMs} ${size}`;
+}
+
 /**
  * Reads and checks the header of a file. Every claim in it is checked against the file's true size before anything of
  * that size is allocated.
@@ -74,7 +82,8 @@ export function readHeader(path: string): SafetensorsHeader {
     if (!stat.isFile()) throw torn(path, 'expected a file, found something else');
     const length = headerLength(path, stat.size, readExactly(file, path, 0, 8));
     const text = decode(path, readExactly(file, path, 8, length));
-    return { ...parseHeader(path, text, 8 + length, stat.size), fileBytes: stat.size };
+    const { size } = stat;
+    return { ...parseHeader(path, text, 8 + length, size), fileBytes: size, state: stateOf(file) };
   } finally {
     closeSync(file);
   }
@@ -141,7 +150,7 @@ function parseHeader(
   text: string,
   dataStart: number,
   fileBytes: number,
-): Omit<SafetensorsHeader, 'fileBytes'> {
+): Omit<SafetensorsHeader, 'fileBytes' | 'state'> {
   let json: unknown;
   try {
     json = JSON.parse(text);
