@@ -209,7 +209,7 @@ const CASES: readonly BadData[] = [
   },
   {
     claim: 'messages without a role',
-    files: { 'a.jsonl': '{"messages": [{"from": "human", "value": "1"}]}\n' },
+    files: { 'a.jsonl': '{"messages": [{"author": "human", "text": "1"}]}\n' },
     data: 'a.jsonl',
     message:
       /^a\.jsonl:1: expected column "messages" to be a list of messages with a "role" and a "content", received /,
