@@ -3,11 +3,11 @@
 // it, which the kernel fills with zeros (`npm run bench -- parts` measures it).
 //
 // Blocks in use and blocks that wait take together hardly more than what was in use at once before. Beyond it a new block
-// is made of the pages of those that wait longest, moved to its addresses: a fifth of what faults cost, and no page is
-// lost because a size has gone out of use.
+// is made of the pages of those that wait longest, moved to its addresses: cheaper than faults, and no page is lost because
+// a size has gone out of use.
 //
-// Addresses follow each other, so that the system can back them with huge pages whatever the sizes of blocks are: what is
-// read once, as the weights are for every token, comes faster where addresses are looked up for every 2 MiB.
+// Addresses follow each other, so that the system can back them with huge pages whatever the sizes of blocks are: a fault
+// for every 2 MiB, and as few addresses to look up while weights are read. Pages that were moved are small again.
 #include <c10/core/CPUAllocator.h>
 #include <sys/mman.h>
 #include <sys/resource.h>
