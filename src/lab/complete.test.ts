@@ -210,7 +210,8 @@ describe('OpenModels', () => {
     const { liveTensors } = memory();
     await complete({ model: source('model1') });
     assert.ok((await complete({ model: source('model3') })).seconds.loading > 0);
-    assert.equal(memory().liveTensors, liveTensors);
+    // Fewer where what earlier tests left is collected meanwhile.
+    assert.ok(memory().liveTensors <= liveTensors);
     assert.equal((await complete({ model: source('model1') })).seconds.loading, 0);
     assert.ok((await complete({ model: source('model2') })).seconds.loading > 0);
   });
