@@ -203,6 +203,26 @@ describe('normLinears', () => {
     });
   });
 
+  test('takes no rows, and rows that do not lie together', () => {
+    tidy(() => {
+      const outputs = fused(random(0, 24), random(24), ...weights());
+      assert.deepEqual(
+        outputs.map(({ shape }) => shape),
+        [
+          [0, 20],
+          [0, 8],
+          [0, 8],
+        ],
+      );
+    });
+    const turned =
+      (compute: Compute): Compute =>
+      (x, ...others) =>
+        compute((x as Tensor).transpose(0, 1), ...others);
+    const all = [random(24, 5), random(24), ...weights(), ...biases()];
+    expectSameGradients(all, 'float32', together(turned(fused)), together(turned(plain)));
+  });
+
   test('refuses a second derivative, shapes that do not fit and biases for some', () => {
     tidy(() => {
       const [x, norm] = [random(5, 24).requiresGrad_(), random(24)];

@@ -1,6 +1,15 @@
 import assert from 'node:assert/strict';
 import { afterEach, beforeEach, describe, test } from 'node:test';
-import { full, hostMemory, ones, releaseHostMemory, tidy, zeros, type Tensor } from './index.js';
+import {
+  empty,
+  full,
+  hostMemory,
+  ones,
+  releaseHostMemory,
+  tidy,
+  zeros,
+  type Tensor,
+} from './index.js';
 
 const MIB = 2 ** 20;
 
@@ -106,6 +115,12 @@ describe('memory of tensors on the CPU', () => {
     for (let turn = 0; turn < 200; turn++) use(1 + ((turn * 37) % 99));
     const grown = process.memoryUsage.rss() - before;
     assert.ok(grown < 40 * MIB, `grew by ${Math.round(grown / MIB)} MiB`);
+  });
+
+  test('more addresses are used than are reserved at a time', () => {
+    // 100 GiB of addresses, of which no page is touched.
+    for (let turn = 0; turn < 100; turn++) tidy(() => void empty([2 ** 28 + turn * 2 ** 20]));
+    use(8);
   });
 
   test('small tensors are left to malloc', () => {

@@ -144,6 +144,10 @@ describe('safetensors', () => {
 describe('tensors that are read', () => {
   test('are those that are mapped, of every dtype', () => {
     const opened = readSafetensors(GOLDEN);
+    const openFiles = (): number => readdirSync('/proc/self/fd').length;
+    const before = openFiles();
+    for (const name of opened.names) opened.read(name);
+    assert.equal(openFiles(), before);
     for (const name of opened.names) {
       const [read, mapped] = [opened.read(name), opened.tensor(name)];
       assert.deepEqual([read.dtype, read.shape], [mapped.dtype, mapped.shape]);
