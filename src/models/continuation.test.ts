@@ -1,9 +1,10 @@
 import assert from 'node:assert/strict';
 import { describe, test } from 'node:test';
 import { expectClose } from '../../test/expect.js';
-import { memory, noGrad, tensor, tidy } from '../torch/index.js';
+import { arange, memory, noGrad, tensor, tidy, type Tensor } from '../torch/index.js';
 import { planContinuation, continuedPlaces } from './continuation.js';
 import {
+  addLora,
   backwardTokenLogprobs,
   createModel,
   parseDecoderConfig,
@@ -64,6 +65,10 @@ const ROWS: readonly (readonly [readonly number[], readonly number[]])[] = [
   [B, [29, 28]],
 ];
 const SHARED = [0, 1, 0, 0, 1, 0, 1];
+const ADAPTER = {
+  ...{ seed: 1, baseModel: 'base', rank: 3, alpha: 6, dropout: 0, rsLora: false, dora: true },
+  ...{ modulesToSave: [], targetModules: 'all-linear' as const },
+};
 
 function inputOf(
   rows: typeof ROWS,
@@ -130,6 +135,50 @@ describe('rows that share prompts', () => {
           });
         });
         model.dispose();
+      });
+
+  for (const family of [
+    ...Object.keys(FAMILIES),
+    'llama, biases',
+    'qwen2, biases of projections alone',
+  ] as const)
+    for (const lora of [false, true])
+      test(`in float32, where less is kept, are as in float64: ${family}${lora ? ', with an adapter' : ''}`, () => {
+        const raw = FAMILIES[family] ?? {
+          ...SIZES,
+          ...(family.startsWith('llama')
+            ? { model_type: 'llama', attention_bias: true, mlp_bias: true }
+            : { model_type: 'qwen2' }),
+        };
+        const passes = (['float64', 'float32'] as const).map((dtype) => {
+          const model = createModel(parseDecoderConfig(raw), { seed: 3, dtype });
+          if (lora) addLora(model, ADAPTER);
+          noGrad(() =>
+            tidy(() => {
+              for (const [name, parameter] of model.namedParameters())
+                if (/bias$|lora_B/.test(name))
+                  parameter.copy_(arange(parameter.numel).sin().view(parameter.shape));
+            }),
+          );
+          const input = inputOf(ROWS, { sharedPrompts: SHARED });
+          const found = tidy(() => passOf(model, input));
+          model.dispose();
+          return found;
+        });
+        const [exact, found] = passes as [(typeof passes)[0], (typeof passes)[0]];
+        assert.ok(Math.abs(found.loss - exact.loss) < 1e-4 * Math.abs(exact.loss));
+        tidy(() => {
+          found.gradients.forEach(([name, gradient], index) => {
+            const expected = exact.gradients[index]?.[1] ?? null;
+            assert.equal(gradient === null, expected === null, name);
+            if (gradient === null || expected === null) return;
+            const [own, other] = [gradient, expected].map((each) =>
+              tensor(each, { dtype: 'float64' }),
+            ) as [Tensor, Tensor];
+            const distance = own.sub(other).norm().item();
+            assert.ok(distance < 2e-4 * other.norm().item() + 1e-5, `${name}: ${distance}`);
+          });
+        });
       });
 
   test('compute each prompt once', () => {
