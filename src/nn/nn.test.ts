@@ -303,4 +303,33 @@ describe('Mlp', () => {
     const expected = (2 / (1 + Math.exp(-2))) * 3 * 5;
     expectClose(layer.forward(tensor([[1]], { dtype: 'float64' })), [[expected]], { rtol: 1e-14 });
   });
+
+  for (const dtype of ['float64', 'float32'] as const)
+    for (const withNorm of [false, true])
+      test(`biases of all layers count in ${dtype}, ${withNorm ? 'after a norm' : 'without a norm'}`, () => {
+        tidy(() => {
+          const [gate, up] = [0, 1].map(
+            () => new Linear(random([6, 4], dtype), random([6], dtype)),
+          ) as [Linear, Linear];
+          const down = new Linear(random([4, 6], dtype), random([4], dtype));
+          const mlp = new Mlp(
+            {
+              inputs: [
+                ['gate', gate],
+                ['up', up],
+              ],
+              output: ['down', down],
+            },
+            { activation: 'silu', gated: true },
+          );
+          const norm = withNorm ? new RMSNorm(random([4], dtype)) : null;
+          const x = random([3, 4], dtype);
+          const read = norm?.forward(x) ?? x;
+          const inner = gate.forward(read).silu().mul(up.forward(read));
+          expectClose(mlp.forward(x, norm), down.forward(inner).toArray(), {
+            rtol: 1e-5,
+            atol: 1e-6,
+          });
+        });
+      });
 });

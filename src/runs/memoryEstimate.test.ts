@@ -83,6 +83,15 @@ describe('estimateMemory by hand', () => {
     const plain = { ...config, gatedMlp: false };
     close(numbers({ config: plain }), 1.1 * 1000 * 3 * (layer + 2 * 320) * 4);
   });
+  test('norms of heads and of outputs keep what they read', () => {
+    const numbers = (changed: Partial<PlannedModel['config']>): number => {
+      const models = [{ ...policy, config: { ...config, ...changed } }];
+      return estimateMemory({ ...plan, models }).parts.activations;
+    };
+    // (4 + 2)·32 of queries and keys; 2·128 of what attention and the feed-forward layer give.
+    close(numbers({ qkNorm: true }) - numbers({}), 1.1 * 1000 * 3 * 192 * 4);
+    close(numbers({ outputNorms: true }) - numbers({}), 1.1 * 1000 * 3 * 256 * 4);
+  });
   test('scores are the logits of 1024 tokens at most, and the gradient of the output layer', () => {
     const scores = (passTokens: number): number =>
       estimateMemory({ ...plan, passTokens }).parts.scores;
