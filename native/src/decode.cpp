@@ -7,11 +7,12 @@
 #include <ATen/core/dispatch/Dispatcher.h>
 #include <torch/library.h>
 
-#include <cmath>
+#include <algorithm>
 #include <type_traits>
 #include <vector>
 
 #include "linear.h"
+#include "norm.h"
 #include "parallel.h"
 #include "rows.h"
 #include "vectors.h"
@@ -41,20 +42,15 @@ const float* factors(const at::Tensor& weight, int64_t width) {
 
 template <typename From, typename To>
 INLINE void normaliseWith(const From* x, const float* weight, int64_t width, NormSettings settings, To* y) {
+  const float inverse = inverseRms(x, width, settings.eps);
   const int64_t even = width / LANES * LANES;
-  Floats squares{};
-  for (int64_t at = 0; at < even; at += LANES) squares += load(x + at) * load(x + at);
-  float sum = sumOf(squares);
-  for (int64_t at = even; at < width; at++) sum += static_cast<float>(x[at]) * static_cast<float>(x[at]);
-  const float inverse = 1 / std::sqrt(sum / static_cast<float>(width) + settings.eps);
   for (int64_t at = 0; at < even; at += LANES) {
     const Floats value = load(x + at) * inverse;
     store(y + at, (settings.roundsLast ? value : storedAs(x, value)) * load(weight + at));
   }
   for (int64_t at = even; at < width; at++) {
     const float value = static_cast<float>(x[at]) * inverse;
-    const float rounded = settings.roundsLast ? value : static_cast<float>(static_cast<From>(value));
-    y[at] = static_cast<To>(rounded * weight[at]);
+    y[at] = static_cast<To>((settings.roundsLast ? value : storedAs(x, value)) * weight[at]);
   }
 }
 

@@ -44,11 +44,6 @@ INLINE void activate(Value x, Value& value, Value& slope) {
   slope = share + value * (1 - share) * ofInner;
 }
 
-template <typename Number>
-INLINE float rounded(float value) {
-  return static_cast<float>(static_cast<Number>(value));
-}
-
 // The activation is rounded to the dtype before it is multiplied, as an operator's result is.
 template <Activation activation, typename Number>
 INLINE void productOf(const Number* gate, const Number* up, Number* to, int64_t width) {
@@ -61,7 +56,7 @@ INLINE void productOf(const Number* gate, const Number* up, Number* to, int64_t 
   for (int64_t at = even; at < width; at++) {
     float value, slope;
     activate<activation>(static_cast<float>(gate[at]), value, slope);
-    to[at] = static_cast<Number>(rounded<Number>(value) * static_cast<float>(up[at]));
+    to[at] = static_cast<Number>(storedAs(to, value) * static_cast<float>(up[at]));
   }
 }
 
@@ -88,7 +83,7 @@ INLINE void gradientsOf(Row<Number> row, int64_t width) {
     float value, slope;
     activate<activation>(static_cast<float>(row.gate[at]), value, slope);
     const float up = static_cast<float>(row.up[at]), gradient = static_cast<float>(row.gradient[at]);
-    value = rounded<Number>(value);
+    value = storedAs(row.gate, value);
     row.ofGate[at] = static_cast<Number>(gradient * up * slope);
     row.ofUp[at] = static_cast<Number>(gradient * value);
     if (row.product != nullptr) row.product[at] = static_cast<Number>(value * up);
@@ -272,7 +267,7 @@ struct GatedMlp : torch::autograd::Function<GatedMlp> {
   static at::Tensor forward(torch::autograd::AutogradContext* context, const at::Tensor& x, const at::Tensor& gateWeight,
                             const at::Tensor& upWeight, const at::Tensor& downWeight, const std::optional<at::Tensor>& norm,
                             double eps, int64_t activation) {
-    const at::Tensor read = norm.has_value() ? normalisedRows(x, *norm, eps).values : x;
+    const at::Tensor read = norm.has_value() ? normalisedRows(x, *norm, eps).values.to(gateWeight.scalar_type()) : x;
     const at::Tensor gate = linearValue(read, gateWeight), up = linearValue(read, upWeight);
     const at::Tensor product = at::empty(gate.sizes(), gate.options());
     multiplyInto(asRows(gate), asRows(up), product.view({-1, product.size(-1)}), static_cast<Activation>(activation));
@@ -305,12 +300,12 @@ struct GatedMlp : torch::autograd::Function<GatedMlp> {
     if (context->needs_input_grad(0) || (norm.defined() && context->needs_input_grad(4))) {
       ofX = linearInputGradient(ofGate, gateWeight).add_(linearInputGradient(ofUp, upWeight)).view(x.sizes());
       if (norm.defined()) {
-        const NormGradients further = normGradients(x, norm, read.scales, ofX);
+        const NormGradients further = normGradients(x, norm, read.scales, ofX.to(x.scalar_type()));
         ofX = further.ofX;
         ofNorm = further.ofWeight;
       }
     }
-    const at::Tensor rows = read.values.reshape({-1, x.size(-1)});
+    const at::Tensor rows = read.values.reshape({-1, x.size(-1)}).to(gateWeight.scalar_type());
     if (context->needs_input_grad(1)) ofGateWeight = ofGate.t().mm(rows);
     if (context->needs_input_grad(2)) ofUpWeight = ofUp.t().mm(rows);
     return {ofX, ofGateWeight, ofUpWeight, ofDownWeight, ofNorm, {}, {}};
@@ -318,16 +313,18 @@ struct GatedMlp : torch::autograd::Function<GatedMlp> {
 };
 
 at::Tensor plainOrFusedMlp(const at::Tensor& x, const at::Tensor& gate, const at::Tensor& up, const at::Tensor& down,
-                           std::string_view name, const std::optional<at::Tensor>& norm, double eps) {
+                           std::string_view name, const std::optional<at::Tensor>& norm, double eps, Cast cast) {
   const Activation activation = activationOf(name);
+  const at::ScalarType dtype = gate.scalar_type();
   const auto fits = [&](const at::Tensor& weight) {
-    return weight.is_cpu() && weight.layout() == at::kStrided && weight.dim() == 2 && weight.scalar_type() == x.scalar_type();
+    return weight.is_cpu() && weight.layout() == at::kStrided && weight.dim() == 2 && weight.scalar_type() == dtype;
   };
-  const bool isPlain = x.is_cpu() && at::isFloatingType(x.scalar_type()) && x.dim() > 0 && fits(gate) && fits(up) &&
-                       fits(down) && gate.sizes() == up.sizes();
-  if (isPlain && (!norm.has_value() || suitsRmsNorm(x, *norm)))
-    return GatedMlp::apply(x, gate, up, down, norm, eps, static_cast<int64_t>(activation));
-  if (norm.has_value()) return plainOrFusedMlp(rmsNorm(x, *norm, eps), gate, up, down, name, std::nullopt, eps);
+  const bool suits = norm.has_value() ? suitsNormAndProducts(x, *norm, dtype, cast) : x.scalar_type() == dtype;
+  const bool isPlain = x.is_cpu() && at::isFloatingType(dtype) && x.dim() > 0 && fits(gate) && fits(up) && fits(down) &&
+                       gate.sizes() == up.sizes();
+  if (isPlain && suits) return GatedMlp::apply(x, gate, up, down, norm, eps, static_cast<int64_t>(activation));
+  if (norm.has_value())
+    return plainOrFusedMlp(rmsNormFor(x, *norm, eps, dtype, cast), gate, up, down, name, std::nullopt, eps, cast);
   return at::linear(gatedActivation(at::linear(x, gate), at::linear(x, up), name), down);
 }
 
@@ -336,15 +333,11 @@ at::Tensor plainOrFusedMlp(const at::Tensor& x, const at::Tensor& gate, const at
 // activation, nor the product.
 at::Tensor gatedMlp(const at::Tensor& x, const at::Tensor& gate, const at::Tensor& up, const at::Tensor& down,
                     std::string_view name, const std::optional<at::Tensor>& norm, double eps) {
-  if (!at::autocast::is_autocast_enabled(at::kCPU)) return plainOrFusedMlp(x, gate, up, down, name, norm, eps);
-  // What autocast would do of its own accord, with the copies of the weights that it keeps.
-  const auto cast = [](const at::Tensor& tensor) {
-    return at::autocast::cached_cast(at::autocast::get_autocast_dtype(at::kCPU), tensor, at::kCPU);
-  };
-  const at::Tensor read = norm.has_value() ? rmsNorm(x, *norm, eps) : x;
-  const at::Tensor narrow[] = {cast(read), cast(gate), cast(up), cast(down)};
+  if (!at::autocast::is_autocast_enabled(at::kCPU)) return plainOrFusedMlp(x, gate, up, down, name, norm, eps, Cast::None);
+  const at::Tensor read = norm.has_value() ? x : autocasted(x);
+  const at::Tensor weights[] = {autocasted(gate), autocasted(up), autocasted(down)};
   const c10::impl::ExcludeDispatchKeyGuard without(c10::DispatchKey::AutocastCPU);
-  return plainOrFusedMlp(narrow[0], narrow[1], narrow[2], narrow[3], name, std::nullopt, eps);
+  return plainOrFusedMlp(read, weights[0], weights[1], weights[2], name, norm, eps, Cast::Narrow);
 }
 
 }  // namespace

@@ -112,6 +112,10 @@ at::Tensor linearValue(const at::Tensor& x, const at::Tensor& weight, const std:
 
 at::Tensor linearInputGradient(const at::Tensor& gradient, const at::Tensor& weight) { return linearValue(gradient, weight.t()); }
 
+at::Tensor autocasted(const at::Tensor& tensor) {
+  return at::autocast::cached_cast(at::autocast::get_autocast_dtype(at::kCPU), tensor, at::kCPU);
+}
+
 TORCH_LIBRARY_FRAGMENT(posttrain, library) {
   library.def("linear(Tensor input, Tensor weight, Tensor? bias=None) -> Tensor", &linearLayer);
 }

@@ -16,6 +16,9 @@ at::Tensor linearValue(const at::Tensor& x, const at::Tensor& weight, const std:
 // gradient · weight, in the same way.
 at::Tensor linearInputGradient(const at::Tensor& gradient, const at::Tensor& weight);
 
+// What autocast would make of a tensor of its own accord, with the copies of the weights that it keeps.
+at::Tensor autocasted(const at::Tensor& tensor);
+
 // x · weightᵀ + bias, recorded for gradients.
 at::Tensor linearLayer(const at::Tensor& x, const at::Tensor& weight, const std::optional<at::Tensor>& bias);
 

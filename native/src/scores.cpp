@@ -26,8 +26,9 @@ INLINE double total(Floats value) {
   return sum;
 }
 
-INLINE Floats atLeast(Floats value, float bound) {
-  const Floats bounds = Floats{} + bound;
+template <typename Value>
+INLINE Value atLeast(Value value, float bound) {
+  const Value bounds = Value{} + bound;
   return value < bounds ? bounds : value;
 }
 
@@ -37,8 +38,8 @@ struct RowSums {
 };
 
 // z = logits / temperature. NaN among them makes the sums NaN.
-template <bool withEntropy>
-INLINE RowSums sumRow(const float* logits, int64_t width, float temperature) {
+template <bool withEntropy, typename Number>
+INLINE RowSums sumRow(const Number* logits, int64_t width, float temperature) {
   const int64_t even = width / (4 * LANES) * (4 * LANES);
   Floats most[4];
   for (Floats& lanes : most) lanes = Floats{} - INFINITY;
@@ -48,7 +49,7 @@ INLINE RowSums sumRow(const float* logits, int64_t width, float temperature) {
       most[i] = value > most[i] ? value : most[i];
     }
   float maximum = std::max(std::max(largestOf(most[0]), largestOf(most[1])), std::max(largestOf(most[2]), largestOf(most[3])));
-  for (int64_t at = even; at < width; at++) maximum = std::max(maximum, logits[at]);
+  for (int64_t at = even; at < width; at++) maximum = std::max(maximum, static_cast<float>(logits[at]));
   maximum /= temperature;
   Floats sums[4]{}, weighted[4]{};
   for (int64_t at = 0; at < even; at += 4 * LANES)
@@ -63,44 +64,65 @@ INLINE RowSums sumRow(const float* logits, int64_t width, float temperature) {
     row.weighted += total(weighted[i]);
   }
   for (int64_t at = even; at < width; at++) {
-    const float below = logits[at] / temperature - maximum, power = exponential(below);
+    const float below = static_cast<float>(logits[at]) / temperature - maximum, power = exponential(below);
     row.sum += power;
-    if constexpr (withEntropy) row.weighted += power * (below < LOWEST ? LOWEST : below);
+    if constexpr (withEntropy) row.weighted += power * atLeast(below, LOWEST);
   }
   return row;
 }
 
+using Half = c10::BFloat16;
 PER_PROCESSOR RowSums plainSums(const float* logits, int64_t width, float temperature) { return sumRow<false>(logits, width, temperature); }
+PER_PROCESSOR RowSums plainSums(const Half* logits, int64_t width, float temperature) { return sumRow<false>(logits, width, temperature); }
 PER_PROCESSOR RowSums entropySums(const float* logits, int64_t width, float temperature) { return sumRow<true>(logits, width, temperature); }
+PER_PROCESSOR RowSums entropySums(const Half* logits, int64_t width, float temperature) { return sumRow<true>(logits, width, temperature); }
 
 // What the gradient of one row is made of.
 struct RowFactors {
   float temperature, normalizer, entropy, ofLogprob, ofEntropy;
 };
 
-// logits → −p · (ofLogprob + ofEntropy · (log p + H)) / temperature; what is left to add stands at the target.
-template <bool withEntropy>
-INLINE void gradientRow(float* logits, int64_t width, RowFactors row) {
-  const int64_t even = width / LANES * LANES;
+// −p · (ofLogprob + ofEntropy · (log p + H)) / temperature of one logit.
+template <bool withEntropy, typename Value>
+INLINE Value gradientOf(Value logit, RowFactors row) {
   const float factor = -row.ofLogprob / row.temperature, slope = -row.ofEntropy / row.temperature;
-  for (int64_t at = 0; at < even; at += LANES) {
-    const Floats logprobs = load(logits + at) / row.temperature - row.normalizer, probabilities = exponential(logprobs);
-    if constexpr (withEntropy)
-      store(logits + at, probabilities * (factor + slope * (atLeast(logprobs, LOWEST) + row.entropy)));
-    else store(logits + at, probabilities * factor);
-  }
-  for (int64_t at = even; at < width; at++) {
-    const float logprob = logits[at] / row.temperature - row.normalizer, probability = exponential(logprob);
-    const float bounded = logprob < LOWEST ? LOWEST : logprob;
-    logits[at] = probability * (withEntropy ? factor + slope * (bounded + row.entropy) : factor);
-  }
+  const Value logprob = logit / row.temperature - row.normalizer;
+  if constexpr (withEntropy) return exponential(logprob) * (factor + slope * (atLeast(logprob, LOWEST) + row.entropy));
+  else return exponential(logprob) * factor;
 }
 
-PER_PROCESSOR void plainGradient(float* logits, int64_t width, RowFactors row) { gradientRow<false>(logits, width, row); }
-PER_PROCESSOR void entropyGradient(float* logits, int64_t width, RowFactors row) { gradientRow<true>(logits, width, row); }
+// The gradient in the place of the logits, with what the target has beside it.
+template <bool withEntropy, typename Number>
+INLINE void gradientRow(Number* logits, int64_t width, int64_t target, RowFactors row) {
+  const Floats ofTarget = gradientOf<withEntropy>(Floats{} + static_cast<float>(logits[target]), row);
+  const int64_t even = width / LANES * LANES;
+  for (int64_t at = 0; at < even; at += LANES) store(logits + at, gradientOf<withEntropy>(load(logits + at), row));
+  for (int64_t at = even; at < width; at++)
+    logits[at] = static_cast<Number>(gradientOf<withEntropy>(static_cast<float>(logits[at]), row));
+  logits[target] = static_cast<Number>(ofTarget[0] + row.ofLogprob / row.temperature);
+}
+
+PER_PROCESSOR void plainGradient(float* logits, int64_t width, int64_t target, RowFactors row) {
+  gradientRow<false>(logits, width, target, row);
+}
+PER_PROCESSOR void plainGradient(Half* logits, int64_t width, int64_t target, RowFactors row) {
+  gradientRow<false>(logits, width, target, row);
+}
+PER_PROCESSOR void entropyGradient(float* logits, int64_t width, int64_t target, RowFactors row) {
+  gradientRow<true>(logits, width, target, row);
+}
+PER_PROCESSOR void entropyGradient(Half* logits, int64_t width, int64_t target, RowFactors row) {
+  gradientRow<true>(logits, width, target, row);
+}
 
 bool isKnown(const at::Tensor& tensor) {
-  return tensor.layout() == at::kStrided && tensor.is_cpu() && tensor.scalar_type() == at::kFloat && tensor.is_contiguous();
+  return tensor.layout() == at::kStrided && tensor.is_cpu() && tensor.is_contiguous() &&
+         (tensor.scalar_type() == at::kFloat || tensor.scalar_type() == at::kBFloat16);
+}
+
+// Of what is computed from logits: float32 for narrower ones.
+at::ScalarType scoreType(const at::Tensor& logits) {
+  return at::isReducedFloatingType(logits.scalar_type()) ? at::kFloat : logits.scalar_type();
 }
 
 void checkInput(const at::Tensor& logits, const at::Tensor& targets, double temperature) {
@@ -123,45 +145,81 @@ at::Tensor checkedTargets(const at::Tensor& targets, int64_t width) {
 
 using Scores = std::tuple<at::Tensor, at::Tensor, at::Tensor>;
 
+// z, in the dtype of the scores.
+at::Tensor scaledLogits(const at::Tensor& logits, double temperature) {
+  const at::Tensor wide = logits.to(scoreType(logits));
+  return temperature == 1 ? wide : wide / temperature;
+}
+
 Scores plainScores(const at::Tensor& logits, const at::Tensor& targets, double temperature, bool withEntropy) {
-  const at::Tensor scaled = temperature == 1 ? logits : logits / temperature;
+  const at::Tensor scaled = scaledLogits(logits, temperature);
   const at::Tensor normalizers = scaled.logsumexp(1);
   const at::Tensor logprobs = scaled.gather(1, targets.unsqueeze(1)).squeeze(1) - normalizers;
-  if (!withEntropy) return {logprobs, at::empty({0}, logits.options()), normalizers};
+  if (!withEntropy) return {logprobs, at::empty({0}, scaled.options()), normalizers};
   const at::Tensor all = scaled - normalizers.unsqueeze(1);
   return {logprobs, (all.exp() * all.clamp_min(-1e4)).sum(1).neg(), normalizers};
 }
 
+struct ScoresTo {
+  float *logprobs, *entropies, *normalizers;
+};
+
+template <typename Number>
+void scoreRows(const at::Tensor& logits, const int64_t* target, float temperature, bool withEntropy, ScoresTo to) {
+  const int64_t rows = logits.size(0), width = logits.size(1);
+  const Number* const from = logits.const_data_ptr<Number>();
+  parallelFor(rows, std::max<int64_t>(1, GRAIN / width), [&](int64_t begin, int64_t end) {
+    for (int64_t row = begin; row < end; row++) {
+      const Number* const own = from + row * width;
+      const RowSums sums = withEntropy ? entropySums(own, width, temperature) : plainSums(own, width, temperature);
+      const double log = std::log(sums.sum);
+      const float atTarget = static_cast<float>(own[target[row]]) / temperature;
+      to.normalizers[row] = static_cast<float>(sums.maximum + log);
+      to.logprobs[row] = static_cast<float>(static_cast<double>(atTarget) - sums.maximum - log);
+      // −Σ p·log p = log Σ − Σ e^(z − max)·(z − max) / Σ
+      if (withEntropy) to.entropies[row] = static_cast<float>(log - sums.weighted / sums.sum);
+    }
+  });
+}
+
 // score_tokens(logits [N, V], targets [N], temperature, withEntropy) → log-probabilities [N], entropies [N] (none unless
-// asked for) and log Σ e^z [N], z = logits / temperature
+// asked for) and log Σ e^z [N], z = logits / temperature; in float32 of narrower logits
 Scores scoreTokens(const at::Tensor& logits, const at::Tensor& targets, double temperature, bool withEntropy) {
   checkInput(logits, targets, temperature);
   if (!isKnown(logits)) return plainScores(logits, targets, temperature, withEntropy);
-  const int64_t rows = logits.size(0), width = logits.size(1);
-  const at::Tensor ids = checkedTargets(targets, width);
-  at::Tensor logprobs = at::empty({rows}, logits.options()), normalizers = at::empty({rows}, logits.options());
-  at::Tensor entropies = at::empty({withEntropy ? rows : 0}, logits.options());
-  const float* const from = logits.const_data_ptr<float>();
-  const int64_t* const target = ids.const_data_ptr<int64_t>();
-  float *const logprob = logprobs.mutable_data_ptr<float>(), *const normalizer = normalizers.mutable_data_ptr<float>();
-  float* const entropy = entropies.mutable_data_ptr<float>();
-  const float divisor = static_cast<float>(temperature);
-  parallelFor(rows, std::max<int64_t>(1, GRAIN / width), [&](int64_t begin, int64_t end) {
-    for (int64_t row = begin; row < end; row++) {
-      const float* const own = from + row * width;
-      const RowSums sums = withEntropy ? entropySums(own, width, divisor) : plainSums(own, width, divisor);
-      const double log = std::log(sums.sum);
-      normalizer[row] = static_cast<float>(sums.maximum + log);
-      logprob[row] = static_cast<float>(static_cast<double>(own[target[row]] / divisor) - sums.maximum - log);
-      // −Σ p·log p = log Σ − Σ e^(z − max)·(z − max) / Σ
-      if (withEntropy) entropy[row] = static_cast<float>(log - sums.weighted / sums.sum);
-    }
-  });
+  const int64_t rows = logits.size(0);
+  const at::Tensor ids = checkedTargets(targets, logits.size(1));
+  const at::TensorOptions options = logits.options().dtype(at::kFloat);
+  at::Tensor logprobs = at::empty({rows}, options), normalizers = at::empty({rows}, options);
+  at::Tensor entropies = at::empty({withEntropy ? rows : 0}, options);
+  const ScoresTo to{logprobs.mutable_data_ptr<float>(), entropies.mutable_data_ptr<float>(), normalizers.mutable_data_ptr<float>()};
+  const auto score = logits.scalar_type() == at::kFloat ? &scoreRows<float> : &scoreRows<Half>;
+  score(logits, ids.const_data_ptr<int64_t>(), static_cast<float>(temperature), withEntropy, to);
   return {logprobs, entropies, normalizers};
 }
 
 at::Tensor floatsOr(const std::optional<at::Tensor>& tensor, const at::Tensor& like) {
   return tensor.has_value() ? tensor->contiguous() : at::zeros_like(like);
+}
+
+struct GradientFrom {
+  const int64_t* targets;
+  const float *normalizers, *entropies, *ofLogprobs, *ofEntropies;
+};
+
+template <typename Number>
+void differentiateRows(const at::Tensor& logits, float temperature, GradientFrom from) {
+  const int64_t rows = logits.size(0), width = logits.size(1);
+  Number* const matrix = logits.mutable_data_ptr<Number>();
+  parallelFor(rows, std::max<int64_t>(1, GRAIN / width), [&](int64_t begin, int64_t end) {
+    for (int64_t row = begin; row < end; row++) {
+      const RowFactors factors{temperature, from.normalizers[row], from.entropies[row], from.ofLogprobs[row], from.ofEntropies[row]};
+      Number* const to = matrix + row * width;
+      if (factors.ofLogprob == 0 && factors.ofEntropy == 0) std::fill(to, to + width, Number(0));
+      else if (factors.ofEntropy != 0) entropyGradient(to, width, from.targets[row], factors);
+      else plainGradient(to, width, from.targets[row], factors);
+    }
+  });
 }
 
 // score_gradient_(logits, targets, temperature, normalizers, entropies, ofLogprobs, ofEntropies): the gradient of Σ
@@ -176,11 +234,11 @@ void scoreGradient(const at::Tensor& logits, const at::Tensor& targets, double t
   logits.unsafeGetTensorImpl()->bump_version();
   TORCH_CHECK(!withEntropy || entropies.has_value(), "expected entropies beside their gradient");
   for (const std::optional<at::Tensor>& each : {std::optional<at::Tensor>(normalizers), entropies, ofLogprobs, ofEntropies})
-    TORCH_CHECK(!each.has_value() || (each->sizes() == targets.sizes() && each->scalar_type() == logits.scalar_type()),
-                "expected normalizers, entropies and gradients [N] like targets, of the dtype of logits");
+    TORCH_CHECK(!each.has_value() || (each->sizes() == targets.sizes() && each->scalar_type() == scoreType(logits)),
+                "expected normalizers, entropies and gradients [N] like targets, of the dtype of the scores");
   const at::Tensor first = floatsOr(ofLogprobs, normalizers), second = floatsOr(ofEntropies, normalizers);
   if (!isKnown(logits)) {
-    const at::Tensor all = (temperature == 1 ? logits : logits / temperature) - normalizers.unsqueeze(1);
+    const at::Tensor all = scaledLogits(logits, temperature) - normalizers.unsqueeze(1);
     at::Tensor factors = first.unsqueeze(1).neg();
     if (withEntropy) factors = factors - second.unsqueeze(1) * (all.clamp_min(-1e4) + entropies->unsqueeze(1));
     const at::Tensor gradient = all.exp() * factors;
@@ -188,27 +246,12 @@ void scoreGradient(const at::Tensor& logits, const at::Tensor& targets, double t
     logits.copy_(gradient.div_(temperature).masked_fill_(((first == 0) & (second == 0)).unsqueeze(1), 0));
     return;
   }
-  const int64_t rows = logits.size(0), width = logits.size(1);
-  const at::Tensor ids = checkedTargets(targets, width), own = normalizers.contiguous();
+  const at::Tensor ids = checkedTargets(targets, logits.size(1)), own = normalizers.contiguous();
   const at::Tensor known = floatsOr(entropies, normalizers);
-  float* const matrix = logits.mutable_data_ptr<float>();
-  const int64_t* const target = ids.const_data_ptr<int64_t>();
-  const float *const normalizer = own.const_data_ptr<float>(), *const entropy = known.const_data_ptr<float>();
-  const float *const logprobFactor = first.const_data_ptr<float>(), *const entropyFactor = second.const_data_ptr<float>();
-  const float divisor = static_cast<float>(temperature);
-  parallelFor(rows, std::max<int64_t>(1, GRAIN / width), [&](int64_t begin, int64_t end) {
-    for (int64_t row = begin; row < end; row++) {
-      const RowFactors factors{divisor, normalizer[row], entropy[row], logprobFactor[row], entropyFactor[row]};
-      float* const to = matrix + row * width;
-      if (factors.ofLogprob == 0 && factors.ofEntropy == 0) {
-        std::fill(to, to + width, 0.0F);
-        continue;
-      }
-      if (factors.ofEntropy != 0) entropyGradient(to, width, factors);
-      else plainGradient(to, width, factors);
-      to[target[row]] += factors.ofLogprob / divisor;
-    }
-  });
+  const GradientFrom from{ids.const_data_ptr<int64_t>(), own.const_data_ptr<float>(), known.const_data_ptr<float>(),
+                          first.const_data_ptr<float>(), second.const_data_ptr<float>()};
+  const auto differentiate = logits.scalar_type() == at::kFloat ? &differentiateRows<float> : &differentiateRows<Half>;
+  differentiate(logits, static_cast<float>(temperature), from);
 }
 
 }  // namespace

@@ -60,6 +60,8 @@ INLINE void store(c10::BFloat16* to, Floats value) {
 }
 
 // What a number becomes when it is stored and loaded again.
+INLINE float storedAs(const float*, float value) { return value; }
+INLINE float storedAs(const c10::BFloat16*, float value) { return static_cast<float>(static_cast<c10::BFloat16>(value)); }
 INLINE Floats storedAs(const float*, Floats value) { return value; }
 INLINE Floats storedAs(const c10::BFloat16*, Floats value) {
   const Words words = roundedWords(value) << 16;

@@ -153,7 +153,7 @@ export function chunksOf(total: number, size: number): [start: number, length: n
 
 /** Consecutive states and what the output layer makes of them. */
 export interface ChunkLogits {
-  /** [n, V] in the dtype of the softmax, recorded where gradients are. */
+  /** [n, V] as the output layer gives them, recorded where gradients are. */
   readonly logits: Tensor;
   /** [n] int64 */
   readonly targets: Tensor;
@@ -163,9 +163,9 @@ export interface ChunkLogits {
 
 /** The logits of consecutive states, the first of which predicts target number `start`. Called in a `tidy`. */
 export function chunkLogits(scoring: Scoring, states: Tensor, start: number): ChunkLogits {
-  const { model, dtype, supports } = scoring;
+  const { model, supports } = scoring;
   const count = states.size(0);
-  const logits = tidy(() => model.lmHead(states).to(dtype));
+  const logits = model.lmHead(states);
   return {
     logits,
     targets: scoring.targets.narrow(0, start, count),
@@ -198,11 +198,12 @@ function scoreChunk(scoring: Scoring, states: Tensor, start: number): Scored {
     );
     return { logprobs, ...(entropies && { entropy: entropies }) };
   }
-  const { temperature, withEntropy } = scoring;
+  const { temperature, withEntropy, dtype } = scoring;
   // The logits are freed right here; only their log-softmax is needed, for the gradient too.
   const { all, targets, outside } = tidy(() => {
     const { logits, targets, outside } = chunkLogits(scoring, states, start);
-    const scaled = temperature === 1 ? logits : logits.div(temperature);
+    const wide = logits.to(dtype);
+    const scaled = temperature === 1 ? wide : wide.div(temperature);
     const kept = outside ? scaled.maskedFill(outside, -Infinity) : scaled;
     return { all: kept.logSoftmax(-1), targets, outside };
   });

@@ -40,19 +40,16 @@ export class RMSNorm extends Module {
    * @throws ShapeError when the last dimension differs from the weight's
    */
   forward(x: Tensor): Tensor {
-    const { weight, eps, plusOne } = this;
     const factors = this.factorsOf(x);
     if (factors !== null) return x.rmsNorm(factors.weight, factors.eps);
-    const { dtype } = x;
-    if (plusOne) return x.to('float32').rmsNorm(weight.to('float32').add(1), eps).to(dtype);
     const x32 = x.to('float32');
-    const inverseRms = x32.square().mean(-1, { keepDim: true }).add(eps).rsqrt();
-    return x32.mul(inverseRms).to(dtype).mul(weight);
+    const inverseRms = x32.square().mean(-1, { keepDim: true }).add(this.eps).rsqrt();
+    return x32.mul(inverseRms).to(x.dtype).mul(this.weight);
   }
 
   /**
-   * What a layer that reads the result may normalise x by itself; null where x is rounded before it is scaled. libtorch's own
-   * rms_norm scales before it casts, which is the same thing only where there is nothing to cast.
+   * What a layer that reads the result may normalise x by itself; null where the result is wider than x, as that of a
+   * bfloat16 input and a float32 weight is.
    *
    * @throws ShapeError when the last dimension differs from the weight's
    */
@@ -62,7 +59,8 @@ export class RMSNorm extends Module {
       throw new ShapeError(
         `RMSNorm: expected the last dimension of x to be ${weight.shape[0]}, received ${showShape(x.shape)}.`,
       );
-    const isExact = x.dtype === 'float32' || x.dtype === 'float64';
-    return isExact ? { weight: plusOne ? weight.add(1) : weight, eps } : null;
+    const isWide = x.dtype === 'float32' || x.dtype === 'float64';
+    if (plusOne) return { weight: weight.to(isWide ? x.dtype : 'float32').add(1), eps };
+    return isWide || weight.dtype === x.dtype ? { weight, eps } : null;
   }
 }

@@ -56,12 +56,14 @@ describe('estimateMemory by hand', () => {
     const numbers = 256 + 384 + 640;
     close(estimateMemory(plan).parts.activations, 1.1 * 1000 * 3 * numbers * 4);
   });
-  test('what was normalised is kept too where weights are frozen, and in other dtypes', () => {
+  test('what was normalised is kept too by layer norms, and in float64', () => {
     const [kept, numbers] = [256 + 128 + 384 + 128 + 640, 256 + 384 + 640];
-    for (const changed of [{ dtype: 'float64' }, { dtype: 'bfloat16' }] as const) {
-      const bytes = changed.dtype === 'float64' ? 8 : 2;
-      const { activations } = estimateMemory({ ...plan, ...changed }).parts;
-      close(activations, 1.1 * 1000 * 3 * kept * bytes);
+    for (const [dtype, count] of [
+      ['float64', 8 * kept],
+      ['bfloat16', 2 * numbers],
+    ] as const) {
+      const { activations } = estimateMemory({ ...plan, dtype }).parts;
+      close(activations, 1.1 * 1000 * 3 * count);
     }
     const layerNorm = { ...config, norm: 'layer' } as const;
     for (const [changed, count] of [
@@ -98,6 +100,8 @@ describe('estimateMemory by hand', () => {
     for (const tokens of [10, 1000, 1024])
       assert.equal(scores(tokens), tokens * 32768 * 4 + 32768 * 128 * 4);
     assert.equal(scores(5000), scores(1024));
+    const narrow = estimateMemory({ ...plan, dtype: 'bfloat16', passTokens: 10 }).parts.scores;
+    assert.equal(narrow, 10 * 32768 * 2 + 32768 * 128 * 2);
   });
   test('the total is the sum of its parts', () => {
     const { total, parts } = estimateMemory(plan);
@@ -112,7 +116,7 @@ describe('estimateMemory by hand', () => {
   });
   test('mixed precision halves what products keep and adds a copy of the matrices', () => {
     const { parts } = estimateMemory({ ...plan, precision: 'bf16-mixed' });
-    close(parts.activations, 1.1 * (1000 * 3 * (256 * 4 + 1280 * 2) + 3 * LAYER * 2));
+    close(parts.activations, 1.1 * (1000 * 3 * (256 * 4 + 1024 * 2) + 3 * LAYER * 2));
     assert.equal(parts.weights, 4 * COUNT);
   });
   test('in the only pass of a step gradients take the place of activations', () => {
@@ -177,12 +181,11 @@ describe('estimateMemory', () => {
     const { total } = estimateMemory({ ...plan, models: [policy, shared] });
     close(total, estimateMemory(plan).total);
   });
-  test('bfloat16 halves weights, gradients and moments, not the scores', () => {
+  test('bfloat16 halves weights, gradients, moments and logits', () => {
     const { parts } = estimateMemory({ ...plan, dtype: 'bfloat16' });
     const wide = estimateMemory(plan).parts;
-    for (const name of ['weights', 'gradients', 'optimizer'] as const)
+    for (const name of ['weights', 'gradients', 'optimizer', 'scores'] as const)
       close(parts[name], wide[name] / 2);
-    assert.equal(parts.scores, 1000 * 32768 * 4 + 32768 * 128 * 2);
   });
   test('a copy to sample with has the dtype that is computed in', () => {
     const rollout = { rows: 4, tokens: 100 };

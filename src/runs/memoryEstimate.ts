@@ -132,14 +132,14 @@ export function parameterCount({ config, hasLmHead }: PlannedModel): number {
 /** Numbers per token that one layer keeps for its backward pass: of the residual stream's width, and inner ones. */
 function layerNumbers(
   { config, trained }: PlannedModel,
-  { dtype, precision }: MemoryPlan,
+  { dtype }: MemoryPlan,
 ): { stream: number; inner: number } {
   const { hiddenSize, numHeads, numKeyValueHeads, headDim, intermediateSize, experts } = config;
   const perToken = experts === null ? 1 : experts.expertsPerToken;
   const width = experts === null ? intermediateSize : experts.intermediateSize;
   const trainsAll = trained === 'all';
-  const isExact = dtype === 'float32' && precision === 'full';
-  const normalisesAgain = isExact && config.norm !== 'layer' && trainsAll;
+  const hasKernel = dtype === 'float32' || dtype === 'bfloat16';
+  const normalisesAgain = hasKernel && config.norm !== 'layer' && trainsAll;
   // Queries, keys, values and what attention wrote; what projections read, where it is not normalised again in the backward
   // pass; and queries and keys before they are normalised, where they are.
   const heads = numHeads + numKeyValueHeads;
@@ -190,9 +190,8 @@ function scoreBytes(
   if (!hasLmHead) return 0;
   const { vocabSize, hiddenSize } = config;
   const most = Math.max(MIN_RECORDED_TOKENS, Math.floor(RECORDED_ELEMENTS / vocabSize));
-  const scoreBytesEach = Math.max(DTYPE_BYTES.float32, DTYPE_BYTES[dtype]);
-  const matrices = Math.min(passTokens, most) * vocabSize * scoreBytesEach;
-  return matrices + vocabSize * hiddenSize * DTYPE_BYTES[dtype]; // and a chunk's gradient of the output layer
+  const logits = Math.min(passTokens, most) * vocabSize;
+  return (logits + vocabSize * hiddenSize) * DTYPE_BYTES[dtype]; // and a chunk's gradient of the output layer
 }
 
 interface Sampled extends PlannedModel {

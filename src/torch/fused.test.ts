@@ -353,7 +353,7 @@ describe('scoreTokens and scoreGradient_', () => {
     };
   }
 
-  for (const dtype of ['float64', 'float32'] as const)
+  for (const dtype of TESTED_DTYPES)
     for (const temperature of [1, 0.7])
       for (const support of ['all', 'some'] as const)
         test(`${dtype}, τ = ${temperature}, ${support} of the vocabulary`, () => {
@@ -363,7 +363,8 @@ describe('scoreTokens and scoreGradient_', () => {
               .gt(1)
               .scatter(1, ids().unsqueeze(1), zeros([rows, 1], { dtype: 'bool' }));
             const logits = support === 'all' ? full : full.maskedFill(hidden, -Infinity);
-            const [first, second] = [random(rows).to(dtype), random(rows).to(dtype)];
+            const scoreDtype = dtype === 'float64' ? dtype : 'float32';
+            const [first, second] = [random(rows).to(scoreDtype), random(rows).to(scoreDtype)];
             for (const [ofLogprobs, ofEntropies] of [
               [first, second],
               [first, null],
@@ -380,21 +381,23 @@ describe('scoreTokens and scoreGradient_', () => {
               const own = logits.detach().clone();
               const scores = scoreTokens(own, ids(), { temperature, withEntropy: true });
               const close = dtype === 'float64' ? CLOSE.float64 : { rtol: 1e-5, atol: 2e-6 };
-              const compare = (found: Tensor, wanted: Tensor | null): void =>
-                expectClose(found.to('float64'), wanted?.toArray() ?? NaN, close);
+              const compare = (found: Tensor, wanted: Tensor | null, bounds = close): void =>
+                expectClose(found.to('float64'), wanted?.toArray() ?? NaN, bounds);
+              assert.equal(scores.logprobs.dtype, scoreDtype);
               compare(scores.logprobs, expected.logprobs);
               compare(scores.entropies ?? own, expected.entropies);
               const plain = scoreTokens(own, ids(), { temperature, withEntropy: false });
               assert.equal(plain.entropies, null);
               assert.ok(plain.logprobs.equal(scores.logprobs));
               scoreGradient_(own, { targets: ids(), temperature, scores, ofLogprobs, ofEntropies });
-              compare(own, wide.grad);
+              // Rounded once: at the target too, where two parts are added.
+              compare(own, wide.grad, dtype === 'bfloat16' ? { rtol: 2 ** -8, atol: 2e-6 } : close);
             }
           });
         });
 
   test('a row without a gradient becomes 0, whatever it holds', () => {
-    for (const dtype of ['float64', 'float32'] as const)
+    for (const dtype of TESTED_DTYPES)
       tidy(() => {
         const logits = random(rows, vocabulary).to(dtype);
         logits.select(0, 1).fill_(NaN);
@@ -402,7 +405,7 @@ describe('scoreTokens and scoreGradient_', () => {
         assert.deepEqual(scores.logprobs.isnan().toArray(), [0, 1, 0, 0]);
         scoreGradient_(logits, {
           ...{ targets: ids(), temperature: 1, scores, ofEntropies: null },
-          ofLogprobs: tensor([1, 0, 1, 0], { dtype }),
+          ofLogprobs: tensor([1, 0, 1, 0], { dtype: scores.logprobs.dtype }),
         });
         assert.ok(logits.isfinite().all().item());
         assert.equal(logits.select(0, 1).abs().sum().item(), 0);

@@ -64,8 +64,8 @@ export function gatedMlp(
  *
  *     y = rmsNorm(x) · weightᵀ + bias, each
  *
- * Keeps x for its backward pass, and normalises it again. On the CPU in float32 there is no gradient of its gradient: `grad`
- * with `createGraph` is refused.
+ * Keeps x for its backward pass, and normalises it again. On the CPU in float32 and bfloat16 there is no gradient of its
+ * gradient: `grad` with `createGraph` is refused.
  *
  * @param x [..., D]
  * @param layers.weight [I, D], which may differ in I
@@ -96,7 +96,7 @@ export function rotateHalf(x: Tensor, cos: Tensor, sin: Tensor): Tensor {
   return wrap(aten.posttrainRotateHalf(x.slot, cos.slot, sin.slot));
 }
 
-/** What `scoreTokens` finds in rows of logits. All [N], the dtype of the logits. */
+/** What `scoreTokens` finds in rows of logits. All [N], the dtype of the logits, or float32 of narrower ones. */
 export interface TokenScores {
   /** nats */
   readonly logprobs: Tensor;

@@ -7,10 +7,13 @@ import {
   gatedMlp,
   Generator,
   grad,
+  hostMemory,
   normLinears,
   randn,
   stack,
+  tensor,
   tidy,
+  type Dtype,
   type Tensor,
 } from './index.js';
 
@@ -21,6 +24,81 @@ const random = (...shape: number[]): Tensor => randn(shape, { generator });
 function normalised(x: Tensor, weight: Tensor, eps: number): Tensor {
   return x.square().mean(-1, { keepDim: true }).add(eps).rsqrt().mul(x).mul(weight);
 }
+
+/** Relative distances of values and gradients in bfloat16 from those of `plain` in float64 on the same rounded inputs. */
+function expectNear(
+  inputs: readonly Tensor[],
+  fused: (...all: Tensor[]) => Tensor,
+  plain: (...all: Tensor[]) => Tensor,
+): void {
+  tidy(() => {
+    const rounded = inputs.map((input) => input.to('bfloat16'));
+    const found = valuesAndGradients(rounded, 'bfloat16', fused);
+    const expected = valuesAndGradients(rounded, 'float64', plain);
+    found.forEach((tensor, index) => {
+      assert.equal(tensor.dtype, 'bfloat16');
+      const other = expected[index] as Tensor;
+      const distance = tensor.to('float64').sub(other).norm().item();
+      assert.ok(distance < 0.02 * other.norm().item(), `${index}: ${distance}`);
+    });
+  });
+}
+
+describe('rmsNorm of bfloat16', () => {
+  // mean(x²) = (1 + 49)/2 = 25: 0.2 is 0.2001953125 in bfloat16 and 1.4 is 1.3984375; weights are 1.5 and 1.0078125.
+  test('by hand: rounded before it is scaled by a weight of bfloat16, after it by one of float32', () => {
+    tidy(() => {
+      const x = tensor([[1, 7]], { dtype: 'bfloat16' });
+      const weight = tensor([1.5, 1.0078125]);
+      const by = (factors: Tensor): unknown => x.rmsNorm(factors, 1e-12).to('float32').toArray();
+      assert.deepEqual(by(weight.to('bfloat16')), [[0.30078125, 1.40625]]);
+      assert.deepEqual(by(weight), [[0.30078125, 1.4140625]]);
+    });
+  });
+
+  for (const shape of [[3], [1, 16], [7, 100], [2, 300, 33], [700, 64]])
+    for (const dtype of ['bfloat16', 'float32'] as const)
+      test(`gives the values and gradients of its definition: [${shape.join(', ')}] by ${dtype}`, () => {
+        const inputs = [random(...shape), random(shape.at(-1) ?? 1)];
+        expectNear(
+          inputs,
+          (x, weight) => x.rmsNorm(weight.to(dtype), 0.1),
+          (x, weight) => normalised(x, weight, 0.1),
+        );
+      });
+
+  test('can be differentiated twice', () => {
+    tidy(() => {
+      const [x, weight] = [random(5, 8), random(8)].map((each) => each.to('bfloat16'));
+      const twice = (dtype: Dtype, norm: typeof normalised): Tensor[] => {
+        const leaves = [x, weight].map((each) => (each as Tensor).to(dtype).requiresGrad_());
+        const [input, factors] = leaves as [Tensor, Tensor];
+        const first = grad([norm(input, factors, 0.1).square().sum()], leaves, {
+          createGraph: true,
+        }) as Tensor[];
+        const of = first.map((each) => each.square().sum()).reduce((sum, each) => sum.add(each));
+        return grad([of], leaves) as Tensor[];
+      };
+      const expected = twice('float64', normalised);
+      twice('bfloat16', (...all) => all[0].rmsNorm(all[1], all[2])).forEach((found, index) => {
+        const other = expected[index] as Tensor;
+        const distance = found.to('float64').sub(other).norm().item();
+        assert.ok(distance < 0.02 * other.norm().item(), `${index}: ${distance}`);
+      });
+    });
+  });
+
+  test('keeps nothing for the backward pass that has the size of its input', () => {
+    tidy(() => {
+      const [x, weight] = [random(4096, 512), random(512)].map((each) => each.to('bfloat16'));
+      const input = (x as Tensor).requiresGrad_();
+      const before = hostMemory().bytesInUse;
+      const y = input.rmsNorm(weight as Tensor, 1e-6);
+      const grown = hostMemory().bytesInUse - before;
+      assert.ok(grown < 1.1 * 2 * y.numel, `${grown} bytes for ${y.numel} numbers`);
+    });
+  });
+});
 
 describe('gatedMlp with a norm', () => {
   type Five = [Tensor, Tensor, Tensor, Tensor, Tensor];
@@ -47,6 +125,10 @@ describe('gatedMlp with a norm', () => {
     test(`of ${dtype} has the values and gradients of the plain one`, () => {
       expectSameGradients(inputs(), dtype, of(fused), of(plain));
     });
+
+  test('of bfloat16 is about as near to the plain one in float64', () => {
+    expectNear(inputs(), of(fused), of(plain));
+  });
 
   test('gives frozen tensors no gradient, and the others theirs', () => {
     tidy(() => {
@@ -127,6 +209,11 @@ describe('normLinears', () => {
           const all = [random(...shape), random(24), ...weights(), ...own];
           expectSameGradients(all, dtype, together(fused), together(plain));
         });
+
+  test('of bfloat16 is about as near to the plain one in float64', () => {
+    const all = [random(2, 30, 24), random(24), ...weights(), ...biases()];
+    expectNear(all, together(fused), together(plain));
+  });
 
   test('what is large runs on another engine, with the same values and gradients', () => {
     const all = [random(700, 96), random(96), random(256, 96), random(64, 96), random(64, 96)];
@@ -221,6 +308,17 @@ describe('normLinears', () => {
         compute(x.transpose(0, 1), ...others);
     const all = [random(24, 5), random(24), ...weights(), ...biases()];
     expectSameGradients(all, 'float32', together(turned(fused)), together(turned(plain)));
+  });
+
+  test('outside of autocast, refuses weights of another dtype than what is normalised', () => {
+    tidy(() => {
+      const [x, norm] = [random(5, 24), random(24)];
+      const narrow = weights().map((each) => each.to('bfloat16'));
+      const [gate, up] = [random(20, 24), random(20, 24)].map((each) => each.to('bfloat16'));
+      const mlp = { gate: gate as Tensor, up: up as Tensor, down: random(24, 20).to('bfloat16') };
+      assert.throws(() => fused(x, norm, ...narrow), /dtype/);
+      assert.throws(() => gatedMlp(x, mlp, 'silu', { weight: norm, eps }), /dtype/);
+    });
   });
 
   test('refuses a second derivative, shapes that do not fit and biases for some', () => {

@@ -34,7 +34,11 @@ export const linearAlgebra = {
   logSoftmax(this: Tensor, dim: number, options: { dtype?: Dtype } = {}): Tensor {
     return wrap(aten.logSoftmaxInt(this.slot, dim, codeOrNull(options.dtype)));
   },
-  /** Root-mean-square normalisation over the last dimension, scaled by `weight` [D]. */
+  /**
+   * Root-mean-square normalisation over the last dimension, scaled by `weight` [D]: x / √(mean(x²) + eps) · weight, in the
+   * dtype of x. bfloat16 and float16 are computed in float32, and rounded before they are scaled by a weight of their own
+   * dtype, after it by a wider one.
+   */
   rmsNorm(this: Tensor, weight: Tensor, eps: number): Tensor {
     return wrap(aten.posttrainRmsNorm(this.slot, weight.slot, eps));
   },
