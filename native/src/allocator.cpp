@@ -84,6 +84,15 @@ class Blocks {
     most_ = inUse_;
   }
 
+  // So many bytes of what is kept, or all where that is less.
+  void giveBack(size_t bytes) {
+    const std::lock_guard<std::mutex> lock(mutex_);
+    for (size_t done = 0; done < bytes && !order_.empty();) {
+      done += order_.front()->second.block.size;
+      giveBackOldest();
+    }
+  }
+
   std::vector<size_t> state() {
     const std::lock_guard<std::mutex> lock(mutex_);
     return {inUse_, kept_, most_};
@@ -275,6 +284,15 @@ napi_value releaseHostMemory(napi_env env, napi_callback_info info) {
   });
 }
 
+// giveBackHostMemory(bytes)
+napi_value giveBackHostMemory(napi_env env, napi_callback_info info) {
+  return guard(env, "giveBackHostMemory", [&]() -> napi_value {
+    const Arguments arguments(env, info);
+    blocks().giveBack(static_cast<size_t>(std::max<int64_t>(0, asInt64(env, arguments[0]))));
+    return nullptr;
+  });
+}
+
 }  // namespace
 
 void defineAllocator(napi_env env, napi_value exports) {
@@ -282,6 +300,7 @@ void defineAllocator(napi_env env, napi_value exports) {
   if (c10::GetCPUAllocator() != allocator) c10::SetCPUAllocator(allocator, /*priority=*/1);
   define(env, exports, "hostMemory", hostMemory);
   define(env, exports, "releaseHostMemory", releaseHostMemory);
+  define(env, exports, "giveBackHostMemory", giveBackHostMemory);
 }
 
 }  // namespace posttrain

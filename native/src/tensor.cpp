@@ -1,5 +1,7 @@
 // Tensors from and to JavaScript's typed arrays, and what a tensor says of itself.
 #include <ATen/ATen.h>
+#include <ATen/MapAllocator.h>
+#include <sys/mman.h>
 
 #include <cstring>
 #include <unordered_set>
@@ -205,6 +207,17 @@ napi_value storageBytes(napi_env env, napi_callback_info info) {
   });
 }
 
+// giveBackPages(tensor): the pages of the mapped file that a tensor lies in leave memory, and come back when they are read.
+// What was written to a mapping that is not shared is lost.
+napi_value giveBackPages(napi_env env, napi_callback_info info) {
+  return guardTensor(env, info, "giveBackPages", [&](const at::Tensor& tensor, const Arguments&) -> napi_value {
+    const at::MapAllocator* const map = at::MapAllocator::fromDataPtr(tensor.storage().data_ptr());
+    TORCH_CHECK(map != nullptr, "expected a tensor that lies in a mapped file");
+    TORCH_CHECK(madvise(map->data(), map->size(), MADV_DONTNEED) == 0, "the system does not take back the pages of a mapping");
+    return nullptr;
+  });
+}
+
 napi_value adjustExternalMemory(napi_env env, napi_callback_info info) {
   return guard(env, "adjustExternalMemory", [&]() -> napi_value {
     const Arguments arguments(env, info);
@@ -230,6 +243,7 @@ void defineTensors(napi_env env, napi_value exports) {
   define(env, exports, "releaseOne", releaseOne);
   define(env, exports, "memory", memory);
   define(env, exports, "storageBytes", storageBytes);
+  define(env, exports, "giveBackPages", giveBackPages);
   define(env, exports, "adjustExternalMemory", adjustExternalMemory);
 }
 

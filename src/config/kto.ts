@@ -1,6 +1,6 @@
 import * as z from 'zod';
 import { preferenceDataSettings, trainingSettings } from './preferences.js';
-import { givenSampleSettings } from './sharedSettings.js';
+import { frozenWeightsSetting, givenSampleSettings } from './sharedSettings.js';
 
 const KTO = 'Ethayarajh et al. 2024 (KTO), arXiv:2402.01306';
 
@@ -9,6 +9,7 @@ export const KtoConfig = z
   .strictObject({
     ...preferenceDataSettings,
     ...givenSampleSettings('Rows'),
+    frozenWeights: frozenWeightsSetting,
     batchSize: z
       .int()
       .min(2)

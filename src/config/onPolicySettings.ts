@@ -1,6 +1,6 @@
 /** Settings that every on-policy method shares: sampling, rewards, the clip range, how a loss is averaged. */
 import * as z from 'zod';
-import { samplesMegabytesSetting } from './sharedSettings.js';
+import { frozenWeightsSetting, samplesMegabytesSetting } from './sharedSettings.js';
 
 const DEEPSEEK_MATH = 'Shao et al. 2024 (DeepSeekMath), arXiv:2402.03300';
 const PPO = 'Schulman et al. 2017 (PPO), arXiv:1707.06347, Table 1';
@@ -109,6 +109,7 @@ export const rolloutSettings = {
       origin: `${DEEPSEEK_MATH}, §4.2: a batch of 1024 completions, 64 of each prompt.`,
     }),
   sampling: samplingSetting,
+  frozenWeights: frozenWeightsSetting,
   maxTurns: z.int().min(1).default(4).meta({
     description: 'Most turns of the model in one episode. Without an environment there is one.',
     origin: 'Ours.',

@@ -213,6 +213,7 @@ const DEFAULTS = {
   adamEpsilon: 1e-8,
   maxGradNorm: 1,
   lora: null,
+  frozenWeights: 'disk',
 };
 
 describe('defaults', () => {

@@ -7,6 +7,7 @@ import {
   learningRateSetting,
   optimizerSettings,
   runSettings,
+  frozenWeightsSetting,
   givenSampleSettings,
   scheduleSetting,
   streamingSetting,
@@ -145,9 +146,10 @@ const dpo = z
         'Weight of the mean negative log-likelihood of the chosen completion, which keeps it likely.',
       origin: 'Ours: off. Pang et al. 2024 (iterative RPO), arXiv:2404.19733, take 1.',
     }),
+    frozenWeights: frozenWeightsSetting,
     reference: z.enum(['live', 'precomputed']).default('live').meta({
       description:
-        'live keeps the reference in memory; precomputed reads all pairs once before training and frees it.',
+        'live reads the reference in every step; precomputed reads all pairs once before training and frees it.',
       origin: 'TRL 1.13, precompute_ref_log_probs: off.',
     }),
     referenceEvery: z.int().min(1).nullable().default(null).meta({

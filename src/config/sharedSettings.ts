@@ -133,6 +133,14 @@ export const runSettings = {
   track,
 };
 
+/** Where a run's frozen models are between uses. */
+export const frozenWeightsSetting = z.enum(['disk', 'memory']).default('disk').meta({
+  description:
+    'Where the weights of the reference and of reward models are while nothing reads them: disk puts them into a nameless file beside the run, from which they come back page by page; memory keeps them. With LoRA the reference has none of its own. CPU only. Never changes the result.',
+  origin:
+    'Ours: a reference is read once per rollout, and would take as much memory as the policy.',
+});
+
 /** Settings that a job of several stages has once, for all of them. */
 export const JOB_WIDE = {
   data: true,

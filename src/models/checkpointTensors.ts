@@ -3,6 +3,7 @@ import { CheckpointError } from '../errors/index.js';
 import {
   isFloatingPoint,
   noGrad,
+  restingTensors,
   tidy,
   type Dtype,
   type SafetensorsFile,
@@ -28,6 +29,8 @@ export interface TensorRequest {
   readonly dtype?: Dtype | undefined;
   /** cpu unless said. */
   readonly device?: string | undefined;
+  /** See `LoadModelOptions`. */
+  readonly restIn?: string | undefined;
 }
 
 /**
@@ -41,7 +44,10 @@ export function takeTensors(request: TensorRequest): Map<string, Tensor> {
   const weights = new Map<string, Tensor>();
   try {
     for (const name of request.shapes.keys()) weights.set(name, takeTensor(request, name));
-    return weights;
+    if (request.restIn === undefined || (request.device ?? 'cpu') !== 'cpu') return weights;
+    const resting = restingTensors(request.restIn, weights);
+    for (const weight of weights.values()) weight.dispose();
+    return resting;
   } catch (error) {
     for (const weight of weights.values()) weight.dispose();
     throw error;

@@ -18,6 +18,7 @@ import {
   autocast,
   checkpoint,
   keep,
+  putToRest,
   showShape,
   tensor,
   tidy,
@@ -57,6 +58,8 @@ export class Decoder extends Module implements CausalLm {
   readonly untiedHead: Linear | null;
   /** In which numbers it computes. */
   compute: ComputeSettings = FULL_PRECISION;
+  /** Whether its weights wait on the disk between uses, see `rest`. */
+  rests = false;
   /** Set by what puts an adapter on the layers; null without one. */
   adapter: Adapter | null = null;
   /** Frequencies of rows within the original context, per kind of layer; both are one where they are the same. */
@@ -243,6 +246,7 @@ export class Decoder extends Module implements CausalLm {
     const headless = { ...config, tieWordEmbeddings: true };
     const trunk = new Decoder(headless, this.namedParameters(), this.generationConfig);
     trunk.compute = this.compute;
+    trunk.rests = this.rests;
     if (this.adapter === null) return trunk;
     trunk.freeze();
     moveAdapter(this, trunk);
@@ -262,6 +266,14 @@ export class Decoder extends Module implements CausalLm {
       },
       folder,
     );
+  }
+
+  /**
+   * Takes weights that wait on the disk from memory; they come back when they are read. Nothing for a model that was loaded
+   * without `restIn`.
+   */
+  rest(): void {
+    if (this.rests) putToRest(this.embedTokens.weight);
   }
 
   override dispose(): void {

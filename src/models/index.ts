@@ -76,3 +76,4 @@ export { ropeInverseFrequencies, type RopeScaling } from '../nn/index.js';
 export { saveMerged } from './saveMerged.js';
 export { shareWeights } from './shareWeights.js';
 export { requireSameBase, weightsSha256 } from './weightsSha256.js';
+export { whileAwake } from './whileAwake.js';

@@ -12,12 +12,11 @@ import {
 import { assertModelFolder, openWeights } from './checkpoint.js';
 import { asStored } from './checkpointNames.js';
 import { SCORE, SCORE_BIAS, takeTensors } from './checkpointTensors.js';
-import { FULL_PRECISION } from './computeSettings.js';
-import { Decoder } from './decoder.js';
+import type { Decoder } from './decoder.js';
 import { parseDecoderConfig } from './decoderConfig.js';
 import { Fields, readJsonObject, type JsonObject } from './jsonFields.js';
 import { PAD_TOKEN, type HeadedModel } from './headedModel.js';
-import { disposedOnFailure, type LoadModelOptions } from './loadModel.js';
+import { decoderOf, disposedOnFailure, type LoadModelOptions } from './loadModel.js';
 import { parameterShapes } from './parameterShapes.js';
 import { requireSameBase } from './weightsSha256.js';
 
@@ -65,8 +64,7 @@ export function loadHeaded(
     const weight = weights.get(SCORE);
     if (weight === undefined) throw new CheckpointError(`internal: ${SCORE} was not taken.`);
     const head = new Linear(weight, weights.get(SCORE_BIAS) ?? null);
-    const trunk = new Decoder(config, weights, generation);
-    trunk.compute = options.compute ?? FULL_PRECISION;
+    const trunk = decoderOf(config, weights, { ...options, generation });
     return { trunk, head, fields: new Fields(raw, configPath) };
   } finally {
     file.dispose();

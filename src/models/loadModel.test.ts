@@ -1,9 +1,11 @@
 import assert from 'node:assert/strict';
-import { readdirSync, readFileSync } from 'node:fs';
+import { mkdtempSync, readdirSync, readFileSync, rmSync } from 'node:fs';
+import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { describe, test } from 'node:test';
 import { expectClose } from '../../test/expect.js';
 import { ROOT } from '../../test/root.js';
+import { IoError } from '../errors/index.js';
 import { memory, noGrad, tensor, tidy, type Tensor } from '../torch/index.js';
 import { loadModel, ropeInverseFrequencies, type Decoder } from './index.js';
 
@@ -101,6 +103,45 @@ describe('loadModel', () => {
     const model = await loadModel(join(GOLDEN, 'qwen2-sharded'));
     assert.ok(memory().liveTensors > before.liveTensors);
     model.dispose();
+    assert.deepEqual(memory(), before);
+  });
+
+  test('with weights that rest on the disk computes the same, before and after a rest', async () => {
+    const folder = join(GOLDEN, 'qwen2-sharded');
+    const before = memory();
+    const scratch = mkdtempSync(join(tmpdir(), 'posttrain-rest-'));
+    try {
+      const plain = await loadModel(folder);
+      const resting = await loadModel(folder, { restIn: scratch });
+      assert.deepEqual(readdirSync(scratch), []);
+      tidy(() => {
+        const logits = (model: Decoder): Tensor =>
+          noGrad(() => model.forward({ inputIds: ids([[1, 2, 3, 4]]) }).logits);
+        const expected = logits(plain);
+        for (const again of [false, true]) {
+          if (again) resting.rest();
+          assert.ok(logits(resting).equal(expected));
+        }
+        plain.rest();
+        assert.ok(logits(plain).equal(expected), 'what does not rest stays');
+      });
+      for (const [name, weight] of plain.namedParameters())
+        assert.ok(resting.namedParameters().get(name)?.equal(weight), name);
+      plain.dispose();
+      resting.dispose();
+    } finally {
+      rmSync(scratch, { recursive: true });
+    }
+    assert.deepEqual(memory(), before);
+  });
+
+  test('a folder to rest in that is not there is an IoError, and leaves nothing', async () => {
+    const before = memory();
+    const restIn = join(GOLDEN, 'missing');
+    await assert.rejects(
+      loadModel(join(GOLDEN, 'qwen2-sharded'), { restIn }),
+      (error) => error instanceof IoError && error.message.includes(restIn),
+    );
     assert.deepEqual(memory(), before);
   });
 });

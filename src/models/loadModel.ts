@@ -1,14 +1,14 @@
 import { join } from 'node:path';
 import { modelOnBase } from '../hub/index.js';
-import type { Dtype } from '../torch/index.js';
+import type { Dtype, Tensor } from '../torch/index.js';
 import { applyAdapter, isAdapterFolder, readAdapterFolder, refuseBase } from './adapterFolder.js';
 import { assertModelFolder, openWeights } from './checkpoint.js';
 import { asStored } from './checkpointNames.js';
 import { takeTensors } from './checkpointTensors.js';
 import { FULL_PRECISION, type ComputeSettings } from './computeSettings.js';
 import { Decoder } from './decoder.js';
-import { parseDecoderConfig } from './decoderConfig.js';
-import { readJsonObject } from './jsonFields.js';
+import { parseDecoderConfig, type DecoderConfig } from './decoderConfig.js';
+import { readJsonObject, type JsonObject } from './jsonFields.js';
 import { parameterShapes } from './parameterShapes.js';
 import { requireSameBase } from './weightsSha256.js';
 
@@ -22,6 +22,8 @@ export interface LoadModelOptions {
   readonly compute?: ComputeSettings | undefined;
   /** Of an adapter: its base model, a folder or a name of the Hub, where it is not what adapter_config.json names. */
   readonly base?: string | undefined;
+  /** A folder of a disk on which the weights wait while they are not used, see `Decoder.rest`. Of no effect off the CPU. */
+  readonly restIn?: string | undefined;
 }
 
 /**
@@ -56,12 +58,22 @@ export async function loadModel(
     const config = asStored(parsed, file);
     const shapes = parameterShapes(config);
     const weights = takeTensors({ where, folder, file, config, shapes, ...options });
-    const model = new Decoder(config, weights, generation);
-    model.compute = options.compute ?? FULL_PRECISION;
-    return model;
+    return decoderOf(config, weights, { ...options, generation });
   } finally {
     file.dispose();
   }
+}
+
+/** What a folder's weights make. Internal to this folder. */
+export function decoderOf(
+  config: DecoderConfig,
+  weights: ReadonlyMap<string, Tensor>,
+  { generation, compute, restIn }: LoadModelOptions & { readonly generation: JsonObject | null },
+): Decoder {
+  const model = new Decoder(config, weights, generation);
+  model.compute = compute ?? FULL_PRECISION;
+  model.rests = restIn !== undefined && model.device === 'cpu';
+  return model;
 }
 
 /** The model after `change`; without it where that fails, so that nothing is left behind. */

@@ -60,7 +60,7 @@ export async function createKtoRun(
     progress,
   );
   return await buildOrFree(async (keep) => {
-    const from = { start, model: options.model };
+    const from = { start, model: options.model, out };
     const loaded = await loadPolicy(from, config, { needsReference: true });
     const policy = keep(loaded.policy);
     const reference = keep(loaded.reference as Decoder); // it was asked for

@@ -181,6 +181,29 @@ describe('estimateMemory', () => {
     const { total } = estimateMemory({ ...plan, models: [policy, shared] });
     close(total, estimateMemory(plan).total);
   });
+  test('a model that rests counts while it is read, in place of the update', () => {
+    const resting: PlannedModel = { ...frozen, rests: true };
+    const [large, small] = [
+      { ...resting, config: { ...config, numLayers: 400 } },
+      { ...resting, config: { ...config, numLayers: 1 } },
+    ].map((model) => ({ ...plan, models: [policy, model, resting] }));
+    close(estimateMemory(small as MemoryPlan).total, estimateMemory(plan).total);
+    const { total, parts } = estimateMemory(large as MemoryPlan);
+    const bytes = parameterCount({ ...frozen, config: { ...config, numLayers: 400 } }) * 4;
+    assert.deepEqual([parts.frozen, parts.activations], [bytes, 0]);
+    close(total, parts.runtime + parts.weights + parts.optimizer + parts.gradients + bytes);
+    close(parts.weights, 4 * COUNT);
+  });
+  test('pairs are read by a model that rests while gradients are collected', () => {
+    const resting = { ...frozen, rests: true, config: { ...config, numLayers: 400 } };
+    const changed = { ...plan, models: [policy, resting] };
+    const gradients = (more: Partial<MemoryPlan>): number =>
+      estimateMemory({ ...changed, ...more }).parts.gradients;
+    const rollout = { rows: 1, tokens: 10 };
+    assert.equal(gradients({ rollout: null, accumulates: true }), 4 * COUNT);
+    assert.equal(gradients({ rollout: null, accumulates: false }), 0);
+    assert.equal(gradients({ rollout, accumulates: true }), 0);
+  });
   test('bfloat16 halves weights, gradients, moments and logits', () => {
     const { parts } = estimateMemory({ ...plan, dtype: 'bfloat16' });
     const wide = estimateMemory(plan).parts;

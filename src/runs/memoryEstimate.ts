@@ -12,6 +12,8 @@ export interface PlannedModel {
   readonly trained: 'all' | 'none' | number;
   /** Whether its weights are those of another model, as with LoRA: only what is trained is its own. */
   readonly sharesWeights?: boolean | undefined;
+  /** Of a frozen model: whether its weights wait on the disk while it is not used. */
+  readonly rests?: boolean | undefined;
   /** false for a reward or value model, which has no output layer over the vocabulary. */
   readonly hasLmHead: boolean;
 }
@@ -44,10 +46,14 @@ export interface MemoryEstimate {
   readonly parts: Readonly<Record<MemoryPart, number>>;
 }
 
-/** What memory is for: `runtime` is Node.js and libtorch, `scores` the logits and what is computed from them. */
+/**
+ * What memory is for: `runtime` is Node.js and libtorch, `frozen` a model whose weights come from the disk while it is used,
+ * `scores` the logits and what is computed from them.
+ */
 export type MemoryPart =
   | 'runtime'
   | 'weights'
+  | 'frozen'
   | 'optimizer'
   | 'gradients'
   | 'activations'
@@ -71,9 +77,10 @@ const DRAW_MATRICES = 4;
 /**
  * The most memory that a run holds at a time.
  *
- *     runtime + weights + optimizer + max(update, rollout)
+ *     runtime + weights + optimizer + max(update, rollout, reading)
  *     update  = gradients + activations + scores, in a single pass max(gradients, activations + scores)
  *     rollout = weights packed for sampling + KV cache
+ *     reading = the largest model that rests between uses, and gradients where they are collected meanwhile
  *
  * Source: ours. Activations are what our decoder keeps for its backward pass, counted layer by layer.
  */
@@ -85,9 +92,11 @@ export function estimateMemory(plan: MemoryPlan): MemoryEstimate {
     which === 'all' ? (counts[index] ?? 0) : which === 'none' ? 0 : which,
   );
   const sum = (values: readonly number[]): number => values.reduce((total, n) => total + n, 0);
-  const held = models.map(({ sharesWeights }, index) =>
+  const own = models.map(({ sharesWeights }, index) =>
     sharesWeights === true ? 0 : (counts[index] ?? 0),
   );
+  const held = own.filter((_, index) => models[index]?.rests !== true);
+  const resting = own.filter((_, index) => models[index]?.rests === true);
   // Adapters come on top of the weights that they adapt.
   const adapters = models.map(({ trained: which }) => (typeof which === 'number' ? which : 0));
   const weights = (sum(held) + sum(adapters)) * bytes;
@@ -110,13 +119,20 @@ export function estimateMemory(plan: MemoryPlan): MemoryEstimate {
     const others = update.activations + update.scores;
     update.gradients = Math.max(0, update.gradients - others);
   }
-  const updates = sum(Object.values(update)) >= sum(Object.values(sampling));
+  // On policy a frozen model reads a whole rollout before the update; otherwise micro-batch by micro-batch.
+  const reading = {
+    frozen: Math.max(0, ...resting) * bytes,
+    gradients: plan.accumulates && rollout === null ? update.gradients : 0,
+  };
+  const [phase] = [update, sampling, reading].sort(
+    (a, b) => sum(Object.values(b)) - sum(Object.values(a)),
+  );
   const parts = {
     runtime: RUNTIME_BYTES,
     weights,
     optimizer,
-    ...{ gradients: 0, activations: 0, scores: 0, rolloutWeights: 0, cache: 0 },
-    ...(updates ? update : sampling),
+    ...{ frozen: 0, gradients: 0, activations: 0, scores: 0, rolloutWeights: 0, cache: 0 },
+    ...phase,
   };
   return { total: sum(Object.values(parts)), parts };
 }

@@ -10,16 +10,20 @@ import { loadEnvironment, type Environment } from '../environments/index.js';
 import { ConfigError, counted } from '../errors/index.js';
 import { evaluate } from '../eval/index.js';
 import { lastingName } from '../hub/index.js';
-import { tokenizerFolderOf, type Decoder, type ScalarModel } from '../models/index.js';
+import {
+  tokenizerFolderOf,
+  type Decoder,
+  type LoadModelOptions,
+  type ScalarModel,
+} from '../models/index.js';
 import type { NamedReward } from '../rewards/index.js';
 import { loadTokenizer, type Tokenizer } from '../tokenizers/index.js';
-import type { Dtype } from '../torch/index.js';
 import type { ProgressStream } from './progress.js';
 import { NO_REWARDS, readRewards, type LoadedRewardModel } from './rewardSources.js';
 import { longestOf, requireMemory, type MemorySettings } from './requireMemory.js';
 import type { Keep, RunStart } from './run.js';
 import { tellExample } from './examplePreview.js';
-import { loadPolicy, type TrainedConfig } from './trainedModels.js';
+import { frozenPlacement, loadPolicy, type TrainedConfig } from './trainedModels.js';
 import {
   placementOf,
   type Placement,
@@ -90,7 +94,7 @@ export interface OnPolicyInputs {
   /** Folders of the models that rewards load. */
   readonly rewardModelFolders: readonly string[];
   /** Loads the reward models. Last, because they are large. */
-  loadRewardModels(placed: { dtype: Dtype; device: string }): Promise<LoadedRewardModel[]>;
+  loadRewardModels(placed: LoadModelOptions): Promise<LoadedRewardModel[]>;
   /** Frees what the rewards loaded for themselves. */
   disposeRewards(): void;
   /** For config.json. */
@@ -333,10 +337,10 @@ export async function loadOnPolicyModels<ConfigInput, Row>(
     options.progress === undefined ? process.stderr : options.progress,
   );
   keep({ dispose: () => inputs.disposeRewards() });
-  const rewardModels = await inputs.loadRewardModels(placed);
+  const rewardModels = await inputs.loadRewardModels(frozenPlacement(config, placed, options.out));
   for (const { model } of rewardModels) keep(model);
   const movesReference = (config.referenceEvery ?? null) !== null;
-  const from = { start, model: options.model };
+  const from = { start, model: options.model, out: options.out };
   const wanted = { needsReference, movesReference };
   const { policy, reference: frozenPolicy } = await loadPolicy(from, config, wanted);
   keep(policy);

@@ -127,7 +127,7 @@ async function createPairRun<Method extends PairMethod>(
     progress,
   );
   return await buildOrFree(async (keep) => {
-    const from = { start, model: options.model };
+    const from = { start, model: options.model, out };
     const loaded = await loadPolicy(from, config, {
       needsReference: needsReferenceModel(objective),
       movesReference: objective.method === 'dpo' && objective.config.referenceEvery !== null,

@@ -3,10 +3,15 @@ import type { StepAggregation } from '../algorithms/index.js';
 import type { Row } from '../data/index.js';
 import { RewardError } from '../errors/index.js';
 import { aggregateSteps, judgeSteps } from '../eval/index.js';
-import { loadStepModel, tokenizerFolderOf, type StepModel } from '../models/index.js';
+import {
+  loadStepModel,
+  tokenizerFolderOf,
+  type LoadModelOptions,
+  type StepModel,
+  whileAwake,
+} from '../models/index.js';
 import type { JudgedPart, RewardInput, RewardPart } from '../rewards/index.js';
 import { loadTokenizer, type Tokenizer } from '../tokenizers/index.js';
-import type { Dtype } from '../torch/index.js';
 
 /** What `--reward` begins with for a process reward model, and how its steps become one score. */
 const KINDS: Readonly<Record<string, ProcessRewardSpec['kind']>> = {
@@ -66,7 +71,7 @@ export class ProcessJudge {
   }
 
   /** Loads model and tokenizer. @throws CheckpointError or IoError as `loadStepModel` */
-  async load(placed: { dtype: Dtype; device: string }): Promise<void> {
+  async load(placed: LoadModelOptions): Promise<void> {
     const { folder } = this.spec;
     const tokenizer = await loadTokenizer(tokenizerFolderOf(folder));
     this.loaded = { tokenizer, model: (await loadStepModel(folder, placed)).freeze() };
@@ -126,11 +131,14 @@ export class ProcessJudge {
         { hint: 'Score the answer of the last turn by a reward function.' },
       );
     }
-    const judged = judgeSteps({
-      ...this.loaded,
-      rows: inputs.map(rowOf),
-      completions: inputs.map(({ completion }) => completion),
-    });
+    const { loaded } = this;
+    const judged = whileAwake(loaded.model.trunk, () =>
+      judgeSteps({
+        ...loaded,
+        rows: inputs.map(rowOf),
+        completions: inputs.map(({ completion }) => completion),
+      }),
+    );
     judged.forEach((steps, index) => this.found.set(inputs[index] as RewardInput, steps));
     if (kind === 'sum')
       return judged.map((steps) => steps.reduce((sum, { score }) => sum + score, 0));

@@ -44,8 +44,12 @@ async function told(from: MemoryNeeds, changes: Partial<MemorySettings> = {}): P
 }
 
 /** The message of the refusal. */
-async function refusal(from: MemoryNeeds, lora: MemorySettings['lora']): Promise<string> {
-  return told(from, { lora }).then(
+async function refusal(
+  from: MemoryNeeds,
+  lora: MemorySettings['lora'],
+  frozenWeights?: MemorySettings['frozenWeights'],
+): Promise<string> {
+  return told(from, { lora, frozenWeights }).then(
     () => '',
     (error: unknown) => String(error),
   );
@@ -71,6 +75,37 @@ describe('requireMemory', () => {
       );
       return true;
     });
+  });
+  test('frozen models on the disk do not add up, and are advised where they are in memory', async () => {
+    const models = (count: number): MemoryNeeds =>
+      needs(small, {
+        models: [
+          { from: small, isTrained: true, hasLmHead: true },
+          ...Array.from({ length: count }, () => ({
+            ...{ from: huge, isTrained: false, hasLmHead: true },
+          })),
+        ],
+      });
+    const total = async (count: number, frozenWeights: MemorySettings['frozenWeights']) => {
+      const said = await refusal(models(count), null, frozenWeights);
+      return Number(/needs about ([\d.]+) GB/.exec(said)?.[1]);
+    };
+    const one = await total(1, 'disk');
+    assert.ok(one > 1000, `${one}`);
+    assert.equal(await total(2, 'disk'), one);
+    assert.ok((await total(2, 'memory')) > 1.9 * one);
+    // Which methods without such a setting do not have.
+    assert.ok((await total(2, undefined)) > 1.9 * one);
+    for (const [setting, isAdvised] of [
+      ['memory', true],
+      ['disk', false],
+      [undefined, false],
+    ] as const)
+      await assert.rejects(told(models(2), { frozenWeights: setting }), (error) => {
+        const { hint } = error as ConfigError;
+        assert.equal(/frozenWeights to disk \([\d.]+ GB\)/.test(hint ?? ''), isAdvised, hint);
+        return true;
+      });
   });
   test('names the setting that makes it fit', async () => {
     // A micro-batch of 10¹⁰ tokens does not fit, one row does.

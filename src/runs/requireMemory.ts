@@ -29,6 +29,8 @@ export interface MemorySettings {
   readonly gradientCheckpointing?: boolean | undefined;
   /** null, or nothing, where whole models are trained. */
   readonly lora?: Pick<LoraOptions, 'rank' | 'modulesToSave'> | null | undefined;
+  /** Of methods that have frozen models. */
+  readonly frozenWeights?: 'disk' | 'memory' | undefined;
 }
 
 /** A model of a run by its folder. */
@@ -98,13 +100,16 @@ export async function requireMemory(
 
 async function planOf(settings: MemorySettings, needs: MemoryNeeds): Promise<MemoryPlan> {
   const models: PlannedModel[] = [];
-  const { lora = null } = settings;
+  const { lora = null, frozenWeights } = settings;
   for (const { from, isTrained, hasLmHead, isBesidePolicy } of needs.models) {
     const config = readDecoderConfig(await modelFolder(from));
     const whole = lora === null ? 'all' : adapterCount(config, lora);
+    const sharesWeights = isBesidePolicy === true && lora !== null;
+    const mayRest =
+      frozenWeights !== undefined && !isTrained && !sharesWeights && needs.device === 'cpu';
     models.push({
-      ...{ config, hasLmHead, trained: isTrained ? whole : 'none' },
-      sharesWeights: isBesidePolicy === true && lora !== null,
+      ...{ config, hasLmHead, trained: isTrained ? whole : 'none', sharesWeights },
+      ...(mayRest && { rests: frozenWeights === 'disk' }),
     });
   }
   const [policy] = models;
@@ -161,6 +166,14 @@ function withAdapters(plan: MemoryPlan): MemoryPlan {
   return { ...plan, models };
 }
 
+/** The same run with frozen weights on the disk. */
+function atRest(plan: MemoryPlan): MemoryPlan {
+  const models = plan.models.map((model) =>
+    model.rests === false ? { ...model, rests: true } : model,
+  );
+  return { ...plan, models };
+}
+
 function passes(microBatchTokens: number, needs: MemoryNeeds): number {
   if (needs.update === null) return 0;
   const { rows, longest } = needs.update;
@@ -178,6 +191,8 @@ function adviceFor(needs: MemoryNeeds, plan: MemoryPlan, bytes: number): string 
     ]);
   if (!plan.gradientCheckpointing && plan.passTokens > 0)
     changes.push(['gradientCheckpointing to true', { ...plan, gradientCheckpointing: true }]);
+  if (plan.models.some(({ rests }) => rests === false))
+    changes.push(['frozenWeights to disk', atRest(plan)]);
   const trainsAll = plan.models.some(({ trained }) => trained === 'all');
   if (trainsAll) changes.push(['lora.rank to 16', withAdapters(plan)]);
   if (plan.dtype === 'float64') changes.push(['dtype to float32', { ...plan, dtype: 'float32' }]);
@@ -203,7 +218,11 @@ function inWords(estimate: MemoryEstimate): string {
   return `${gigabytes(estimate.total)}: ${partsInWords(estimate)}`;
 }
 
-const PART_NAMES = { rolloutWeights: 'weights for sampling', cache: 'KV cache' } as const;
+const PART_NAMES = {
+  frozen: 'a frozen model',
+  rolloutWeights: 'weights for sampling',
+  cache: 'KV cache',
+} as const;
 
 function partsInWords({ parts }: MemoryEstimate): string {
   return Object.entries(parts)

@@ -3,10 +3,14 @@ import { existsSync } from 'node:fs';
 import { basename, dirname, join, resolve } from 'node:path';
 import { ConfigError } from '../errors/index.js';
 import { modelFolder } from '../hub/index.js';
-import { loadScalarModel, tokenizerFolderOf, type ScalarModel } from '../models/index.js';
+import {
+  loadScalarModel,
+  tokenizerFolderOf,
+  type LoadModelOptions,
+  type ScalarModel,
+} from '../models/index.js';
 import type { NamedReward } from '../rewards/index.js';
 import { differingToken, loadTokenizer, type Tokenizer } from '../tokenizers/index.js';
-import type { Dtype } from '../torch/index.js';
 import { MODEL_REWARDS, ProcessJudge, processRewardSpec } from './processJudge.js';
 import { buildOrFree } from './run.js';
 import { namedRewards, type RewardLike } from './runInputs.js';
@@ -27,7 +31,7 @@ export interface RewardSources {
   /**
    * Loads the reward models, frozen, and what process reward models among `named` need. Last, because they are large.
    */
-  readonly load: (placed: { dtype: Dtype; device: string }) => Promise<LoadedRewardModel[]>;
+  readonly load: (placed: LoadModelOptions) => Promise<LoadedRewardModel[]>;
   /** Frees what `load` loaded for rewards in `named`. */
   readonly dispose: () => void;
 }

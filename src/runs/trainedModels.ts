@@ -1,4 +1,6 @@
 /** The models that a run trains, with LoRA or whole, and the frozen references that they are compared with. */
+import { existsSync } from 'node:fs';
+import { dirname, resolve } from 'node:path';
 import { ConfigError } from '../errors/index.js';
 import { modelFolder } from '../hub/index.js';
 import {
@@ -25,6 +27,8 @@ export interface TrainedConfig extends PlacementConfig {
   readonly seed: number;
   /** null trains the whole model. */
   readonly lora: LoraOptions | null;
+  /** Of methods that have frozen models. */
+  readonly frozenWeights?: 'disk' | 'memory';
 }
 
 /**
@@ -87,6 +91,21 @@ function requireSameLora(trunk: Decoder, lora: LoraOptions, folder: string): voi
   }
 }
 
+/**
+ * How frozen models of a run are loaded: with weights that wait on the disk of the run's directory, where that is asked for
+ * and a device can do it.
+ */
+export function frozenPlacement(
+  { frozenWeights }: Pick<TrainedConfig, 'frozenWeights'>,
+  placed: Placement,
+  out: string,
+): Placement & { readonly restIn?: string } {
+  if (frozenWeights !== 'disk' || placed.device !== 'cpu') return placed;
+  let folder = resolve(out);
+  while (!existsSync(folder)) folder = dirname(folder);
+  return { ...placed, restIn: folder };
+}
+
 /** A run's policy and what it is compared with. */
 export interface PolicyModels {
   readonly policy: Decoder;
@@ -102,22 +121,25 @@ export interface PolicyModels {
  * with an adapter, it has that adapter, frozen as it was at the start; where it moves towards the policy, an adapter of its
  * own to take over the policy's numbers.
  *
- * @param options.model the folder that the run was given, which a resumed run's policy has left behind
+ * @param from.model the folder that the run was given, which a resumed run's policy has left behind
+ * @param from.out the run's directory, or where it will be
  * @throws CheckpointError as `loadModel`, also for an adapter of other weights; ConfigError as `prepareLora`
  */
 export async function loadPolicy(
-  { start, model: given }: { readonly start: RunStart; readonly model: string },
+  from: { readonly start: RunStart; readonly model: string; readonly out: string },
   config: TrainedConfig,
   { needsReference, movesReference = false }: { needsReference: boolean; movesReference?: boolean },
 ): Promise<PolicyModels> {
   const { lora, seed } = config;
-  const folder = await modelFolder(given);
+  const { start } = from;
+  const folder = await modelFolder(from.model);
   const placed = placementOf(config);
+  const frozen = frozenPlacement(config, placed, from.out);
   return await buildOrFree(async (keep) => {
     if (lora === null) {
       const policy = keep(await loadModel(start.modelFolder, placed));
       await prepareLora(policy, config, start.modelFolder);
-      const reference = needsReference ? (await loadModel(folder, placed)).freeze() : null;
+      const reference = needsReference ? (await loadModel(folder, frozen)).freeze() : null;
       return { policy, reference, placed };
     }
     const base = keep(await loadModel(baseFolderOf(folder, 'loadModel'), placed));

@@ -274,15 +274,19 @@ export function randperm(n: number, options: RandomOptions = {}): Tensor {
 
 /**
  * A file's first `bytes` bytes as a uint8 tensor, mapped into memory: pages are read when they are touched, and writing
- * to the tensor does not reach the file.
+ * to the tensor does not reach the file unless the mapping is shared.
  *
  * @throws ValueRangeError when `bytes` is not a positive integer; NativeError when the file cannot be mapped
  */
-export function mapFile(path: string, bytes: number): Tensor {
+export function mapFile(
+  path: string,
+  bytes: number,
+  { shared = false }: { shared?: boolean } = {},
+): Tensor {
   if (!Number.isSafeInteger(bytes) || bytes <= 0) {
     throw new ValueRangeError(`mapFile: expected a positive number of bytes, received ${bytes}.`);
   }
-  return wrap(aten.fromFile(path, false, bytes, dtypeCode('uint8')));
+  return wrap(aten.fromFile(path, shared, bytes, dtypeCode('uint8')));
 }
 
 /** A tensor whose elements are the given bytes, copied. For files. */

@@ -5,6 +5,7 @@ import {
   full,
   hostMemory,
   ones,
+  giveBackHostMemory,
   releaseHostMemory,
   tidy,
   zeros,
@@ -136,6 +137,23 @@ describe('memory of tensors on the CPU', () => {
     releaseHostMemory();
     const { bytesInUse, bytesKept, mostBytesInUse } = hostMemory();
     assert.deepEqual([bytesKept, mostBytesInUse], [0, bytesInUse]);
+  });
+
+  test('a part of it can be given back, the oldest first, and the most that was in use is remembered', () => {
+    use(8);
+    use(6);
+    const before = hostMemory();
+    giveBackHostMemory(1);
+    const after = hostMemory();
+    assert.ok(after.bytesKept < before.bytesKept && after.bytesKept > 0);
+    assert.deepEqual(
+      [after.bytesInUse, after.mostBytesInUse],
+      [before.bytesInUse, before.mostBytesInUse],
+    );
+    giveBackHostMemory(0);
+    assert.deepEqual(hostMemory(), after);
+    giveBackHostMemory(2 ** 50);
+    assert.equal(hostMemory().bytesKept, 0);
   });
 
   test('what does not fit anywhere is refused, and what was kept is still served', () => {

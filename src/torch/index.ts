@@ -78,6 +78,7 @@ export {
 export {
   cudaIsAvailable,
   getNumThreads,
+  giveBackHostMemory,
   hostMemory,
   memory,
   releaseHostMemory,
@@ -95,4 +96,5 @@ export {
   assertSameShape,
   showShape,
 } from './assert.js';
+export { putToRest, restingTensors } from './restingTensors.js';
 export { readSafetensors, replaceFile, SafetensorsFile, writeSafetensors } from './safetensors.js';

@@ -34,8 +34,10 @@ export interface Native {
   memory(): [liveTensors: number, liveBytes: number];
   hostMemory(): [inUse: number, kept: number, most: number];
   releaseHostMemory(): void;
+  giveBackHostMemory(bytes: number): void;
   useOneDnnLinear(enabled: boolean): boolean;
   storageBytes(tensor: Slot): number;
+  giveBackPages(tensor: Slot): void;
   adjustExternalMemory(bytes: number): void;
   backward(
     outputs: readonly Slot[],

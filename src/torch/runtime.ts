@@ -19,9 +19,9 @@ export function memory(): MemoryUse {
 /** Memory of tensors on the CPU, in blocks of 256 KiB and more; the graph of autograd is included. */
 export interface HostMemory {
   readonly bytesInUse: number;
-  /** Freed, and kept for tensors of the same size: a new block costs a page fault for every 4 KiB. */
+  /** Freed, and kept for later tensors: a new page costs a fault. */
   readonly bytesKept: number;
-  /** The most that was in use at once. With what is kept, at most a quarter (and 64 MiB) more stands in memory. */
+  /** The most that was in use at once. With what is kept, at most 16 MiB more stand in memory. */
   readonly mostBytesInUse: number;
 }
 
@@ -34,6 +34,11 @@ export function hostMemory(): HostMemory {
 /** Gives everything that is kept back to the system, and forgets how much was in use. */
 export function releaseHostMemory(): void {
   native().releaseHostMemory();
+}
+
+/** Gives about so many bytes of what is kept back to the system: for memory of another kind that is needed for a while. */
+export function giveBackHostMemory(bytes: number): void {
+  native().giveBackHostMemory(bytes);
 }
 
 /**

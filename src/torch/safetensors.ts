@@ -234,16 +234,19 @@ function refuseAliases(tensors: ReadonlyMap<string, Tensor>): void {
 type Write = (bytes: Uint8Array) => Promise<void>;
 
 async function writeElements(tensor: Tensor, write: Write): Promise<void> {
+  for (const bytes of elementChunks(tensor)) await write(bytes);
+}
+
+/** The elements of a tensor in their order, as bytes, a part at a time. */
+export function* elementChunks(tensor: Tensor): Generator<Uint8Array> {
   const total = tensor.numel;
   const step = Math.max(1, Math.floor(CHUNK_BYTES / DTYPE_BYTES[tensor.dtype]));
   for (let start = 0; start < total; start += step) {
     const length = Math.min(step, total - start);
-    await write(
-      tidy(() => {
-        const flat = tensor.detach().contiguous().view([total]);
-        return flat.narrow(0, start, length).toBytes();
-      }),
-    );
+    yield tidy(() => {
+      const flat = tensor.detach().contiguous().view([total]);
+      return flat.narrow(0, start, length).toBytes();
+    });
   }
 }
 
@@ -286,6 +289,7 @@ export async function replaceFile(
   }
 }
 
-function isSystemError(error: unknown): error is NodeJS.ErrnoException {
+/** Whether the system refused a call, with a code that says why. */
+export function isSystemError(error: unknown): error is NodeJS.ErrnoException {
   return error instanceof Error && 'syscall' in error && 'code' in error;
 }

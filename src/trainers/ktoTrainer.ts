@@ -8,6 +8,7 @@ import {
   tokenLogprobs,
   type Decoder,
   type TokenLogprobs,
+  whileAwake,
 } from '../models/index.js';
 import type { AdamW } from '../optim/index.js';
 import type { Tokenizer } from '../tokenizers/index.js';
@@ -227,7 +228,9 @@ export class KtoTrainer implements Trainer {
           const mask = completionMask(part, logprobs.size(1), () => true, logprobs.device);
           return sequenceLogprob({ logprobs, mask });
         };
-        const ofReference = noGrad(() => tokenLogprobs(reference, batch));
+        const ofReference = noGrad(() =>
+          whileAwake(reference, () => tokenLogprobs(reference, batch)),
+        );
         const refLogprobs = noGrad(() => sumsOf(ofReference));
         visit(batch, (scored) => {
           if (recorded && indices.some((index) => index < this.config.samplesPerStep)) {

@@ -5,6 +5,7 @@ import {
   tokenLogprobs,
   type Decoder,
   type TokenLogprobs,
+  whileAwake,
 } from '../models/index.js';
 import { noGrad, tensor, tidy, type Tensor } from '../torch/index.js';
 import { StatSums } from './optimizerStep.js';
@@ -175,7 +176,8 @@ function forEachMicroBatch(
       const batch = { ...collate(part, policy.device), temperature };
       const places = indices.filter((_, at) => at % 2 === 0).map((index) => index / 2);
       const known = places.map((place) => (pairs[place] as Pair).refLogprobs);
-      const ofReference = reference && noGrad(() => tokenLogprobs(reference, batch));
+      const ofReference =
+        reference && noGrad(() => whileAwake(reference, () => tokenLogprobs(reference, batch)));
       const live = ofReference && noGrad(() => sumsOf(part, ofReference));
       const logprobsOf = (scored: TokenLogprobs): PairLogprobs => {
         if (recorded) recordTokens(recorded, { places, part, scored, ofReference });

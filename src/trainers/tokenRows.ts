@@ -8,6 +8,8 @@ import {
   sequenceScores,
   tokenLogprobs,
   tokenValues,
+  whileAwake,
+  type CausalLm,
   type Decoder,
   type PackedRows,
   type ScalarParts,
@@ -172,7 +174,7 @@ export function logprobPass(
   options: { temperature: number; maxTokens: number },
 ): number[][] {
   const { temperature, maxTokens } = options;
-  return pass(model.device, rows, { maxTokens, through: [model] }, (batch, part) =>
+  return pass(model, rows, { maxTokens }, (batch, part) =>
     rowsOf(tokenLogprobs(model, { ...batch, temperature }).logprobs, part),
   );
 }
@@ -188,7 +190,7 @@ export function recordPass(
   options: { temperature: number; maxTokens: number; alternatives: number },
 ): { logprobs: readonly number[]; alternatives?: Alternatives | undefined }[] {
   const { temperature, maxTokens, alternatives: count } = options;
-  return pass(model.device, rows, { maxTokens, through: [model] }, (batch, part) => {
+  return pass(model, rows, { maxTokens }, (batch, part) => {
     const topTokens = count === 0 ? undefined : { count, rows: [...part.keys()] };
     const scored = tokenLogprobs(model, { ...batch, temperature, topTokens });
     const alternatives = alternativesOf(scored, part);
@@ -209,7 +211,7 @@ export function valuePass(
   rows: readonly TokenRow[],
   maxTokens: number,
 ): number[][] {
-  return pass(model.trunk.device, rows, { maxTokens, through: [model.trunk] }, (batch, part) =>
+  return pass(model.trunk, rows, { maxTokens }, (batch, part) =>
     rowsOf(tokenValues(model, batch).values, part),
   );
 }
@@ -223,26 +225,30 @@ export function scorePass(
   rows: readonly TokenRow[],
   maxTokens: number,
 ): number[] {
-  return pass(model.trunk.device, rows, { maxTokens, through: false }, (batch) =>
+  return pass(model.trunk, rows, { maxTokens, through: false }, (batch) =>
     Array.from(sequenceScores(model, batch).toTypedArray(), Number),
   );
 }
 
-/** One result per row from passes without a gradient over micro-batches. */
+/** One result per row from passes without a gradient over micro-batches. A model that rests is left at rest. */
 function pass<Result>(
-  device: string,
+  model: CausalLm,
   rows: readonly TokenRow[],
-  { maxTokens, through }: { maxTokens: number } & Pick<BatchOptions, 'through'>,
+  { maxTokens, through = [model] }: { maxTokens: number } & Pick<BatchOptions, 'through'>,
   compute: (batch: TokenTensors, part: readonly TokenRow[]) => readonly Result[],
 ): Result[] {
   const result: Result[] = [];
-  for (const indices of microBatches(rows, maxTokens, { through })) {
-    const part = indices.map((index) => rows[index] as TokenRow);
-    const values = noGrad(() => tidy(() => ({ found: compute(collate(part, device), part) })));
-    indices.forEach((index, place) => {
-      result[index] = values.found[place] as Result; // one per row
-    });
-  }
+  whileAwake(model, () => {
+    for (const indices of microBatches(rows, maxTokens, { through })) {
+      const part = indices.map((index) => rows[index] as TokenRow);
+      const values = noGrad(() =>
+        tidy(() => ({ found: compute(collate(part, model.device), part) })),
+      );
+      indices.forEach((index, place) => {
+        result[index] = values.found[place] as Result; // one per row
+      });
+    }
+  });
   return result;
 }
 
