@@ -113,11 +113,12 @@ at::Tensor added(const at::Tensor& hidden, const at::Tensor& change, const Maybe
 // The first numbers of a head, pairs of neighbours, times e^{iθ} pair by pair. turns: cos θ, sin θ, cos θ, …
 template <typename Number>
 INLINE void turnPairs(Number* head, const float* turns, int64_t rotary) {
-  constexpr Floats SIGNS = {-1, 1, -1, 1, -1, 1, -1, 1, -1, 1, -1, 1, -1, 1, -1, 1};
+  constexpr Eight SIGNS = {-1, 1, -1, 1, -1, 1, -1, 1};
+  constexpr Floats BOTH = {SIGNS, SIGNS};
   const int64_t even = rotary / LANES * LANES;
   for (int64_t at = 0; at < even; at += LANES) {
     const Floats numbers = load(head + at), angles = load(turns + at);
-    store(head + at, numbers * evenLanes(angles) + swappedLanes(numbers) * (oddLanes(angles) * SIGNS));
+    store(head + at, numbers * evenLanes(angles) + swappedLanes(numbers) * (oddLanes(angles) * BOTH));
   }
   for (int64_t at = even; at < rotary; at += 2) {
     const float a = static_cast<float>(head[at]), b = static_cast<float>(head[at + 1]);
@@ -260,8 +261,7 @@ INLINE Floats activated(Floats x, bool isGelu) {
   constexpr float FACTOR = 1.5957691216057308f;
   const Floats inner = isGelu ? FACTOR * (x + 0.044715f * x * x * x) : x;
   // Beyond it e^-x is no number, and the result is 0 either way.
-  const Floats bounded = inner < -80.0f ? Floats{} - 80.0f : inner;
-  return x * sigmoid(bounded);
+  return x * sigmoid(atLeast(inner, -80));
 }
 
 // Rounded before it is multiplied, as an operator's result is.

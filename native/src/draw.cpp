@@ -14,7 +14,16 @@ namespace posttrain {
 namespace {
 
 constexpr int64_t BLOCK = 16 * LANES;
-typedef double Doubles __attribute__((vector_size(128)));
+typedef double Doubles __attribute__((vector_size(32)));
+
+// Adds sixteen numbers to as many sums, four by four.
+INLINE void addTo(Doubles (&sums)[4], Floats values) {
+  for (int64_t half = 0; half < 2; half++) {
+    Four quarters[2];
+    std::memcpy(quarters, half == 0 ? &values.low : &values.high, sizeof quarters);
+    for (int64_t i = 0; i < 2; i++) sums[2 * half + i] += __builtin_convertvector(quarters[i], Doubles);
+  }
+}
 
 // Logits over the temperature. Those that are missing at the end have no probability.
 template <typename Number>
@@ -27,10 +36,9 @@ INLINE Floats scoresAt(const Number* logits, int64_t at, int64_t count, float te
 
 template <typename Number>
 INLINE float largestScore(const Number* logits, int64_t count, float temperature) {
-  Floats most = Floats{} - INFINITY;
+  Floats most = filled(-INFINITY);
   for (int64_t at = 0; at < count; at += LANES) {
-    const Floats scores = scoresAt(logits, at, count, temperature);
-    most = scores > most ? scores : most;
+    most = larger(scoresAt(logits, at, count, temperature), most);
   }
   return largestOf(most);
 }
@@ -48,11 +56,11 @@ INLINE Drawn drawOne(const Number* logits, int64_t count, double uniform, float 
   const int64_t numBlocks = (count + BLOCK - 1) / BLOCK;
   double total = 0;
   for (int64_t block = 0; block < numBlocks; block++) {
-    Doubles sums{};
+    Doubles sums[4]{};
     for (int64_t at = block * BLOCK; at < std::min(count, (block + 1) * BLOCK); at += LANES)
-      sums += __builtin_convertvector(exponential(scoresAt(logits, at, count, temperature) - largest), Doubles);
+      addTo(sums, exponential(scoresAt(logits, at, count, temperature) - largest));
     double sum = 0;
-    for (int64_t i = 0; i < LANES; i++) sum += sums[i];
+    for (int64_t i = 0; i < LANES; i++) sum += sums[i / 4][i % 4];
     blocks[block] = sum;
     total += sum;
   }

@@ -38,8 +38,7 @@ INLINE void activate(Value x, Value& value, Value& slope) {
     ofInner = FACTOR * (1 + 3 * CUBE * square);
   }
   // Beyond it e^-x is no number, and the share is 0 either way.
-  const Value bound = Value{} - 80;
-  const Value share = 1 / (1 + exponential(-(inner < bound ? bound : inner)));
+  const Value share = 1 / (1 + exponential(-atLeast(inner, -80)));
   value = x * share;
   slope = share + value * (1 - share) * ofInner;
 }

@@ -97,7 +97,9 @@ WITH_PAIRS INLINE void dotPairs(
       for (int64_t chain = 1; chain < CHAINS; chain++) sum = _mm512_add_ps(sum, found[i][chain]);
       int64_t at = even;
       for (; at + PAIRS <= width; at += PAIRS) sum = _mm512_dpbf16_ps(sum, pairs(w + at), pairs(x + i * width + at));
-      float total = sumOf((Floats)sum);
+      Floats lanes;
+      std::memcpy(&lanes, &sum, sizeof lanes);
+      float total = sumOf(lanes);
       for (; at < width; at++) total += static_cast<float>(x[i * width + at]) * static_cast<float>(w[at]);
       result[i * step + row] = total;
     }
@@ -263,10 +265,10 @@ PER_PROCESSOR float finishScores(float* scores, int64_t columns, const float* ma
   if (scoring.softcap != 0)
     for (int64_t column = 0; column < columns; column++)
       scores[column] = scoring.softcap * std::tanh(scores[column] * scoring.scale / scoring.softcap);
-  Floats most = Floats{} - INFINITY;
+  Floats most = filled(-INFINITY);
   for (int64_t column = 0; column < even; column += LANES) {
     const Floats found = load(scores + column) * scale + (mask ? load(mask + column) : Floats{});
-    most = found > most ? found : most;
+    most = larger(found, most);
     store(scores + column, found);
   }
   float largest = largestOf(most);

@@ -26,12 +26,6 @@ INLINE double total(Floats value) {
   return sum;
 }
 
-template <typename Value>
-INLINE Value atLeast(Value value, float bound) {
-  const Value bounds = Value{} + bound;
-  return value < bounds ? bounds : value;
-}
-
 struct RowSums {
   float maximum;
   double sum, weighted;  // Σ e^(z − maximum), and the same times z − maximum
@@ -42,12 +36,10 @@ template <bool withEntropy, typename Number>
 INLINE RowSums sumRow(const Number* logits, int64_t width, float temperature) {
   const int64_t even = width / (4 * LANES) * (4 * LANES);
   Floats most[4];
-  for (Floats& lanes : most) lanes = Floats{} - INFINITY;
+  for (Floats& lanes : most) lanes = filled(-INFINITY);
   for (int64_t at = 0; at < even; at += 4 * LANES)
-    for (int64_t i = 0; i < 4; i++) {
-      const Floats value = load(logits + at + i * LANES);
-      most[i] = value > most[i] ? value : most[i];
-    }
+    for (int64_t i = 0; i < 4; i++)
+      most[i] = larger(load(logits + at + i * LANES), most[i]);
   float maximum = std::max(std::max(largestOf(most[0]), largestOf(most[1])), std::max(largestOf(most[2]), largestOf(most[3])));
   for (int64_t at = even; at < width; at++) maximum = std::max(maximum, static_cast<float>(logits[at]));
   maximum /= temperature;
@@ -94,12 +86,12 @@ INLINE Value gradientOf(Value logit, RowFactors row) {
 // The gradient in the place of the logits, with what the target has beside it.
 template <bool withEntropy, typename Number>
 INLINE void gradientRow(Number* logits, int64_t width, int64_t target, RowFactors row) {
-  const Floats ofTarget = gradientOf<withEntropy>(Floats{} + static_cast<float>(logits[target]), row);
+  const Floats ofTarget = gradientOf<withEntropy>(filled(static_cast<float>(logits[target])), row);
   const int64_t even = width / LANES * LANES;
   for (int64_t at = 0; at < even; at += LANES) store(logits + at, gradientOf<withEntropy>(load(logits + at), row));
   for (int64_t at = even; at < width; at++)
     logits[at] = static_cast<Number>(gradientOf<withEntropy>(static_cast<float>(logits[at]), row));
-  logits[target] = static_cast<Number>(ofTarget[0] + row.ofLogprob / row.temperature);
+  logits[target] = static_cast<Number>(ofTarget.low[0] + row.ofLogprob / row.temperature);
 }
 
 PER_PROCESSOR void plainGradient(float* logits, int64_t width, int64_t target, RowFactors row) {
