@@ -140,6 +140,7 @@ export const OPERATORS: readonly string[] = [
     'posttrain::decode_attention',
     'posttrain::decode_mlp',
     'posttrain::draw_rows',
+    'posttrain::attend_after',
     'addmm',
     'addmm_',
     'baddbmm',

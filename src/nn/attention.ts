@@ -1,4 +1,4 @@
-import { cat, ones, scaledDotProductAttention, type Tensor } from '../torch/index.js';
+import { attendAfter, cat, ones, scaledDotProductAttention, type Tensor } from '../torch/index.js';
 import type { LayerNorm } from './layerNorm.js';
 import { readNormalised, type Linear, type NamedLinear } from './linear.js';
 import { Module } from './module.js';
@@ -212,10 +212,15 @@ function attendShared(
   });
   const ofParts = parts.map((part) => {
     const [own, keys, values] = next(part) as [Tensor, Tensor, Tensor];
+    const [mask, { scale, softcap }] = [part.mask.to(own.dtype), scoring];
+    if (softcap === null) {
+      const ofPrompt = { keys: promptKeys, values: promptValues };
+      return flat(attendAfter(own, ofPrompt, part.promptOf, { keys, values }, { mask, scale }));
+    }
     const after = (before: Tensor, heads: Tensor): Tensor =>
       cat([before.indexSelect(0, part.promptOf), heads], 2);
     const [seenKeys, seenValues] = [after(promptKeys, keys), after(promptValues, values)];
-    return flat(attend(own, seenKeys, seenValues, { mask: part.mask.to(own.dtype), ...scoring }));
+    return flat(attend(own, seenKeys, seenValues, { mask, scale, softcap }));
   });
   return [flat(ofPrompts), ...ofParts];
 }

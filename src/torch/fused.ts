@@ -96,6 +96,44 @@ export function rotateHalf(x: Tensor, cos: Tensor, sin: Tensor): Tensor {
   return wrap(aten.posttrainRotateHalf(x.slot, cos.slot, sin.slot));
 }
 
+/** Keys and values of attention. */
+export interface KeysAndValues {
+  /** [., Hkv, L, D] */
+  readonly keys: Tensor;
+  /** like keys */
+  readonly values: Tensor;
+}
+
+/**
+ * What queries of rows read that share prompts: they look at keys of their prompt, and after those at keys of their own.
+ *
+ *     softmax(scale · q·kᵀ + mask) · v
+ *
+ * Where libtorch has its fused kernel for the CPU, keys and values are put together again for the backward pass, in place of
+ * being kept once per row; there is no gradient of that gradient.
+ *
+ * @param query [B, H, Lq, D]; H/Hkv consecutive query heads share a key head
+ * @param prompts [P, Hkv, L, D]
+ * @param promptOf [B] int64: the prompt of each row
+ * @param own [B, Hkv, Lq, D]
+ * @param options.mask [B or 1, 1, Lq, L + Lq] added to the scores, of their dtype
+ * @returns [B, H, Lq, D]
+ */
+export function attendAfter(
+  query: Tensor,
+  prompts: KeysAndValues,
+  promptOf: Tensor,
+  own: KeysAndValues,
+  { mask, scale }: { mask: Tensor; scale: number },
+): Tensor {
+  return wrap(
+    aten.posttrainAttendAfter(
+      ...([query.slot, prompts.keys.slot, prompts.values.slot, promptOf.slot] as const),
+      ...([own.keys.slot, own.values.slot, mask.slot, scale] as const),
+    ),
+  );
+}
+
 /** What `scoreTokens` finds in rows of logits. All [N], the dtype of the logits, or float32 of narrower ones. */
 export interface TokenScores {
   /** nats */

@@ -55,12 +55,14 @@ export {
 } from './decode.js';
 export {
   gatedActivation,
+  attendAfter,
   gatedMlp,
   normLinears,
   rotateHalf,
   scoreGradient_,
   scoreTokens,
   type GateActivation,
+  type KeysAndValues,
   type NormFactors,
   type ScoreGradient,
   type TokenScores,

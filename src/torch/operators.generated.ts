@@ -1061,6 +1061,12 @@ export let posttrainDrawRows: (logits: Slot, uniforms: Slot, temperature: number
   return posttrainDrawRows(...args);
 };
 
+// posttrain::attend_after(Tensor query, Tensor prompt_keys, Tensor prompt_values, Tensor prompt_of, Tensor keys, Tensor values, Tensor mask, float scale) -> Tensor
+export let posttrainAttendAfter: (query: Slot, promptKeys: Slot, promptValues: Slot, promptOf: Slot, keys: Slot, values: Slot, mask: Slot, scale: number) => Slot = (...args) => {
+  native();
+  return posttrainAttendAfter(...args);
+};
+
 // aten::addmm(Tensor self, Tensor mat1, Tensor mat2, *, Scalar beta=1, Scalar alpha=1) -> Tensor
 export let addmm: (self: Slot, mat1: Slot, mat2: Slot, beta?: Scalar, alpha?: Scalar) => Slot = (...args) => {
   native();
@@ -1556,6 +1562,7 @@ onLoad((addon) => {
   posttrainDecodeAttention = bind(addon, 'posttrain::decode_attention', "Tensor hidden, Tensor norm, Tensor qkv, Tensor? qkv_bias, Tensor? query_norm, Tensor? key_norm, Tensor output, Tensor? output_bias, Tensor? output_norm, float eps, bool rounds_last, Tensor? turns, Tensor keys, Tensor values, Tensor? mask, Tensor? prompt_keys, Tensor? prompt_values, Tensor? prompt_mask, Tensor? prompt_rows, int column, int first, float scale, float softcap");
   posttrainDecodeMlp = bind(addon, 'posttrain::decode_mlp', "Tensor hidden, Tensor norm, Tensor input, Tensor? input_bias, Tensor output, Tensor? output_bias, Tensor? output_norm, float eps, bool rounds_last, bool is_gated, bool is_gelu");
   posttrainDrawRows = bind(addon, 'posttrain::draw_rows', "Tensor logits, Tensor uniforms, float temperature");
+  posttrainAttendAfter = bind(addon, 'posttrain::attend_after', "Tensor query, Tensor prompt_keys, Tensor prompt_values, Tensor prompt_of, Tensor keys, Tensor values, Tensor mask, float scale");
   addmm = bind(addon, 'aten::addmm', "Tensor self, Tensor mat1, Tensor mat2, *, Scalar beta=1, Scalar alpha=1");
   addmm_ = bind(addon, 'aten::addmm_', "Tensor(a!) self, Tensor mat1, Tensor mat2, *, Scalar beta=1, Scalar alpha=1");
   baddbmm = bind(addon, 'aten::baddbmm', "Tensor self, Tensor batch1, Tensor batch2, *, Scalar beta=1, Scalar alpha=1");
