@@ -1,7 +1,7 @@
 /** Direct Preference Optimization, and what learns from pairs without a reference: ORPO, SimPO, CPO. */
 import type { PreferenceExample } from '../data/index.js';
 import { ConfigError, ValueRangeError } from '../errors/index.js';
-import type { Decoder } from '../models/index.js';
+import { whileAwake, type Decoder } from '../models/index.js';
 import type { AdamW } from '../optim/index.js';
 import type { Tokenizer } from '../tokenizers/index.js';
 import { noGrad, type Tensor } from '../torch/index.js';
@@ -214,13 +214,15 @@ export class DpoTrainer implements Trainer {
     if (method !== 'dpo' || config.referenceEvery === null || !reference) return;
     if (this.step % config.referenceEvery !== 0) return;
     const from = policy.trainedParameters();
-    noGrad(() => {
-      for (const [name, parameter] of reference.trainedParameters()) {
-        const target = from.get(name);
-        if (target)
-          parameter.mul_(1 - config.referenceMix).add_(target, { alpha: config.referenceMix });
-      }
-    });
+    noGrad(() =>
+      whileAwake(reference, () => {
+        for (const [name, parameter] of reference.trainedParameters()) {
+          const target = from.get(name);
+          if (target)
+            parameter.mul_(1 - config.referenceMix).add_(target, { alpha: config.referenceMix });
+        }
+      }),
+    );
   }
 
   /** The weights of a reference that moves: others are loaded from where they came from. */

@@ -1,6 +1,11 @@
 /** Group Relative Policy Optimization and its family: what is done per step, with the methods as settings. */
 import type { GrpoConfig } from '../config/index.js';
-import { backwardTokenLogprobs, tokenLogprobs, type TokenLogprobs } from '../models/index.js';
+import {
+  backwardTokenLogprobs,
+  tokenLogprobs,
+  type TokenLogprobs,
+  whileAwake,
+} from '../models/index.js';
 import { deriveSeed, noGrad, tidy, type Tensor } from '../torch/index.js';
 import { rowAdvantages } from './advantages.js';
 import { checkGrpoParts, needsReference, overlongPenalty, type GrpoParts } from './grpoParts.js';
@@ -258,7 +263,9 @@ export class GrpoTrainer implements Trainer {
     const { referenceEvery } = this.config;
     const { policy, reference } = this.parts;
     if (!reference || referenceEvery === null || this.stepsDone % referenceEvery !== 0) return;
-    copyParameters(policy.trainedParameters(), reference.trainedParameters());
+    whileAwake(reference, () =>
+      copyParameters(policy.trainedParameters(), reference.trainedParameters()),
+    );
   }
 
   state(): Record<string, unknown> {
