@@ -1,7 +1,17 @@
 import assert from 'node:assert/strict';
 import { describe, test } from 'node:test';
 import { expectClose, type Nested } from '../../test/expect.js';
-import { memory, noGrad, tensor, tidy, type Dtype, type Tensor } from '../torch/index.js';
+import {
+  hostMemory,
+  memory,
+  noGrad,
+  releaseHostMemory,
+  tensor,
+  tidy,
+  zeros,
+  type Dtype,
+  type Tensor,
+} from '../torch/index.js';
 import {
   backwardTokenLogprobs,
   createModel,
@@ -195,6 +205,29 @@ describe('tokenLogprobs', () => {
     }
     assert.ok(actual && weight.grad);
     expectClose(actual, weight.grad, { rtol: 1e-9, atol: 1e-12 });
+  });
+  test('logits of a bfloat16 model stand once, in bfloat16', () => {
+    const [vocabSize, tokens] = [8192, 255];
+    const model = createModel({ ...config, vocabSize }, { seed: 3, dtype: 'bfloat16' });
+    const wide = {
+      inputIds: zeros([1, tokens + 1], { dtype: 'int64' }),
+      promptLengths: [1],
+      lengths: [tokens + 1],
+    };
+    for (const compute of [
+      () => noGrad(() => tidy(() => void tokenLogprobs(model, wide))),
+      () =>
+        tidy(() => {
+          backwardTokenLogprobs(model, wide, ({ logprobs }) => ({ loss: logprobs.sum() }));
+        }),
+    ]) {
+      releaseHostMemory();
+      const before = hostMemory().bytesInUse;
+      compute();
+      const most = hostMemory().mostBytesInUse - before;
+      assert.ok(most < 1.5 * 2 * tokens * vocabSize, `${most} bytes`);
+    }
+    model.dispose();
   });
   test('a bfloat16 model is scored in float32', () => {
     const { logprobs } = tokenLogprobs(modelOf('bfloat16'), input);

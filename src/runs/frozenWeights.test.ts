@@ -6,7 +6,7 @@ import { after, before, describe, test } from 'node:test';
 import { saveSmallModel, smallModel } from '../../test/runs/smallModel.js';
 import { configFromObject, type ConfigSource } from '../config/index.js';
 import { IoError } from '../errors/index.js';
-import { createScalarModel } from '../models/index.js';
+import { createScalarModel, createStepModel } from '../models/index.js';
 import {
   createDpoRun,
   createGrpoRun,
@@ -18,6 +18,7 @@ import {
 const root = mkdtempSync(join(tmpdir(), 'posttrain-frozen-weights-'));
 const model = join(root, 'model');
 const judge = join(root, 'judge');
+const stepJudge = join(root, 'stepJudge');
 before(async () => {
   await saveSmallModel(model, { seed: 4 });
   const { model: trunk, tokenizer } = smallModel({ seed: 5 });
@@ -25,6 +26,11 @@ before(async () => {
   await scalar.save(judge);
   scalar.dispose();
   await tokenizer.save(judge);
+  const other = smallModel({ seed: 6 });
+  const steps = createStepModel(other.model, { seed: 1, std: 0.5, stepSeparator: '+' });
+  await steps.save(stepJudge);
+  steps.dispose();
+  await other.tokenizer.save(stepJudge);
 });
 after(() => rmSync(root, { recursive: true }));
 let folders = 0;
@@ -38,7 +44,9 @@ const pairs = prompts.map(({ prompt, answer }) => ({
   ...{ prompt, chosen: answer },
   rejected: `${answer}0`,
 }));
-const rewards = [({ completion }: { completion: string }) => completion.length, `model:${judge}`];
+const lengthOf = ({ completion }: { completion: string }): number => completion.length;
+const rewards = [lengthOf, `model:${judge}`];
+const stepRewards = [lengthOf, `prm-steps:${stepJudge}`];
 
 interface Options {
   readonly out: string;
@@ -51,6 +59,8 @@ interface Trainable {
 const given = { model, progress: null };
 const RUNS: Readonly<Record<string, (options: Options) => Promise<Trainable>>> = {
   grpo: (options) => createGrpoRun({ ...given, ...options, data: prompts, rewards }),
+  'grpo by steps': (options) =>
+    createGrpoRun({ ...given, ...options, data: prompts, rewards: stepRewards }),
   ppo: (options) => createPpoRun({ ...given, ...options, data: prompts, rewards }),
   'online-dpo': (options) => createOnlineDpoRun({ ...given, ...options, data: prompts, rewards }),
   dpo: (options) => createDpoRun({ ...given, ...options, data: pairs }),
@@ -65,6 +75,7 @@ const CASES: readonly [method: string, config: object, files: number][] = [
   ['grpo', { ...ON_POLICY, klCoef: 0.1 }, 2],
   ['grpo', { ...ON_POLICY, klCoef: 0.1, referenceEvery: 1 }, 2],
   ['grpo', { ...ON_POLICY, klCoef: 0.1, lora: { rank: 2 } }, 1],
+  ['grpo by steps', { ...ON_POLICY, klCoef: 0 }, 1],
   ['ppo', { ...ON_POLICY, klCoef: 0.1, minibatchSize: 3 }, 2],
   ['online-dpo', ON_POLICY, 2],
   ['dpo', GIVEN, 1],
@@ -122,6 +133,22 @@ describe('frozenWeights', () => {
       // Since the last update, the last checkpoint has read a reference that moves.
       const resident = 'referenceEvery' in config ? onDisk.mapped?.resident : 0;
       assert.deepEqual(onDisk.mapped, { files, resident });
+    });
+
+  if (isLinux)
+    test('a reference that moves rests while the next rollout is drawn', async () => {
+      const resident: number[] = [];
+      const spying = (input: { completion: string }): number => {
+        resident.push(namelessFiles().resident);
+        return lengthOf(input);
+      };
+      const config = { ...ON_POLICY, klCoef: 0.1, referenceEvery: 1, seed: 3 };
+      const all = { ...given, out: newPath(), config: configFromObject(config, 'test') };
+      const run = await createGrpoRun({ ...all, data: prompts, rewards: [spying] });
+      await run.train({ progress: null });
+      run.dispose();
+      assert.ok(resident.length > 0);
+      assert.deepEqual(new Set(resident), new Set([0]));
     });
 
   test('a disk that cannot be written to is an error before the run begins', async () => {

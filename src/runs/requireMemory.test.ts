@@ -103,9 +103,30 @@ describe('requireMemory', () => {
     ] as const)
       await assert.rejects(told(models(2), { frozenWeights: setting }), (error) => {
         const { hint } = error as ConfigError;
-        assert.equal(/frozenWeights to disk \([\d.]+ GB\)/.test(hint ?? ''), isAdvised, hint);
+        const advised = /frozenWeights to disk \(([\d.]+) GB\)/.exec(hint ?? '')?.[1];
+        assert.equal(advised === undefined ? null : Number(advised), isAdvised ? one : null, hint);
         return true;
       });
+  });
+  test('what is trained does not rest, nor what has the weights of the policy, nor anything on a CUDA device', async () => {
+    const plain = await refusal(needs(huge), null);
+    assert.equal(await refusal(needs(huge), null, 'disk'), plain);
+    const lora = { rank: 2, modulesToSave: [] };
+    const reference = { from: huge, isTrained: false, hasLmHead: true, isBesidePolicy: true };
+    const shared = needs(huge, { models: [...needs(huge).models, reference] });
+    await assert.rejects(told(shared, { lora, frozenWeights: 'memory' }), (error) => {
+      assert.ok(!(error as ConfigError).hint?.includes('frozenWeights'));
+      return true;
+    });
+    const onDevice = needs(small, {
+      models: [...needs(small).models, { ...reference, isBesidePolicy: false }],
+      device: 'cuda:0',
+    });
+    const [resting, kept] = await Promise.all([
+      told(onDevice, { frozenWeights: 'disk' }),
+      told(onDevice, { frozenWeights: 'memory' }),
+    ]);
+    assert.equal(resting, kept);
   });
   test('names the setting that makes it fit', async () => {
     // A micro-batch of 10¹⁰ tokens does not fit, one row does.

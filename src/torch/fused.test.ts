@@ -14,8 +14,10 @@ import {
   Generator,
   getNumThreads,
   grad,
+  hostMemory,
   noGrad,
   randn,
+  releaseHostMemory,
   rotateHalf,
   scoreGradient_,
   scoreTokens,
@@ -395,6 +397,62 @@ describe('scoreTokens and scoreGradient_', () => {
             }
           });
         });
+
+  test('by hand: a target that is nearly certain has a gradient that is rounded once', () => {
+    tidy(() => {
+      // 1 − p = 1/(1 + e⁶) = 0.0024726: −p is −0.99609375 in bfloat16, from which it cannot be had.
+      const logits = tensor([[6, 0]], { dtype: 'bfloat16' });
+      const targets = tensor([0], { dtype: 'int64' });
+      const scores = scoreTokens(logits, targets, { temperature: 1, withEntropy: false });
+      const settings = { targets, temperature: 1, scores, ofEntropies: null };
+      scoreGradient_(logits, { ...settings, ofLogprobs: tensor([1]) });
+      const rest = 1 / (1 + Math.exp(6));
+      expectClose(logits.to('float32'), [[rest, -rest]], { rtol: 2 ** -8 });
+    });
+  });
+
+  for (const dtype of ['float32', 'bfloat16'] as const)
+    for (const width of [3, 64, 65])
+      test(`the largest of ${width} logits of ${dtype} may be the last, and large`, () => {
+        tidy(() => {
+          const logits = zeros([1, width], { dtype });
+          logits.select(1, width - 1).fill_(200);
+          const targets = tensor([width - 1], { dtype: 'int64' });
+          const scores = scoreTokens(logits, targets, { temperature: 1, withEntropy: true });
+          expectClose(scores.logprobs, [0]);
+          expectClose(scores.entropies ?? logits, [0]);
+        });
+      });
+
+  test('logits of 16 bits that no kernel knows are scored in float32 too', () => {
+    tidy(() => {
+      const logits = random(rows, vocabulary);
+      for (const narrow of [
+        logits.to('float16'),
+        logits.to('bfloat16').transpose(0, 1).contiguous().transpose(0, 1),
+      ]) {
+        const wide = byHand(narrow.to('float64'), 0.7);
+        const scores = scoreTokens(narrow, ids(), { temperature: 0.7, withEntropy: true });
+        assert.equal(scores.logprobs.dtype, 'float32');
+        expectClose(scores.logprobs.to('float64'), wide.logprobs, { rtol: 1e-5, atol: 2e-6 });
+        expectClose(scores.entropies?.to('float64') ?? NaN, wide.entropies, { rtol: 1e-5 });
+      }
+    });
+  });
+
+  test('no second matrix stands beside logits of bfloat16', () => {
+    tidy(() => {
+      const logits = random(256, 4096).to('bfloat16');
+      const targets = zeros([256], { dtype: 'int64' });
+      releaseHostMemory();
+      const before = hostMemory().bytesInUse;
+      const scores = scoreTokens(logits, targets, { temperature: 0.7, withEntropy: true });
+      const settings = { targets, temperature: 0.7, scores };
+      const given = { ofLogprobs: scores.logprobs, ofEntropies: scores.entropies };
+      scoreGradient_(logits, { ...settings, ...given });
+      assert.ok(hostMemory().mostBytesInUse - before < logits.numel);
+    });
+  });
 
   test('a row without a gradient becomes 0, whatever it holds', () => {
     for (const dtype of TESTED_DTYPES)

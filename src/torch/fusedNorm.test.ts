@@ -9,10 +9,12 @@ import {
   grad,
   hostMemory,
   normLinears,
+  ones,
   randn,
   stack,
   tensor,
   tidy,
+  zeros,
   type Dtype,
   type Tensor,
 } from './index.js';
@@ -66,6 +68,23 @@ describe('rmsNorm of bfloat16', () => {
           (x, weight) => normalised(x, weight, 0.1),
         );
       });
+
+  // 13 · 0.2001953125 is 2.6025 and 13 · 1.3984375 is 18.18; 13 · 0.2 and 13 · 1.4 are nearer to other numbers of bfloat16.
+  test('by hand: the gradient of a weight of bfloat16 is made of what was rounded', () => {
+    tidy(() => {
+      const times = <Value>(values: Value[]): Value[] =>
+        Array.from({ length: 9 }, () => values).flat();
+      const x = tensor([times([1, 7])], { dtype: 'bfloat16' }).expand([13, 18]);
+      const of = (dtype: Dtype): unknown => {
+        const weight = ones([18], { dtype }).requiresGrad_();
+        return grad([x.rmsNorm(weight, 1e-12).sum()], [weight])[0]
+          ?.to('bfloat16')
+          .toArray();
+      };
+      assert.deepEqual(of('bfloat16'), times([2.609375, 18.125]));
+      assert.deepEqual(of('float32'), times([2.59375, 18.25]));
+    });
+  });
 
   test('can be differentiated twice', () => {
     tidy(() => {
@@ -308,6 +327,60 @@ describe('normLinears', () => {
         compute(x.transpose(0, 1), ...others);
     const all = [random(24, 5), random(24), ...weights(), ...biases()];
     expectSameGradients(all, 'float32', together(turned(fused)), together(turned(plain)));
+  });
+
+  test('under autocast adds up in float32 what products give their input', () => {
+    tidy(() => {
+      // 256 + 1 is 256 in bfloat16.
+      const x = tensor([[3, 4]]).requiresGrad_();
+      const norm = tensor([1, 1]).requiresGrad_();
+      const layers = [tensor([[256, 0]]), tensor([[1, 0]])].map((weight) => ({
+        ...{ weight, bias: null },
+      }));
+      const outputs = autocast({ device: 'cpu', dtype: 'bfloat16' }, () =>
+        normLinears(x, { weight: norm, eps: 1e-12 }, layers),
+      );
+      const found = grad(
+        outputs.map((each) => each.to('float32').sum()),
+        [x, norm],
+      ) as [Tensor, Tensor];
+      const inverse = 1 / Math.sqrt(12.5);
+      const mean = (257 * 3 * inverse * inverse) / 2;
+      expectClose(found[0], [[inverse * (257 - 3 * mean), inverse * (-4 * mean)]], { rtol: 1e-5 });
+      expectClose(found[1], [257 * 3 * inverse, 0], { rtol: 1e-5 });
+    });
+  });
+
+  test('under autocast keeps nothing of the size of what was normalised', () => {
+    tidy(() => {
+      const x = random(4096, 512).requiresGrad_();
+      const norm = { weight: random(512).requiresGrad_(), eps };
+      const [first, second] = [random(8, 512), random(8, 512)].map((each) => each.requiresGrad_());
+      const layers = [{ weight: first as Tensor, bias: null }];
+      const mlp = { gate: first as Tensor, up: second as Tensor, down: random(512, 8) };
+      const grown = (compute: () => unknown): number => {
+        const before = hostMemory().bytesInUse;
+        autocast({ device: 'cpu', dtype: 'bfloat16' }, compute);
+        return hostMemory().bytesInUse - before;
+      };
+      assert.ok(grown(() => normLinears(x, norm, layers)) < 2 ** 20);
+      // What it gives has that size itself, in bfloat16.
+      assert.ok(grown(() => gatedMlp(x, mlp, 'silu', norm)) < 1.1 * 2 * x.numel);
+    });
+  });
+
+  test('under autocast nothing becomes nothing', () => {
+    tidy(() => {
+      const x = zeros([0, 24]);
+      const layers = [{ weight: random(8, 24), bias: random(8) }];
+      const mlp = { gate: random(20, 24), up: random(20, 24), down: random(24, 20) };
+      const norm = { weight: random(24), eps };
+      const options = { device: 'cpu', dtype: 'bfloat16' } as const;
+      const [found] = autocast(options, () => normLinears(x, norm, layers));
+      const given = autocast(options, () => gatedMlp(x, mlp, 'silu', norm));
+      assert.deepEqual([found?.shape, found?.dtype], [[0, 8], 'bfloat16']);
+      assert.deepEqual([given.shape, given.dtype], [[0, 24], 'bfloat16']);
+    });
   });
 
   test('outside of autocast, refuses weights of another dtype than what is normalised', () => {

@@ -103,6 +103,21 @@ describe('restingTensors', () => {
       });
     });
 
+  if (isLinux)
+    test('leave no file open and no mapping behind, also where there is no such folder', () => {
+      const held = (): number[] => [
+        readdirSync('/proc/self/fd').length,
+        readFileSync('/proc/self/maps', 'utf8').split('.weights (deleted)').length,
+      ];
+      const before = held();
+      for (let i = 0; i < 8; i++)
+        tidy(() => {
+          restingTensors(folder, given()).forEach((copy) => copy.dispose());
+          assert.throws(() => restingTensors(join(folder, 'missing'), given()), IoError);
+        });
+      assert.deepEqual(held(), before);
+    });
+
   test('a folder that is not there, or is none, is an IoError that names it', () => {
     for (const wrong of [join(folder, 'missing'), '/dev/null'])
       assert.throws(
