@@ -1,11 +1,6 @@
 /** Group Relative Policy Optimization and its family: what is done per step, with the methods as settings. */
 import type { GrpoConfig } from '../config/index.js';
-import {
-  backwardTokenLogprobs,
-  tokenLogprobs,
-  type TokenLogprobs,
-  whileAwake,
-} from '../models/index.js';
+import { backwardTokenLogprobs, tokenLogprobs, type TokenLogprobs } from '../models/index.js';
 import { deriveSeed, noGrad, tidy, type Tensor } from '../torch/index.js';
 import { rowAdvantages } from './advantages.js';
 import { checkGrpoParts, needsReference, overlongPenalty, type GrpoParts } from './grpoParts.js';
@@ -30,6 +25,7 @@ import {
   copyParameters,
   nestedState,
   replacedParameters,
+  replaceReference,
   savedCount,
   withoutPrefix,
   withPrefix,
@@ -263,9 +259,7 @@ export class GrpoTrainer implements Trainer {
     const { referenceEvery } = this.config;
     const { policy, reference } = this.parts;
     if (!reference || referenceEvery === null || this.stepsDone % referenceEvery !== 0) return;
-    whileAwake(reference, () =>
-      copyParameters(policy.trainedParameters(), reference.trainedParameters()),
-    );
+    replaceReference(reference, policy);
   }
 
   state(): Record<string, unknown> {

@@ -1,7 +1,7 @@
 /** Online DPO: two completions of each prompt, judged, and the DPO loss on them. */
 import type { OnlineDpoConfig } from '../config/index.js';
 import { ConfigError } from '../errors/index.js';
-import { whileAwake, type Decoder } from '../models/index.js';
+import type { Decoder } from '../models/index.js';
 import type { AdamW } from '../optim/index.js';
 import type { PairwiseJudge } from '../rewards/index.js';
 import type { Tensor } from '../torch/index.js';
@@ -30,6 +30,7 @@ import {
   checkSavedRun,
   copyParameters,
   nestedState,
+  replaceReference,
   savedCount,
   withoutPrefix,
   withPrefix,
@@ -222,9 +223,7 @@ export class OnlineDpoTrainer implements Trainer {
     const { referenceEvery } = this.config;
     if (referenceEvery === null || this.stepsDone % referenceEvery !== 0) return;
     const { policy, reference } = this.parts;
-    whileAwake(reference, () =>
-      copyParameters(policy.trainedParameters(), reference.trainedParameters()),
-    );
+    replaceReference(reference, policy);
   }
 
   state(): Record<string, unknown> {

@@ -1,7 +1,7 @@
 /** What trainers read back from a checkpoint. It was a file in between: nothing in it is taken on trust. */
 import { CheckpointError } from '../errors/index.js';
 import type { BatchPosition } from '../data/index.js';
-import type { Decoder } from '../models/index.js';
+import { whileAwake, type Decoder } from '../models/index.js';
 import { noGrad, type Tensor } from '../torch/index.js';
 
 /** A trainer's state as it was parsed. */
@@ -159,4 +159,11 @@ export function copyParameters(
       if (value) parameter.copy_(value);
     }
   });
+}
+
+/** The policy's trained numbers become the reference's, which is left at rest where it rests. */
+export function replaceReference(reference: Decoder, policy: Decoder): void {
+  whileAwake(reference, () =>
+    copyParameters(policy.trainedParameters(), reference.trainedParameters()),
+  );
 }
