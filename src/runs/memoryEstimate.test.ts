@@ -203,6 +203,16 @@ describe('estimateMemory', () => {
     assert.equal(gradients({ rollout: null, accumulates: true }), 4 * COUNT);
     assert.equal(gradients({ rollout: null, accumulates: false }), 0);
     assert.equal(gradients({ rollout, accumulates: true }), 0);
+    // Online DPO samples, and reads its reference beside the policy.
+    const online = { rollout, readsBetweenPasses: true };
+    assert.equal(gradients({ ...online, accumulates: true }), 4 * COUNT);
+    assert.equal(gradients({ ...online, accumulates: false }), 0);
+  });
+  test('an output layer in float32 has logits, a copy and a gradient in float32, where weights are narrower', () => {
+    const scores = (more: Partial<MemoryPlan>): number =>
+      estimateMemory({ ...plan, float32Head: true, ...more }).parts.scores;
+    assert.equal(scores({ dtype: 'bfloat16' }), (1000 * 32768 + 2 * 32768 * 128) * 4);
+    assert.equal(scores({}), estimateMemory(plan).parts.scores);
   });
   test('bfloat16 halves weights, gradients, moments and logits', () => {
     const { parts } = estimateMemory({ ...plan, dtype: 'bfloat16' });

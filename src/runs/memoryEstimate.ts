@@ -38,6 +38,10 @@ export interface MemoryPlan {
   readonly dtype: Dtype;
   readonly precision: 'full' | 'bf16-mixed';
   readonly gradientCheckpointing: boolean;
+  /** Whether the output layer computes in float32 where weights have 16 bits; false unless said. */
+  readonly float32Head?: boolean | undefined;
+  /** Whether frozen models are read between the passes of a step where something is sampled, too; false unless said. */
+  readonly readsBetweenPasses?: boolean | undefined;
 }
 
 /** Bytes at the moment when most is held, by what they are for. */
@@ -119,10 +123,11 @@ export function estimateMemory(plan: MemoryPlan): MemoryEstimate {
     const others = update.activations + update.scores;
     update.gradients = Math.max(0, update.gradients - others);
   }
-  // On policy a frozen model reads a whole rollout before the update; otherwise micro-batch by micro-batch.
+  // On policy a frozen model mostly reads a whole rollout before the update; otherwise micro-batch by micro-batch.
+  const readsBetweenPasses = plan.readsBetweenPasses ?? rollout === null;
   const reading = {
     frozen: Math.max(0, ...resting) * bytes,
-    gradients: plan.accumulates && rollout === null ? update.gradients : 0,
+    gradients: plan.accumulates && readsBetweenPasses ? update.gradients : 0,
   };
   const [phase] = [update, sampling, reading].sort(
     (a, b) => sum(Object.values(b)) - sum(Object.values(a)),
@@ -201,13 +206,17 @@ function linearCount(config: DecoderConfig): number {
 
 function scoreBytes(
   { config, hasLmHead }: PlannedModel,
-  { passTokens, dtype }: MemoryPlan,
+  { passTokens, dtype, float32Head = false }: MemoryPlan,
 ): number {
   if (!hasLmHead) return 0;
   const { vocabSize, hiddenSize } = config;
   const most = Math.max(MIN_RECORDED_TOKENS, Math.floor(RECORDED_ELEMENTS / vocabSize));
   const logits = Math.min(passTokens, most) * vocabSize;
-  return (logits + vocabSize * hiddenSize) * DTYPE_BYTES[dtype]; // and a chunk's gradient of the output layer
+  const layer = vocabSize * hiddenSize;
+  // And a chunk's gradient of the output layer; in float32 beside narrower weights a copy of the layer, too.
+  return float32Head && DTYPE_BYTES[dtype] < DTYPE_BYTES.float32
+    ? (logits + 2 * layer) * DTYPE_BYTES.float32
+    : (logits + layer) * DTYPE_BYTES[dtype];
 }
 
 interface Sampled extends PlannedModel {

@@ -283,6 +283,8 @@ export interface OnPolicyNeeds {
   readonly rowsPerUpdate: number | null;
   /** Folder of a value model with a trunk of its own, or of a model of its size. */
   readonly valueModel?: string | undefined;
+  /** See `MemoryNeeds`. */
+  readonly readsBetweenPasses?: boolean | undefined;
 }
 
 /**
@@ -301,6 +303,7 @@ export async function loadOnPolicyModels<ConfigInput, Row>(
     rowsPerPrompt,
     rowsPerUpdate,
     valueModel,
+    readsBetweenPasses,
     keep,
   }: OnPolicyNeeds & { readonly keep: Keep },
 ): Promise<{
@@ -333,6 +336,7 @@ export async function loadOnPolicyModels<ConfigInput, Row>(
       device: placed.device,
       update: { rows: rowsPerUpdate ?? rows, longest: tokens },
       rollout: { rows, tokens },
+      readsBetweenPasses,
     },
     options.progress === undefined ? process.stderr : options.progress,
   );

@@ -39,7 +39,7 @@ export async function createOnlineDpoRun<Row = Readonly<Record<string, unknown>>
     start,
     needsReference: true,
     mayLackRewards: judge !== undefined,
-    ...{ rowsPerPrompt: 2, rowsPerUpdate: null },
+    ...{ rowsPerPrompt: 2, rowsPerUpdate: null, readsBetweenPasses: true },
   };
   const given = { ...options, rewards: options.rewards ?? [] };
   return await buildOrFree(async (keep) => {

@@ -27,6 +27,8 @@ export interface MemorySettings {
   readonly precision?: MemoryPlan['precision'] | undefined;
   /** false unless said. */
   readonly gradientCheckpointing?: boolean | undefined;
+  /** false unless said. */
+  readonly float32Head?: boolean | undefined;
   /** null, or nothing, where whole models are trained. */
   readonly lora?: Pick<LoraOptions, 'rank' | 'modulesToSave'> | null | undefined;
   /** Of methods that have frozen models. */
@@ -59,6 +61,8 @@ export interface MemoryNeeds {
   } | null;
   /** Completions that are sampled in one go; null where nothing is. */
   readonly rollout: { readonly rows: number; readonly tokens: number } | null;
+  /** See `MemoryPlan`. */
+  readonly readsBetweenPasses?: boolean | undefined;
 }
 
 /**
@@ -130,6 +134,8 @@ async function planOf(settings: MemorySettings, needs: MemoryNeeds): Promise<Mem
     dtype: settings.dtype,
     precision: settings.precision ?? 'full',
     gradientCheckpointing: settings.gradientCheckpointing ?? false,
+    float32Head: settings.float32Head,
+    readsBetweenPasses: needs.readsBetweenPasses,
   };
 }
 
