@@ -213,7 +213,7 @@ napi_value giveBackPages(napi_env env, napi_callback_info info) {
   return guardTensor(env, info, "giveBackPages", [&](const at::Tensor& tensor, const Arguments&) -> napi_value {
     const at::MapAllocator* const map = at::MapAllocator::fromDataPtr(tensor.storage().data_ptr());
     TORCH_CHECK(map != nullptr, "expected a tensor that lies in a mapped file");
-    TORCH_CHECK(madvise(map->data(), map->size(), MADV_DONTNEED) == 0, "the system does not take back the pages of a mapping");
+    madvise(map->data(), map->size(), MADV_DONTNEED);  // pages that are locked stay, which is no error of a computation
     return nullptr;
   });
 }

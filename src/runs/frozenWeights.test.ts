@@ -1,11 +1,10 @@
 import assert from 'node:assert/strict';
 import { mkdtempSync, readdirSync, readFileSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
-import { join } from 'node:path';
+import { join, relative } from 'node:path';
 import { after, before, describe, test } from 'node:test';
 import { saveSmallModel, smallModel } from '../../test/runs/smallModel.js';
 import { configFromObject, type ConfigSource } from '../config/index.js';
-import { IoError } from '../errors/index.js';
 import { createScalarModel, createStepModel } from '../models/index.js';
 import {
   createDpoRun,
@@ -14,6 +13,7 @@ import {
   createOnlineDpoRun,
   createPpoRun,
 } from './index.js';
+import { restingFolder } from './frozenWeights.js';
 
 const root = mkdtempSync(join(tmpdir(), 'posttrain-frozen-weights-'));
 const model = join(root, 'model');
@@ -151,14 +151,41 @@ describe('frozenWeights', () => {
       assert.deepEqual(new Set(resident), new Set([0]));
     });
 
-  test('a disk that cannot be written to is an error before the run begins', async () => {
-    const out = join('/proc', 'posttrain-run');
-    await assert.rejects(
-      createDpoRun({ ...given, out, data: pairs, config: configFromObject(GIVEN, 'test') }),
-      (error) =>
-        error instanceof IoError &&
-        error.message.includes('/proc') &&
-        String(error.hint).includes('frozenWeights=memory'),
+  test('a run rests on the disk of its directory, where that is or will be', () => {
+    const out = join(root, 'none', 'yet', 'run');
+    assert.equal(restingFolder(out), root);
+    assert.equal(restingFolder(relative(process.cwd(), out)), root);
+    assert.deepEqual(
+      readdirSync(root).filter((name) => name.endsWith('.weights')),
+      [],
     );
   });
+
+  if (isLinux)
+    test('weights stay in memory, which is told, where files are memory or cannot be made', async () => {
+      assert.equal(restingFolder('/proc/posttrain-run'), null);
+      const shared = mkdtempSync('/dev/shm/posttrain-frozen-');
+      try {
+        for (const [config, isTold] of [
+          [GIVEN, true],
+          [{ ...GIVEN, frozenWeights: 'memory' }, false],
+          [{ ...GIVEN, lora: { rank: 2 } }, false],
+        ] as const) {
+          let said = '';
+          const progress = { write: (text: string) => ((said += text), true) };
+          const run = await createDpoRun({
+            ...{ ...given, data: pairs, config: configFromObject(config, 'test') },
+            ...{
+              out: join(shared, `run${folders++}`),
+              progress: progress as typeof process.stderr,
+            },
+          });
+          assert.equal(namelessFiles().files, 0);
+          run.dispose();
+          assert.equal(said.includes('Frozen weights stay in memory'), isTold);
+        }
+      } finally {
+        rmSync(shared, { recursive: true });
+      }
+    });
 });

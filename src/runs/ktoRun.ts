@@ -7,6 +7,7 @@ import type { PreferenceRunOptions } from './pairRuns.js';
 import { describePreferences } from './preferenceReport.js';
 import { tellExample } from './examplePreview.js';
 import { buildOptimizer, buildOrFree, findStart, openDirectory, Run } from './run.js';
+import { restingSettings } from './frozenWeights.js';
 import { loadPolicy } from './trainedModels.js';
 import { requireMemory } from './requireMemory.js';
 import { deviceOf, fittingLength, settingsOf, tokenizerFor } from './runInputs.js';
@@ -48,7 +49,7 @@ export async function createKtoRun(
   }
 
   await requireMemory(
-    config,
+    restingSettings(config, out, { ownWeights: config.lora === null, progress }),
     {
       models: [
         { from: start.modelFolder, isTrained: true, hasLmHead: true },

@@ -102,6 +102,12 @@ describe('estimateMemory by hand', () => {
     assert.equal(scores(5000), scores(1024));
     const narrow = estimateMemory({ ...plan, dtype: 'bfloat16', passTokens: 10 }).parts.scores;
     assert.equal(narrow, 10 * 32768 * 2 + 32768 * 128 * 2);
+    const capped = { ...policy, config: { ...config, logitSoftcap: 30 } };
+    const { scores: fourTimes } = estimateMemory({
+      ...{ ...plan, passTokens: 10 },
+      models: [capped],
+    }).parts;
+    assert.equal(fourTimes, 4 * 10 * 32768 * 4 + 32768 * 128 * 4);
   });
   test('the total is the sum of its parts', () => {
     const { total, parts } = estimateMemory(plan);

@@ -211,7 +211,9 @@ function scoreBytes(
   if (!hasLmHead) return 0;
   const { vocabSize, hiddenSize } = config;
   const most = Math.max(MIN_RECORDED_TOKENS, Math.floor(RECORDED_ELEMENTS / vocabSize));
-  const logits = Math.min(passTokens, most) * vocabSize;
+  // A cap keeps what it divides, bends and multiplies.
+  const matrices = config.logitSoftcap === null ? 1 : 4;
+  const logits = matrices * Math.min(passTokens, most) * vocabSize;
   const layer = vocabSize * hiddenSize;
   // And a chunk's gradient of the output layer; in float32 beside narrower weights a copy of the layer, too.
   return float32Head && DTYPE_BYTES[dtype] < DTYPE_BYTES.float32

@@ -23,7 +23,8 @@ import { NO_REWARDS, readRewards, type LoadedRewardModel } from './rewardSources
 import { longestOf, requireMemory, type MemorySettings } from './requireMemory.js';
 import type { Keep, RunStart } from './run.js';
 import { tellExample } from './examplePreview.js';
-import { frozenPlacement, loadPolicy, type TrainedConfig } from './trainedModels.js';
+import { frozenPlacement, restingSettings } from './frozenWeights.js';
+import { loadPolicy, type TrainedConfig } from './trainedModels.js';
 import {
   placementOf,
   type Placement,
@@ -324,8 +325,12 @@ export async function loadOnPolicyModels<ConfigInput, Row>(
     ...{ from, isTrained: true, hasLmHead: false },
     isBesidePolicy: from === options.model,
   });
+  const progress = options.progress === undefined ? process.stderr : options.progress;
   await requireMemory(
-    config,
+    restingSettings(config, options.out, {
+      ownWeights: (needsReference && config.lora === null) || inputs.rewardModelFolders.length > 0,
+      progress,
+    }),
     {
       models: [
         { from: start.modelFolder, isTrained: true, hasLmHead: true },
@@ -338,7 +343,7 @@ export async function loadOnPolicyModels<ConfigInput, Row>(
       rollout: { rows, tokens },
       readsBetweenPasses,
     },
-    options.progress === undefined ? process.stderr : options.progress,
+    progress,
   );
   keep({ dispose: () => inputs.disposeRewards() });
   const rewardModels = await inputs.loadRewardModels(frozenPlacement(config, placed, options.out));

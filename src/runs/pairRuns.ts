@@ -20,6 +20,7 @@ import { describePreferences } from './preferenceReport.js';
 import type { ProgressStream } from './progress.js';
 import { tellPair } from './examplePreview.js';
 import { buildOptimizer, buildOrFree, findStart, openDirectory, Run } from './run.js';
+import { restingSettings } from './frozenWeights.js';
 import { loadPolicy } from './trainedModels.js';
 import { longestOfPair, requireMemory } from './requireMemory.js';
 import { deviceOf, fittingLength, settingsOf, tokenizerFor, type RunData } from './runInputs.js';
@@ -114,7 +115,10 @@ async function createPairRun<Method extends PairMethod>(
 
   const frozen = { from: options.model, isTrained: false, hasLmHead: true, isBesidePolicy: true };
   await requireMemory(
-    config,
+    restingSettings(config, out, {
+      ownWeights: needsReferenceModel(objective) && config.lora === null,
+      progress,
+    }),
     {
       models: [
         { from: start.modelFolder, isTrained: true, hasLmHead: true },

@@ -1,6 +1,4 @@
 /** The models that a run trains, with LoRA or whole, and the frozen references that they are compared with. */
-import { existsSync } from 'node:fs';
-import { dirname, resolve } from 'node:path';
 import { ConfigError } from '../errors/index.js';
 import { modelFolder } from '../hub/index.js';
 import {
@@ -19,6 +17,7 @@ import {
   type HeadedModel,
   type LoraOptions,
 } from '../models/index.js';
+import { frozenPlacement } from './frozenWeights.js';
 import { buildOrFree, type RunStart } from './run.js';
 import { placementOf, type Placement, type PlacementConfig } from './runInputs.js';
 
@@ -89,21 +88,6 @@ function requireSameLora(trunk: Decoder, lora: LoraOptions, folder: string): voi
       },
     );
   }
-}
-
-/**
- * How frozen models of a run are loaded: with weights that wait on the disk of the run's directory, where that is asked for
- * and a device can do it.
- */
-export function frozenPlacement(
-  { frozenWeights }: Pick<TrainedConfig, 'frozenWeights'>,
-  placed: Placement,
-  out: string,
-): Placement & { readonly restIn?: string } {
-  if (frozenWeights !== 'disk' || placed.device !== 'cpu') return placed;
-  let folder = resolve(out);
-  while (!existsSync(folder)) folder = dirname(folder);
-  return { ...placed, restIn: folder };
 }
 
 /** A run's policy and what it is compared with. */

@@ -42,12 +42,12 @@ export function restingTensors(
     const opened = `/dev/fd/${file}`;
     return tidy(() => {
       const all = mapFile(opened, size, { shared: true });
-      return new Map(
-        Array.from(tensors, ([name, like]) => [
-          name,
-          keep(viewOf(all, places.get(name) ?? 0, like)),
-        ]),
+      const views = Array.from(
+        tensors,
+        ([name, like]) => [name, viewOf(all, places.get(name) ?? 0, like)] as const,
       );
+      for (const [, view] of views) keep(view);
+      return new Map(views);
     });
   } catch (cause) {
     if (!isSystemError(cause) && !(cause instanceof NativeError)) throw cause;
