@@ -177,7 +177,7 @@ describe('frozenWeights', () => {
             ...{ ...given, data: pairs, config: configFromObject(config, 'test') },
             ...{
               out: join(shared, `run${folders++}`),
-              progress: progress as typeof process.stderr,
+              progress,
             },
           });
           assert.equal(namelessFiles().files, 0);
