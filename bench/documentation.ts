@@ -70,11 +70,14 @@ function tableOf(results: Results): string {
   return alignedTable(GROWTH_HEADER, growthLines(results.rows));
 }
 
+/** Begins the names of results of a second kind of machine, which have tables of their own and are not in the picture. */
+const OTHER_MACHINE = 'avx2-';
+
 /** Results files that have another side, by name. */
 function comparisons(): Results[] {
   const folder = join(ROOT, 'bench', 'results');
   return readdirSync(folder)
-    .filter((name) => /^[\w-]+\.[\w.]+\.json$/.test(name))
+    .filter((name) => /^[\w-]+\.[\w.]+\.json$/.test(name) && !name.startsWith(OTHER_MACHINE))
     .sort()
     .map((name) => readResults(join(folder, name)));
 }
