@@ -42,3 +42,47 @@ export function expectSameGradients(
     });
   });
 }
+
+/** As far as bfloat16 allows: values and gradients of `fused` in it from those of `plain` in float64, relative to their norms. */
+export function expectNear(
+  inputs: readonly Tensor[],
+  fused: (...inputs: Tensor[]) => Tensor,
+  plain: (...inputs: Tensor[]) => Tensor,
+): void {
+  tidy(() => {
+    const rounded = inputs.map((input) => input.to('bfloat16'));
+    const found = valuesAndGradients(rounded, 'bfloat16', fused);
+    const expected = valuesAndGradients(rounded, 'float64', plain);
+    found.forEach((tensor, index) => {
+      assert.equal(tensor.dtype, 'bfloat16');
+      const other = expected[index] as Tensor;
+      const distance = tensor.to('float64').sub(other).norm().item();
+      assert.ok(distance < 0.02 * other.norm().item(), `${index}: ${distance}`);
+    });
+  });
+}
+
+/** Where one input alone is trained, it has the gradient of `plain`, and the others have none. */
+export function expectOwnGradients(
+  inputs: readonly Tensor[],
+  fused: (...inputs: Tensor[]) => Tensor,
+  plain: (...inputs: Tensor[]) => Tensor,
+): void {
+  tidy(() => {
+    for (const [index, leaf] of inputs.entries()) {
+      leaf.requiresGrad_();
+      const [found, expected] = [fused, plain].map((compute) => {
+        const loss = compute(...inputs)
+          .square()
+          .sum();
+        loss.backward();
+        inputs.forEach((other, at) => assert.equal(other.grad !== null, at === index));
+        const gradient = leaf.grad as Tensor;
+        leaf.grad = null;
+        return gradient;
+      }) as [Tensor, Tensor];
+      expectClose(found, expected.toArray(), { rtol: 1e-4, atol: 1e-4 });
+      leaf.requiresGrad = false;
+    }
+  });
+}

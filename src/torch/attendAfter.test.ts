@@ -1,7 +1,6 @@
 import assert from 'node:assert/strict';
 import { describe, test } from 'node:test';
-import { expectClose } from '../../test/expect.js';
-import { expectSameGradients, valuesAndGradients } from '../../test/gradients.js';
+import { expectNear, expectOwnGradients, expectSameGradients } from '../../test/gradients.js';
 import {
   attendAfter,
   cat,
@@ -74,16 +73,7 @@ describe('attendAfter', () => {
     });
 
   test('of bfloat16 is about as near to the definition in float64', () => {
-    tidy(() => {
-      const rounded = inputs().map((input) => input.to('bfloat16'));
-      const found = valuesAndGradients(rounded, 'bfloat16', fused);
-      const expected = valuesAndGradients(rounded, 'float64', plain);
-      found.forEach((tensor, index) => {
-        const other = expected[index] as Tensor;
-        const distance = tensor.to('float64').sub(other).norm().item();
-        assert.ok(distance < 0.02 * other.norm().item(), `${index}: ${distance}`);
-      });
-    });
+    expectNear(inputs(), fused, plain);
   });
 
   test('takes heads that lie beside each other, as layers give them', () => {
@@ -107,26 +97,7 @@ describe('attendAfter', () => {
   });
 
   test('gives frozen tensors no gradient, and the others theirs', () => {
-    tidy(() => {
-      const all = inputs();
-      for (const [index, leaf] of all.entries()) {
-        leaf.requiresGrad_();
-        fused(...all)
-          .square()
-          .sum()
-          .backward();
-        const found = leaf.grad as Tensor;
-        all.forEach((other, at) => assert.equal(other.grad !== null, at === index));
-        leaf.grad = null;
-        plain(...all)
-          .square()
-          .sum()
-          .backward();
-        expectClose(found, (leaf.grad as unknown as Tensor).toArray(), { rtol: 1e-4, atol: 1e-5 });
-        leaf.grad = null;
-        leaf.requiresGrad = false;
-      }
-    });
+    expectOwnGradients(inputs(), fused, plain);
   });
 
   test('keeps a prompt once for all of its rows', () => {

@@ -1,7 +1,12 @@
 import assert from 'node:assert/strict';
 import { describe, test } from 'node:test';
 import { expectClose } from '../../test/expect.js';
-import { expectSameGradients, valuesAndGradients } from '../../test/gradients.js';
+import {
+  expectNear,
+  expectOwnGradients,
+  expectSameGradients,
+  valuesAndGradients,
+} from '../../test/gradients.js';
 import {
   autocast,
   gatedMlp,
@@ -25,25 +30,6 @@ const random = (...shape: number[]): Tensor => randn(shape, { generator });
 /** x / √(mean(x²) + eps) · weight, with operators that have gradients of every order. */
 function normalised(x: Tensor, weight: Tensor, eps: number): Tensor {
   return x.square().mean(-1, { keepDim: true }).add(eps).rsqrt().mul(x).mul(weight);
-}
-
-/** Relative distances of values and gradients in bfloat16 from those of `plain` in float64 on the same rounded inputs. */
-function expectNear(
-  inputs: readonly Tensor[],
-  fused: (...all: Tensor[]) => Tensor,
-  plain: (...all: Tensor[]) => Tensor,
-): void {
-  tidy(() => {
-    const rounded = inputs.map((input) => input.to('bfloat16'));
-    const found = valuesAndGradients(rounded, 'bfloat16', fused);
-    const expected = valuesAndGradients(rounded, 'float64', plain);
-    found.forEach((tensor, index) => {
-      assert.equal(tensor.dtype, 'bfloat16');
-      const other = expected[index] as Tensor;
-      const distance = tensor.to('float64').sub(other).norm().item();
-      assert.ok(distance < 0.02 * other.norm().item(), `${index}: ${distance}`);
-    });
-  });
 }
 
 describe('rmsNorm of bfloat16', () => {
@@ -150,26 +136,7 @@ describe('gatedMlp with a norm', () => {
   });
 
   test('gives frozen tensors no gradient, and the others theirs', () => {
-    tidy(() => {
-      const all = inputs() as Five;
-      for (const [index, leaf] of all.entries()) {
-        leaf.requiresGrad_();
-        fused(...all)
-          .square()
-          .sum()
-          .backward();
-        const found = leaf.grad as Tensor;
-        all.forEach((other, at) => assert.equal(other.grad !== null, at === index));
-        leaf.grad = null;
-        plain(...all)
-          .square()
-          .sum()
-          .backward();
-        expectClose(found, (leaf.grad as unknown as Tensor).toArray(), { rtol: 1e-4, atol: 1e-4 });
-        leaf.grad = null;
-        leaf.requiresGrad = false;
-      }
-    });
+    expectOwnGradients(inputs(), of(fused), of(plain));
   });
 
   test('under autocast normalises in float32 and multiplies in bfloat16', () => {
@@ -274,21 +241,11 @@ describe('normLinears', () => {
   });
 
   test('gives frozen tensors no gradient, and needs none', () => {
+    const all = [random(5, 24), random(24), ...weights(), ...biases()];
     tidy(() => {
-      const all = [random(5, 24), random(24), ...weights(), ...biases()];
-      const isRecorded = (): boolean => fused(...all).some(({ requiresGrad }) => requiresGrad);
-      assert.equal(isRecorded(), false);
-      for (const [index, leaf] of all.entries()) {
-        leaf.requiresGrad_();
-        together(fused)(...all)
-          .square()
-          .sum()
-          .backward();
-        all.forEach((other, at) => assert.equal(other.grad !== null, at === index));
-        leaf.grad = null;
-        leaf.requiresGrad = false;
-      }
+      assert.ok(fused(...all).every(({ requiresGrad }) => !requiresGrad));
     });
+    expectOwnGradients(all, together(fused), together(plain));
   });
 
   test('under autocast normalises in float32 and multiplies in bfloat16', () => {
