@@ -3,6 +3,7 @@ import { describe, test } from 'node:test';
 import { expectNear, expectOwnGradients, expectSameGradients } from '../../test/gradients.js';
 import {
   attendAfter,
+  autocast,
   cat,
   Generator,
   grad,
@@ -120,6 +121,15 @@ describe('attendAfter', () => {
       const y = attendAfter(query, prompts, places, rowsOwn, { mask, scale });
       const grown = hostMemory().bytesInUse - bytesInUse;
       assert.ok(grown < 2 * 4 * y.numel, `${grown} bytes`);
+    });
+  });
+
+  test('under autocast computes in bfloat16, as libtorch does', () => {
+    tidy(() => {
+      const all = inputs().map((each) => each.requiresGrad_());
+      const found = autocast({ device: 'cpu', dtype: 'bfloat16' }, () => fused(...all));
+      assert.equal(found.dtype, 'bfloat16');
+      assert.ok(found.requiresGrad);
     });
   });
 
