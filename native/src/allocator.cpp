@@ -1,10 +1,11 @@
-// Memory of tensors on the CPU. Large blocks that are freed are kept for the next tensor of their size: a training step
-// asks for the same sizes again and again, and a block that is new from the system costs a page fault for every 4 KiB of
-// it, which the kernel fills with zeros (`npm run bench -- parts` measures it).
+// Memory of tensors on the CPU. Large blocks that are freed are kept for later tensors: a training step asks for about the
+// same memory again and again, and a block that is new from the system costs a page fault for every 4 KiB of it, which the
+// kernel fills with zeros (`npm run bench -- parts` measures it). Blocks that wait side by side are one; a tensor takes the
+// front of the smallest one that is large enough.
 //
-// Blocks in use and blocks that wait take together hardly more than what was in use at once before. Beyond it a new block
-// is made of the pages of those that wait longest, moved to its addresses: cheaper than faults, and no page is lost because
-// a size has gone out of use.
+// Blocks in use and blocks that wait take together hardly more than what was in use at once before. Beyond it, where none is
+// large enough, a new block is made of the pages of those that wait longest, moved to its addresses: cheaper than faults, and
+// no page is lost because what waits is in small pieces.
 //
 // Addresses follow each other, so that the system can back them with huge pages whatever the sizes of blocks are: a fault
 // for every 2 MiB, and as few addresses to look up while weights are read. Pages that were moved are small again.
@@ -13,12 +14,16 @@
 #include <sys/resource.h>
 
 #include <algorithm>
+#include <cstddef>
 #include <cstdint>
 #include <cstdlib>
+#include <iterator>
 #include <list>
 #include <map>
 #include <mutex>
+#include <set>
 #include <unordered_map>
+#include <utility>
 #include <vector>
 
 #include "napi.h"
@@ -35,7 +40,7 @@ constexpr size_t HUGE_PAGE = size_t{2} << 20;
 // Addresses that are reserved at a time. They cost nothing before they are used.
 constexpr size_t REGION = size_t{64} << 30;
 // Every piece that is moved may be a mapping of its own, and a process has 65,530 of them (vm.max_map_count).
-constexpr size_t MOST_PIECES = 16384;
+constexpr size_t MOST_SEAMS = 16384;
 // On average of a block whose pages are moved.
 constexpr size_t LEAST_PIECE = size_t{128} << 10;
 
@@ -45,11 +50,10 @@ size_t roundedSize(size_t bytes) {
   return (bytes + step - 1) / step * step;
 }
 
-// Addresses in a row, and the sizes of the parts that were moved there.
 struct Block {
   char* start;
   size_t size;
-  std::vector<size_t> pieces;
+  char* end() const { return start + size; }
 };
 
 class Blocks {
@@ -57,14 +61,14 @@ class Blocks {
   void* take(size_t bytes) {
     const size_t size = roundedSize(bytes);
     const std::lock_guard<std::mutex> lock(mutex_);
-    const auto found = waiting_.find(size);
-    if (found != waiting_.end()) return use(takeOut(found));
+    const auto found = bySize_.lower_bound({size, nullptr});
+    if (found != bySize_.end()) return use(frontOf(found->second, size));
     char* start = fromSystem(size);
     while (start == nullptr && !order_.empty()) {
       giveBackOldest();
       start = fromSystem(size);
     }
-    return start == nullptr ? nullptr : use(filled({start, size, {}}));
+    return start == nullptr ? nullptr : use(filled({start, size}));
   }
 
   // False for a block that is not of these.
@@ -73,7 +77,7 @@ class Blocks {
     const auto found = used_.find(start);
     if (found == used_.end()) return false;
     inUse_ -= found->second.size;
-    wait(std::move(found->second), order_.end());
+    wait(joined(found->second), order_.end());
     used_.erase(found);
     return true;
   }
@@ -87,10 +91,8 @@ class Blocks {
   // So many bytes of what is kept, or all where that is less.
   void giveBack(size_t bytes) {
     const std::lock_guard<std::mutex> lock(mutex_);
-    for (size_t done = 0; done < bytes && !order_.empty();) {
-      done += order_.front()->second.block.size;
-      giveBackOldest();
-    }
+    size_t left = (bytes + PAGE - 1) / PAGE * PAGE;
+    while (left > 0 && !order_.empty()) left -= giveBackOldest(left);
   }
 
   std::vector<size_t> state() {
@@ -99,13 +101,7 @@ class Blocks {
   }
 
  private:
-  struct Waiting;
-  using BySize = std::multimap<size_t, Waiting>;
-  using Order = std::list<BySize::iterator>;
-  struct Waiting {
-    Block block;
-    Order::iterator order;
-  };
+  using Order = std::list<Block>;
 
   static char* map(size_t size, int protection, void* at = nullptr) {
     void* start = mmap(at, size, protection, MAP_PRIVATE | MAP_ANONYMOUS | (at == nullptr ? 0 : MAP_FIXED), -1, 0);
@@ -150,29 +146,54 @@ class Blocks {
     void* const start = block.start;
     inUse_ += block.size;
     most_ = std::max(most_, inUse_);
-    used_.emplace(start, std::move(block));
+    used_.emplace(start, block);
     return start;
   }
 
   void wait(Block block, Order::iterator before) {
-    const size_t size = block.size;
-    kept_ += size;
-    const auto place = waiting_.emplace(size, Waiting{std::move(block), {}});
-    place->second.order = order_.insert(before, place);
+    kept_ += block.size;
+    const Order::iterator place = order_.insert(before, block);
+    bySize_.emplace(std::pair(block.size, block.start), place);
+    byStart_.emplace(block.start, place);
   }
 
-  Block takeOut(BySize::iterator place) {
-    Block block = std::move(place->second.block);
-    order_.erase(place->second.order);
-    waiting_.erase(place);
-    kept_ -= block.size;
+  Block takeOut(Order::iterator place) {
+    bySize_.erase({place->size, place->start});
+    byStart_.erase(place->start);
+    kept_ -= place->size;
+    const Block block = *place;
+    order_.erase(place);
     return block;
   }
 
-  void giveBackOldest() {
-    const Block oldest = takeOut(order_.front());
-    munmap(oldest.start, oldest.size);
-    pieces_ -= oldest.pieces.size();
+  // So many bytes of a block that waits; what is left of it waits in its place, unless it is too small for any tensor.
+  Block frontOf(Order::iterator place, size_t size) {
+    const Order::iterator next = std::next(place);
+    Block block = takeOut(place);
+    if (block.size - size < LARGE) return block;
+    wait({block.start + size, block.size - size}, next);
+    return {block.start, size};
+  }
+
+  // With the blocks that wait before and after it.
+  Block joined(Block block) {
+    const auto after = byStart_.find(block.end());
+    if (after != byStart_.end()) block.size += takeOut(after->second).size;
+    const auto next = byStart_.lower_bound(block.start);
+    if (next == byStart_.begin() || std::prev(next)->second->end() != block.start) return block;
+    const Block before = takeOut(std::prev(next)->second);
+    return {before.start, before.size + block.size};
+  }
+
+  // From its end, and no more than said. @returns how many bytes
+  size_t giveBackOldest(size_t most = SIZE_MAX) {
+    const Block oldest = takeOut(order_.begin());
+    const size_t size = std::min(oldest.size, most);
+    const Block last{oldest.end() - size, size};
+    munmap(last.start, size);
+    forgetSeams(last);
+    if (size < oldest.size) wait({oldest.start, oldest.size - size}, order_.begin());
+    return size;
   }
 
   // New addresses, with pages of blocks that wait for as much as would be too many otherwise.
@@ -181,52 +202,53 @@ class Blocks {
     size_t done = 0;
     while (!order_.empty() && done < block.size && inUse_ + kept_ + block.size > most + SLACK) {
       // Pieces are divided and never joined: small ones would cost more than new pages do.
-      const Block& oldest = order_.front()->second.block;
-      if (pieces_ > MOST_PIECES || oldest.size / oldest.pieces.size() < LEAST_PIECE) giveBackOldest();
+      const Block& oldest = order_.front();
+      if (seams_.size() > MOST_SEAMS || oldest.size / piecesOf(oldest) < LEAST_PIECE) giveBackOldest();
       else done += moveOldest(block, done);
     }
-    if (done < block.size) addPiece(block, block.size - done);
     return block;
   }
 
-  void addPiece(Block& block, size_t size) {
-    block.pieces.push_back(size);
-    pieces_++;
+  size_t piecesOf(const Block& block) const {
+    return 1 + static_cast<size_t>(std::distance(seams_.upper_bound(block.start), seams_.lower_bound(block.end())));
   }
 
+  // Of addresses that have no pages any more, and may have others later.
+  void forgetSeams(const Block& block) { seams_.erase(seams_.lower_bound(block.start), seams_.upper_bound(block.end())); }
+
   // Moves pages of the block that waits longest to `block`, from its byte `done` on. @returns how many bytes
-  size_t moveOldest(Block& block, size_t done) {
-    Block oldest = takeOut(order_.front());
+  size_t moveOldest(const Block& block, size_t done) {
+    Block oldest = takeOut(order_.begin());
     size_t moved = 0;
-    while (!oldest.pieces.empty() && done + moved < block.size) {
-      // From its end, so that what is left is a block still.
-      const size_t size = std::min(oldest.pieces.back(), block.size - done - moved);
-      char* const to = block.start + done + moved;
-      if (mremap(oldest.start + oldest.size - size, size, size, MREMAP_MAYMOVE | MREMAP_FIXED, to) == MAP_FAILED) {
+    while (oldest.size > 0 && done + moved < block.size) {
+      // From its end, so that what is left is a block still; never over a seam.
+      const auto seam = seams_.lower_bound(oldest.end());
+      char* const start = seam == seams_.begin() ? oldest.start : std::max(oldest.start, *std::prev(seam));
+      const size_t size = std::min(static_cast<size_t>(oldest.end() - start), block.size - done - moved);
+      char *const from = oldest.end() - size, *const to = block.start + done + moved;
+      if (mremap(from, size, size, MREMAP_MAYMOVE | MREMAP_FIXED, to) == MAP_FAILED) {
         // What had been there may be gone.
         TORCH_CHECK(map(size, PROT_READ | PROT_WRITE, to) != nullptr, "internal: cannot map ", size, " bytes that were mapped");
-        munmap(oldest.start + oldest.size - size, size);
+        munmap(from, size);
       }
-      addPiece(block, size);
+      seams_.insert({to, to + size});
+      forgetSeams({from, size});
       moved += size;
       oldest.size -= size;
-      oldest.pieces.back() -= size;
-      if (oldest.pieces.back() > 0) continue;
-      oldest.pieces.pop_back();
-      pieces_--;
     }
-    if (oldest.size > 0) wait(std::move(oldest), order_.begin());
+    if (oldest.size > 0) wait(oldest, order_.begin());
     return moved;
   }
 
   std::mutex mutex_;
   std::unordered_map<void*, Block> used_;
-  BySize waiting_;
-  Order order_;  // of waiting blocks, the longest waiting first
+  Order order_;  // blocks that wait, the longest waiting first
+  std::map<std::pair<size_t, char*>, Order::iterator> bySize_;
+  std::map<char*, Order::iterator> byStart_;
   size_t inUse_ = 0;
   size_t kept_ = 0;
-  size_t most_ = 0;    // that was in use at once
-  size_t pieces_ = 0;  // of all blocks
+  size_t most_ = 0;  // that was in use at once
+  std::set<char*> seams_;  // addresses where pages that were moved begin or end
   char* region_ = nullptr;  // addresses that no block has had, and how many of them may be written to
   size_t regionLeft_ = 0;
   size_t writable_ = 0;

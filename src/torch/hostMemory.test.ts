@@ -41,15 +41,63 @@ describe('memory of tensors on the CPU', () => {
     assert.equal(hostMemory().bytesKept, 8 * MIB);
   });
 
-  test('tensors of nearly the same size share a block; of another size they do not', () => {
+  test('a tensor takes the front of a larger block, and the whole of one that is hardly larger', () => {
     use(8);
     tidy(() => {
-      zeros([8 * 2 ** 18 - 1000]);
+      zeros([6 * 2 ** 18]);
+      assert.equal(hostMemory().bytesKept, 2 * MIB);
+      zeros([2 ** 18]);
+      assert.equal(hostMemory().bytesKept, MIB);
+      zeros([2 ** 18 - 1000]);
       assert.equal(hostMemory().bytesKept, 0);
     });
+    assert.equal(hostMemory().bytesKept, 8 * MIB);
+  });
+
+  test('the smallest block that is large enough is taken', () => {
     tidy(() => {
-      zeros([6 * 2 ** 18]);
+      const [large, , small] = [8, 1, 4, 1].map((mebibytes) => zeros([mebibytes * 2 ** 18]));
+      large?.dispose();
+      small?.dispose();
+      zeros([4 * 2 ** 18]);
       assert.equal(hostMemory().bytesKept, 8 * MIB);
+      // Had it been the front of the large one, this would need new memory.
+      zeros([8 * 2 ** 18]);
+      assert.equal(hostMemory().bytesKept, 0);
+    });
+  });
+
+  for (const order of [
+    [0, 1, 2],
+    [0, 2, 1],
+    [1, 0, 2],
+    [1, 2, 0],
+    [2, 0, 1],
+    [2, 1, 0],
+  ])
+    test(`blocks that were freed side by side are one, freed in the order ${order.join(', ')}`, () => {
+      use(12);
+      tidy(() => {
+        const parts = [3, 4, 5].map((mebibytes) => zeros([mebibytes * 2 ** 18]));
+        assert.equal(hostMemory().bytesKept, 0);
+        for (const part of order) parts[part]?.dispose();
+        assert.equal(hostMemory().bytesKept, 12 * MIB);
+        zeros([12 * 2 ** 18]);
+        assert.equal(hostMemory().bytesKept, 0);
+      });
+    });
+
+  test('a tensor that no block is large enough for takes pages of those that wait apart', () => {
+    tidy(() => {
+      const parts = Array.from({ length: 24 }, () => zeros([4 * 2 ** 18]));
+      for (const [index, part] of parts.entries()) if (index % 2 === 0) part.dispose();
+      const before = hostMemory();
+      assert.equal(before.bytesKept, 48 * MIB);
+      const whole = full([44 * 2 ** 18], 3);
+      const after = hostMemory();
+      assert.equal(after.mostBytesInUse, before.mostBytesInUse);
+      assert.ok(after.bytesInUse + after.bytesKept <= after.mostBytesInUse + 16 * MIB);
+      assert.equal(whole.to('float64').sum().item(), 3 * 44 * 2 ** 18);
     });
   });
 
@@ -139,21 +187,36 @@ describe('memory of tensors on the CPU', () => {
     assert.deepEqual([bytesKept, mostBytesInUse], [0, bytesInUse]);
   });
 
-  test('a part of it can be given back, the oldest first, and the most that was in use is remembered', () => {
+  test('a part of it can be given back, in whole pages, and the most that was in use is remembered', () => {
     use(8);
-    use(6);
     const before = hostMemory();
     giveBackHostMemory(1);
     const after = hostMemory();
-    assert.deepEqual([before.bytesKept, after.bytesKept], [14 * MIB, 6 * MIB]);
+    assert.deepEqual([before.bytesKept, after.bytesKept], [8 * MIB, 8 * MIB - 4096]);
     assert.deepEqual(
       [after.bytesInUse, after.mostBytesInUse],
       [before.bytesInUse, before.mostBytesInUse],
     );
     giveBackHostMemory(0);
     assert.deepEqual(hostMemory(), after);
+    use(7);
+    giveBackHostMemory(5 * MIB);
+    assert.equal(hostMemory().bytesKept, 3 * MIB - 4096);
+    use(2);
     giveBackHostMemory(2 ** 50);
     assert.equal(hostMemory().bytesKept, 0);
+  });
+
+  test('what waits longest is given back first', () => {
+    tidy(() => {
+      const [first, , second] = [8, 1, 6].map((mebibytes) => zeros([mebibytes * 2 ** 18]));
+      first?.dispose();
+      second?.dispose();
+      giveBackHostMemory(8 * MIB);
+      assert.equal(hostMemory().bytesKept, 6 * MIB);
+      zeros([6 * 2 ** 18]);
+      assert.equal(hostMemory().bytesKept, 0);
+    });
   });
 
   test('what does not fit anywhere is refused, and what was kept is still served', () => {
