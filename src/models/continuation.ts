@@ -29,16 +29,20 @@ const LEAST_LENGTH = 0.8;
 /** Rows that stand in one part, from all of them, the longest first. */
 function partsOf<Row>(longestFirst: readonly Row[], lengthOf: (row: Row) => number): Row[][] {
   const parts: Row[][] = [];
-  let least = Infinity;
+  let longest = Infinity;
   for (const row of longestFirst) {
     const open = parts.at(-1);
-    if (open && lengthOf(row) >= least) open.push(row);
+    if (open && standsWith(longest, lengthOf(row))) open.push(row);
     else {
       parts.push([row]);
-      least = LEAST_LENGTH * lengthOf(row);
+      longest = lengthOf(row);
     }
   }
   return parts;
+}
+
+function standsWith(longest: number, length: number): boolean {
+  return length >= LEAST_LENGTH * longest;
 }
 
 /**
@@ -47,8 +51,12 @@ function partsOf<Row>(longestFirst: readonly Row[], lengthOf: (row: Row) => numb
  * @param lengths of the completions, in falling order
  */
 export function paddedTokens(lengths: readonly number[]): number {
-  const parts = partsOf(lengths, (length) => length);
-  return parts.reduce((sum, part) => sum + part.length * (part[0] ?? 0), 0);
+  let [sum, longest] = [0, Infinity];
+  for (const length of lengths) {
+    if (!standsWith(longest, length)) longest = length;
+    sum += longest;
+  }
+  return sum;
 }
 
 /** Whether prompts are computed once, by the tokens that are computed then and those of each row by itself. */

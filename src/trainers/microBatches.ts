@@ -65,10 +65,11 @@ function fill(units: readonly LoadedUnit[], budget: number, sharing: boolean): n
   const batches: { readonly indices: number[]; readonly load: Load }[] = [];
   for (const { indices, unit } of units) {
     const open = batches.at(-1);
-    if (open && open.load.tokensWith(unit) <= budget) {
+    open?.load.add(unit);
+    if (open && open.load.tokens() <= budget) {
       open.indices.push(...indices);
-      open.load.add(unit);
     } else {
+      // What was too much for the group before it has closed that group.
       const load = new Load(sharing);
       load.add(unit);
       batches.push({ indices: [...indices], load });
@@ -114,39 +115,33 @@ class Load {
   private longest = 0;
   private longestPrompt = 0;
   /** Of the completions, in falling order. */
-  private lengths: readonly number[] = [];
-  private prompts: ReadonlySet<number | undefined> = new Set();
+  private readonly lengths: number[] = [];
+  private readonly prompts = new Set<number | undefined>();
+  /** Rows whose prompts' keys and values are copied. */
+  private copying = 0;
 
   constructor(sharing: boolean) {
     this.sharing = sharing;
   }
 
-  /** With these rows too. */
-  private with(added: readonly LoadedRow[]): Load {
-    const load = new Load(this.sharing);
-    load.longest = Math.max(this.longest, ...added.map(({ row }) => rowLength(row)));
-    const prompts = added.map(({ row }) => row.promptIds.length);
-    load.longestPrompt = Math.max(this.longestPrompt, ...prompts);
-    const lengths = added.map(({ row }) => row.completionIds.length);
-    load.lengths = [...this.lengths, ...lengths].sort((a, b) => b - a);
-    load.prompts = new Set([...this.prompts, ...added.map(({ prompt }) => prompt)]);
-    return load;
-  }
-
   add(rows: readonly LoadedRow[]): void {
-    Object.assign(this, this.with(rows));
+    for (const { row, prompt } of rows) {
+      const length = row.completionIds.length;
+      this.longest = Math.max(this.longest, rowLength(row));
+      this.longestPrompt = Math.max(this.longestPrompt, row.promptIds.length);
+      this.prompts.add(prompt);
+      if (length > 1) this.copying++;
+      let place = this.lengths.length;
+      while (place > 0 && (this.lengths[place - 1] ?? 0) < length) place--;
+      this.lengths.splice(place, 0, length);
+    }
   }
 
-  tokensWith(added: readonly LoadedRow[]): number {
-    return this.with(added).tokens();
-  }
-
-  private tokens(): number {
+  tokens(): number {
     const rectangle = this.lengths.length * this.longest;
     const continued = this.prompts.size * this.longestPrompt + paddedTokens(this.lengths);
     if (!this.sharing || !sharingPays(continued, rectangle)) return rectangle;
-    const copying = this.lengths.filter((length) => length > 1).length;
-    return continued + COPIED * copying * this.longestPrompt;
+    return continued + COPIED * this.copying * this.longestPrompt;
   }
 }
 
