@@ -81,7 +81,7 @@ at::Tensor normalised(const at::Tensor& x, const at::Tensor& weight, NormSetting
 // x [B, in] → [B, out], by a weight that is packed or plain.
 at::Tensor product(const at::Tensor& x, const at::Tensor& weight, const Maybe& bias) {
   if (weight.is_mkldnn()) return oneDnnProduct(x, weight, bias);
-  return x.size(0) <= FEW_ROWS ? fewRowsLinear(x, weight, bias) : at::linear(x, weight, bias);
+  return x.size(0) <= FEW_ROWS ? fewRowsLinear(x, weight, bias) : linearValue(x, weight, bias);
 }
 
 template <typename Residual, typename Number>

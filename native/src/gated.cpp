@@ -292,7 +292,7 @@ struct GatedMlp : torch::autograd::Function<GatedMlp> {
     // The product takes the place of its own gradient, which is read no more.
     differentiateInto(gate, up, inner, {ofGate, ofUp, needsDown ? inner : at::Tensor()}, activation);
     at::Tensor ofX, ofGateWeight, ofUpWeight, ofDownWeight, ofNorm;
-    if (needsDown) ofDownWeight = outer.t().mm(inner);
+    if (needsDown) ofDownWeight = linearWeightGradient(outer, inner);
     inner.reset();
     Normalised read{x, {}};
     if (norm.defined()) read = normalisedRows(x, norm, context->saved_data["eps"].toDouble());
@@ -305,8 +305,8 @@ struct GatedMlp : torch::autograd::Function<GatedMlp> {
       }
     }
     const at::Tensor rows = read.values.reshape({-1, x.size(-1)}).to(gateWeight.scalar_type());
-    if (context->needs_input_grad(1)) ofGateWeight = ofGate.t().mm(rows);
-    if (context->needs_input_grad(2)) ofUpWeight = ofUp.t().mm(rows);
+    if (context->needs_input_grad(1)) ofGateWeight = linearWeightGradient(ofGate, rows);
+    if (context->needs_input_grad(2)) ofUpWeight = linearWeightGradient(ofUp, rows);
     return {ofX, ofGateWeight, ofUpWeight, ofDownWeight, ofNorm, {}, {}};
   }
 };

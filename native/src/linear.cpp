@@ -1,8 +1,14 @@
-// A linear layer whose large float32 products on the CPU run on oneDNN where MKL is slow, with the gradients of any other.
+// A linear layer whose large products on the CPU take the fastest way that the processor has, with the gradients of any other.
 //
-// MKL takes its AVX2 kernels on processors of AMD; oneDNN takes AVX-512 ones: less time for a product of a thousand rows,
-// most of all for a large output (`npm run bench -- parts`). Which of the two computes depends on the processor and the
-// shapes alone, so that a run that is repeated or resumed computes the same.
+// In float32, MKL takes its AVX2 kernels on processors of AMD; oneDNN takes AVX-512 ones: less time for a product of a
+// thousand rows, most of all for a large output.
+//
+// In bfloat16, processors without instructions for it, and those of Intel that have AVX512-BF16 and no AMX, multiply slower
+// than in float32. There both factors are widened, piece by piece, and the result is rounded once: the same sums of the same
+// exact products, in float32 either way.
+//
+// What either gains is measured by `npm run bench -- parts`. Which way is taken depends on the processor and the shapes
+// alone, so that a run that is repeated or resumed computes the same.
 #include <ATen/ATen.h>
 #include <ATen/autocast_mode.h>
 #include <ATen/core/dispatch/Dispatcher.h>
@@ -13,7 +19,9 @@
 #include <cpuid.h>
 #endif
 
+#include <algorithm>
 #include <cstring>
+#include <vector>
 
 #include "linear.h"
 #include "napi.h"
@@ -40,6 +48,27 @@ bool processorIsAmd() {
 
 bool useOneDnn = processorIsAmd();
 
+bool processorHasMatrixUnit() {
+#if defined(__x86_64__)
+  constexpr unsigned AMX_BF16 = 1u << 22;
+  unsigned a, b, c, d = 0;
+  return __get_cpuid_count(7, 0, &a, &b, &c, &d) != 0 && (d & AMX_BF16) != 0;
+#else
+  return false;
+#endif
+}
+
+// Only processors of x86 are known to be slow.
+bool multipliesHalvesSlowly() {
+#if defined(__x86_64__)
+  return !processorHasMatrixUnit() && !(processorIsAmd() && processorMultipliesPairs());
+#else
+  return false;
+#endif
+}
+
+bool widens = multipliesHalvesSlowly();
+
 using Pointwise = at::Tensor(const at::Tensor&, const at::Tensor&, const std::optional<at::Tensor>&, std::string_view,
                              c10::List<std::optional<at::Scalar>>, std::optional<std::string_view>);
 
@@ -64,29 +93,97 @@ bool suits(const at::Tensor& x, const at::Tensor& weight, const std::optional<at
   return x.numel() * weight.size(0) >= LEAST_PRODUCT;
 }
 
-struct OneDnnLinear : torch::autograd::Function<OneDnnLinear> {
+// Rows, inputs or outputs below which widening costs more than it gains: few, where bfloat16 has no instructions at all.
+int64_t leastWidened() { return processorMultipliesPairs() ? 32 : 2; }
+
+// Floats of a piece, its share of the other factor and its result: what a core's own cache holds.
+constexpr int64_t PIECE = int64_t{1} << 19;
+constexpr int64_t PIECE_STEP = 64;
+
+bool isPlainHalf(const at::Tensor& tensor) {
+  return tensor.layout() == at::kStrided && tensor.is_cpu() && tensor.scalar_type() == at::kBFloat16;
+}
+
+// a [M, K] · b [K, N]
+bool suitsWidening(const at::Tensor& a, const at::Tensor& b) {
+  return widens && isPlainHalf(a) && isPlainHalf(b) && std::min({a.size(0), a.size(1), b.size(1)}) >= leastWidened();
+}
+
+// a [M, K] · b [K, N] + bias [N], all bfloat16, in float32 and rounded at the end. The longest of the three sides is cut into
+// pieces, so that no factor is ever whole in float32 but the smaller one.
+at::Tensor widenedProduct(const at::Tensor& a, const at::Tensor& b, const std::optional<at::Tensor>& bias) {
+  const c10::impl::ExcludeDispatchKeyGuard withoutCast(c10::DispatchKey::AutocastCPU);
+  const at::NoGradGuard withoutGradient;
+  const int64_t rows = a.size(0), inner = a.size(1), columns = b.size(1), longest = std::max({rows, inner, columns});
+  const auto eachPiece = [&](int64_t otherSides, auto&& compute) {
+    const int64_t step = std::max(PIECE_STEP, PIECE / otherSides / PIECE_STEP * PIECE_STEP);
+    for (int64_t at = 0; at < longest; at += step) compute(at, std::min(step, longest - at));
+  };
+  const at::Tensor offset = bias.has_value() ? bias->to(at::kFloat) : at::Tensor();
+  at::Tensor y = at::empty({rows, columns}, a.options());
+  if (columns == longest) {
+    const at::Tensor whole = a.to(at::kFloat);
+    eachPiece(rows + inner, [&](int64_t at, int64_t count) {
+      at::Tensor part = whole.mm(b.narrow(1, at, count).to(at::kFloat));
+      if (offset.defined()) part.add_(offset.narrow(0, at, count));
+      y.narrow(1, at, count).copy_(part);
+    });
+  } else if (rows == longest) {
+    const at::Tensor whole = b.to(at::kFloat);
+    eachPiece(inner + columns, [&](int64_t at, int64_t count) {
+      at::Tensor part = a.narrow(0, at, count).to(at::kFloat).mm(whole);
+      if (offset.defined()) part.add_(offset);
+      y.narrow(0, at, count).copy_(part);
+    });
+  } else {
+    at::Tensor sum = at::zeros({rows, columns}, a.options().dtype(at::kFloat));
+    eachPiece(rows + columns, [&](int64_t at, int64_t count) {
+      sum.addmm_(a.narrow(1, at, count).to(at::kFloat), b.narrow(0, at, count).to(at::kFloat));
+    });
+    if (offset.defined()) sum.add_(offset);
+    y.copy_(sum);
+  }
+  return y;
+}
+
+bool suitsWidening(const at::Tensor& x, const at::Tensor& weight, const std::optional<at::Tensor>& bias) {
+  if (!widens || x.dim() < 1 || weight.dim() != 2 || x.size(-1) != weight.size(1)) return false;
+  if (bias.has_value() && !(isPlainHalf(*bias) && bias->dim() == 1 && bias->size(0) == weight.size(0))) return false;
+  return x.numel() > 0 && suitsWidening(x.reshape({-1, x.size(-1)}), weight.t());
+}
+
+at::Tensor fastestProduct(const at::Tensor& x, const at::Tensor& weight, const std::optional<at::Tensor>& bias, bool widening) {
+  if (!widening) return oneDnnProduct(x, weight, bias);
+  std::vector<int64_t> shape = x.sizes().vec();
+  shape.back() = weight.size(0);
+  // Not a view for autograd, so that the result may be changed in its place.
+  return at::_unsafe_view(widenedProduct(x.reshape({-1, x.size(-1)}), weight.t(), bias), shape);
+}
+
+struct FasterLinear : torch::autograd::Function<FasterLinear> {
   static at::Tensor forward(torch::autograd::AutogradContext* context, const at::Tensor& x, const at::Tensor& weight,
-                            const std::optional<at::Tensor>& bias) {
+                            const std::optional<at::Tensor>& bias, bool widening) {
     context->save_for_backward({x, weight});
     context->saved_data["has bias"] = bias.has_value();
-    return oneDnnProduct(x, weight, bias);
+    context->saved_data["widening"] = widening;
+    return fastestProduct(x, weight, bias, widening);
   }
 
   static torch::autograd::variable_list backward(torch::autograd::AutogradContext* context,
                                                  torch::autograd::variable_list gradients) {
     const torch::autograd::variable_list saved = context->get_saved_variables();
     const at::Tensor &x = saved[0], &weight = saved[1], &gradient = gradients[0];
-    if (!gradient.defined()) return {{}, {}, {}};
+    if (!gradient.defined()) return {{}, {}, {}, {}};
+    const bool widening = context->saved_data["widening"].toBool();
     const at::Tensor rows = gradient.reshape({-1, gradient.size(-1)});
     at::Tensor ofX, ofWeight, ofBias;
     if (context->needs_input_grad(0)) {
-      // oneDNN's products have no gradient of their own.
-      ofX = at::GradMode::is_enabled() ? gradient.matmul(weight) : oneDnnProduct(gradient, weight.t(), std::nullopt);
+      // The faster products have no gradient of their own.
+      ofX = at::GradMode::is_enabled() ? gradient.matmul(weight) : fastestProduct(gradient, weight.t(), std::nullopt, widening);
     }
-    // MKL is the faster one here.
-    if (context->needs_input_grad(1)) ofWeight = rows.t().mm(x.reshape({-1, x.size(-1)}));
+    if (context->needs_input_grad(1)) ofWeight = linearWeightGradient(rows, x.reshape({-1, x.size(-1)}));
     if (context->saved_data["has bias"].toBool() && context->needs_input_grad(2)) ofBias = rows.sum(0);
-    return {ofX, ofWeight, ofBias};
+    return {ofX, ofWeight, ofBias, {}};
   }
 };
 
@@ -100,17 +197,50 @@ napi_value setOneDnn(napi_env env, napi_callback_info info) {
   });
 }
 
+// useWidenedProducts(enabled) → whether it was before
+napi_value setWidening(napi_env env, napi_callback_info info) {
+  return guard(env, "useWidenedProducts", [&] {
+    const Arguments arguments(env, info);
+    const bool before = widens;
+    widens = asBool(env, arguments[0]);
+    return fromBool(env, before);
+  });
+}
+
+// Whether autocast would compute this product in bfloat16.
+bool isCastToHalf(const at::Tensor& x, const at::Tensor& weight) {
+  const auto isCast = [](const at::Tensor& tensor) { return isPlainFloat(tensor) || isPlainHalf(tensor); };
+  return at::autocast::is_autocast_enabled(at::kCPU) && at::autocast::get_autocast_dtype(at::kCPU) == at::kBFloat16 &&
+         isCast(x) && isCast(weight);
+}
+
 }  // namespace
 
 at::Tensor linearLayer(const at::Tensor& x, const at::Tensor& weight, const std::optional<at::Tensor>& bias) {
-  return suits(x, weight, bias) ? OneDnnLinear::apply(x, weight, bias) : at::linear(x, weight, bias);
+  if (suits(x, weight, bias)) return FasterLinear::apply(x, weight, bias, false);
+  if (widens && isCastToHalf(x, weight)) {
+    const at::Tensor narrow = autocasted(x), narrowWeight = autocasted(weight);
+    const std::optional<at::Tensor> narrowBias = bias.has_value() ? std::optional(autocasted(*bias)) : bias;
+    if (suitsWidening(narrow, narrowWeight, narrowBias)) return FasterLinear::apply(narrow, narrowWeight, narrowBias, true);
+  } else if (suitsWidening(x, weight, bias)) {
+    return FasterLinear::apply(x, weight, bias, true);
+  }
+  return at::linear(x, weight, bias);
 }
 
 at::Tensor linearValue(const at::Tensor& x, const at::Tensor& weight, const std::optional<at::Tensor>& bias) {
-  return suits(x, weight, bias) ? oneDnnProduct(x, weight, bias) : at::linear(x, weight, bias);
+  if (suits(x, weight, bias)) return oneDnnProduct(x, weight, bias);
+  return suitsWidening(x, weight, bias) ? fastestProduct(x, weight, bias, true) : at::linear(x, weight, bias);
 }
 
 at::Tensor linearInputGradient(const at::Tensor& gradient, const at::Tensor& weight) { return linearValue(gradient, weight.t()); }
+
+at::Tensor linearWeightGradient(const at::Tensor& gradient, const at::Tensor& x) {
+  const at::Tensor transposed = gradient.t();
+  // In float32 MKL is the faster one here on any processor.
+  if (at::GradMode::is_enabled() || !suitsWidening(transposed, x)) return transposed.mm(x);
+  return widenedProduct(transposed, x, std::nullopt);
+}
 
 at::Tensor autocasted(const at::Tensor& tensor) {
   return at::autocast::cached_cast(at::autocast::get_autocast_dtype(at::kCPU), tensor, at::kCPU);
@@ -120,6 +250,9 @@ TORCH_LIBRARY_FRAGMENT(posttrain, library) {
   library.def("linear(Tensor input, Tensor weight, Tensor? bias=None) -> Tensor", &linearLayer);
 }
 
-void defineLinear(napi_env env, napi_value exports) { define(env, exports, "useOneDnnLinear", setOneDnn); }
+void defineLinear(napi_env env, napi_value exports) {
+  define(env, exports, "useOneDnnLinear", setOneDnn);
+  define(env, exports, "useWidenedProducts", setWidening);
+}
 
 }  // namespace posttrain

@@ -16,6 +16,9 @@ at::Tensor linearValue(const at::Tensor& x, const at::Tensor& weight, const std:
 // gradient · weight, in the same way.
 at::Tensor linearInputGradient(const at::Tensor& gradient, const at::Tensor& weight);
 
+// gradientᵀ · x: of the weight, [out, in], from gradient [N, out] and x [N, in]. Recorded for gradients where they are enabled.
+at::Tensor linearWeightGradient(const at::Tensor& gradient, const at::Tensor& x);
+
 // What autocast would make of a tensor of its own accord, with the copies of the weights that it keeps.
 at::Tensor autocasted(const at::Tensor& tensor);
 

@@ -235,7 +235,7 @@ struct NormLinears : torch::autograd::Function<NormLinears> {
         if (ofValues.defined()) ofValues.add_(part);
         else ofValues = part.to(x.scalar_type());
       }
-      if (context->needs_input_grad(2 + index)) found[2 + index] = gradient.t().mm(rows);
+      if (context->needs_input_grad(2 + index)) found[2 + index] = linearWeightGradient(gradient, rows);
       if (biases > 0 && context->needs_input_grad(2 + count + index)) found[2 + count + index] = gradient.sum(0);
     }
     if (!ofValues.defined()) return found;

@@ -88,6 +88,7 @@ export {
   setNumThreads,
   synchronize,
   useOneDnnLinear,
+  useWidenedProducts,
   type HostMemory,
   type MemoryUse,
 } from './runtime.js';

@@ -36,6 +36,7 @@ export interface Native {
   releaseHostMemory(): void;
   giveBackHostMemory(bytes: number): void;
   useOneDnnLinear(enabled: boolean): boolean;
+  useWidenedProducts(enabled: boolean): boolean;
   storageBytes(tensor: Slot): number;
   giveBackPages(tensor: Slot): void;
   adjustExternalMemory(bytes: number): void;

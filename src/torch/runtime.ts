@@ -51,6 +51,17 @@ export function useOneDnnLinear(enabled: boolean): boolean {
   return native().useOneDnnLinear(enabled);
 }
 
+/**
+ * Whether large bfloat16 products of linear layers are computed from factors widened to float32 on the CPU. They are on
+ * processors of x86 that multiply bfloat16 slower than float32: those without AVX512-BF16, and those of Intel that have it
+ * and no AMX. Sums are in float32 and rounded once either way. Off is for checking.
+ *
+ * @returns what was set before
+ */
+export function useWidenedProducts(enabled: boolean): boolean {
+  return native().useWidenedProducts(enabled);
+}
+
 /** Threads that one operator may use on the CPU. */
 export function getNumThreads(): number {
   return native().getNumThreads();
