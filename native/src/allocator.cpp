@@ -114,7 +114,11 @@ class Blocks {
   // what it can never give.
   char* fromSystem(size_t size) {
     if (size > regionLeft_ && size <= REGION - HUGE_PAGE) reserve();
-    if (size > regionLeft_) return map(size, PROT_READ | PROT_WRITE);
+    if (size > regionLeft_) {
+      char* const own = map(size, PROT_READ | PROT_WRITE);
+      if (own != nullptr) seams_.insert({own, own + size});
+      return own;
+    }
     char* const start = region_;
     if (size > writable_) {
       // Whole huge pages, since the system gives none that it may not write to in full.
@@ -140,6 +144,7 @@ class Blocks {
     region_ = start + skipped;
     regionLeft_ = (REGION - skipped) / HUGE_PAGE * HUGE_PAGE;
     writable_ = 0;
+    seams_.insert({region_, region_ + regionLeft_});
   }
 
   void* use(Block block) {
@@ -190,7 +195,8 @@ class Blocks {
     const Block oldest = takeOut(order_.begin());
     const size_t size = std::min(oldest.size, most);
     const Block last{oldest.end() - size, size};
-    munmap(last.start, size);
+    // Where the system has no further mapping to divide, the pages go without their addresses.
+    if (munmap(last.start, size) != 0) madvise(last.start, size, MADV_DONTNEED);
     forgetSeams(last);
     if (size < oldest.size) wait({oldest.start, oldest.size - size}, order_.begin());
     return size;
@@ -248,7 +254,7 @@ class Blocks {
   size_t inUse_ = 0;
   size_t kept_ = 0;
   size_t most_ = 0;  // that was in use at once
-  std::set<char*> seams_;  // addresses where pages that were moved begin or end
+  std::set<char*> seams_;  // addresses where mappings may meet: where pages that were moved, or a region, begin or end
   char* region_ = nullptr;  // addresses that no block has had, and how many of them may be written to
   size_t regionLeft_ = 0;
   size_t writable_ = 0;

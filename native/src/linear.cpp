@@ -104,9 +104,10 @@ bool isPlainHalf(const at::Tensor& tensor) {
   return tensor.layout() == at::kStrided && tensor.is_cpu() && tensor.scalar_type() == at::kBFloat16;
 }
 
-// a [M, K] · b [K, N]
-bool suitsWidening(const at::Tensor& a, const at::Tensor& b) {
-  return widens && isPlainHalf(a) && isPlainHalf(b) && std::min({a.size(0), a.size(1), b.size(1)}) >= leastWidened();
+// x [..., K] · weight [N, K]ᵀ
+bool suitsWidening(at::IntArrayRef x, at::IntArrayRef weight) {
+  if (x.empty() || weight.size() != 2 || x.back() != weight[1] || x.back() == 0) return false;
+  return std::min({c10::multiply_integers(x) / x.back(), weight[0], weight[1]}) >= leastWidened();
 }
 
 // a [M, K] · b [K, N] + bias [N], all bfloat16, in float32 and rounded at the end. The longest of the three sides is cut into
@@ -147,9 +148,8 @@ at::Tensor widenedProduct(const at::Tensor& a, const at::Tensor& b, const std::o
 }
 
 bool suitsWidening(const at::Tensor& x, const at::Tensor& weight, const std::optional<at::Tensor>& bias) {
-  if (!widens || x.dim() < 1 || weight.dim() != 2 || x.size(-1) != weight.size(1)) return false;
   if (bias.has_value() && !(isPlainHalf(*bias) && bias->dim() == 1 && bias->size(0) == weight.size(0))) return false;
-  return x.numel() > 0 && suitsWidening(x.reshape({-1, x.size(-1)}), weight.t());
+  return widens && isPlainHalf(x) && isPlainHalf(weight) && suitsWidening(x.sizes(), weight.sizes());
 }
 
 at::Tensor fastestProduct(const at::Tensor& x, const at::Tensor& weight, const std::optional<at::Tensor>& bias, bool widening) {
@@ -163,7 +163,8 @@ at::Tensor fastestProduct(const at::Tensor& x, const at::Tensor& weight, const s
 struct FasterLinear : torch::autograd::Function<FasterLinear> {
   static at::Tensor forward(torch::autograd::AutogradContext* context, const at::Tensor& x, const at::Tensor& weight,
                             const std::optional<at::Tensor>& bias, bool widening) {
-    context->save_for_backward({x, weight});
+    // What is saved stays in memory; of a frozen layer's input nothing is asked.
+    context->save_for_backward({weight.requires_grad() ? x : at::Tensor(), x.requires_grad() ? weight : at::Tensor()});
     context->saved_data["has bias"] = bias.has_value();
     context->saved_data["widening"] = widening;
     return fastestProduct(x, weight, bias, widening);
@@ -207,23 +208,27 @@ napi_value setWidening(napi_env env, napi_callback_info info) {
   });
 }
 
-// Whether autocast would compute this product in bfloat16.
-bool isCastToHalf(const at::Tensor& x, const at::Tensor& weight) {
+// Whether autocast computes this product in bfloat16, and widening it pays.
+bool suitsWideningWhenCast(const at::Tensor& x, const at::Tensor& weight, const std::optional<at::Tensor>& bias) {
   const auto isCast = [](const at::Tensor& tensor) { return isPlainFloat(tensor) || isPlainHalf(tensor); };
-  return at::autocast::is_autocast_enabled(at::kCPU) && at::autocast::get_autocast_dtype(at::kCPU) == at::kBFloat16 &&
-         isCast(x) && isCast(weight);
+  if (!widens || at::autocast::get_autocast_dtype(at::kCPU) != at::kBFloat16) return false;
+  if (bias.has_value() && !(isCast(*bias) && bias->dim() == 1 && bias->size(0) == weight.size(0))) return false;
+  return isCast(x) && isCast(weight) && suitsWidening(x.sizes(), weight.sizes());
+}
+
+bool isCasting() {
+  return at::autocast::is_autocast_enabled(at::kCPU) && !c10::impl::tls_is_dispatch_key_excluded(c10::DispatchKey::AutocastCPU);
 }
 
 }  // namespace
 
 at::Tensor linearLayer(const at::Tensor& x, const at::Tensor& weight, const std::optional<at::Tensor>& bias) {
   if (suits(x, weight, bias)) return FasterLinear::apply(x, weight, bias, false);
-  if (widens && isCastToHalf(x, weight)) {
-    const at::Tensor narrow = autocasted(x), narrowWeight = autocasted(weight);
+  if (!isCasting()) {
+    if (suitsWidening(x, weight, bias)) return FasterLinear::apply(x, weight, bias, true);
+  } else if (suitsWideningWhenCast(x, weight, bias)) {
     const std::optional<at::Tensor> narrowBias = bias.has_value() ? std::optional(autocasted(*bias)) : bias;
-    if (suitsWidening(narrow, narrowWeight, narrowBias)) return FasterLinear::apply(narrow, narrowWeight, narrowBias, true);
-  } else if (suitsWidening(x, weight, bias)) {
-    return FasterLinear::apply(x, weight, bias, true);
+    return FasterLinear::apply(autocasted(x), autocasted(weight), narrowBias, true);
   }
   return at::linear(x, weight, bias);
 }
@@ -238,7 +243,7 @@ at::Tensor linearInputGradient(const at::Tensor& gradient, const at::Tensor& wei
 at::Tensor linearWeightGradient(const at::Tensor& gradient, const at::Tensor& x) {
   const at::Tensor transposed = gradient.t();
   // In float32 MKL is the faster one here on any processor.
-  if (at::GradMode::is_enabled() || !suitsWidening(transposed, x)) return transposed.mm(x);
+  if (at::GradMode::is_enabled() || !suitsWidening(transposed, x.t(), std::nullopt)) return transposed.mm(x);
   return widenedProduct(transposed, x, std::nullopt);
 }
 

@@ -8,6 +8,7 @@ import {
   gatedMlp,
   Generator,
   grad,
+  hostMemory,
   normLinears,
   randn,
   tidy,
@@ -18,8 +19,6 @@ import {
 const generator = new Generator(11);
 const random = (...shape: number[]): Tensor => randn(shape, { generator });
 const linear = (x: Tensor, weight: Tensor, bias?: Tensor): Tensor => x.linear(weight, bias);
-
-type Compute = (...inputs: Tensor[]) => Tensor;
 
 /** What `compute` gives by the other way. */
 function unwidened<Result>(compute: () => Result): Result {
@@ -130,37 +129,88 @@ describe('products of bfloat16 with factors widened to float32', () => {
     });
   });
 
-  test('can be differentiated twice', () => {
+  test('keep the input of a frozen layer no longer than it is used elsewhere', () => {
     tidy(() => {
-      const all = [random(64, 64).div(8), random(64, 64).div(8)];
-      const [found, expected] = (['bfloat16', 'float64'] as const).map((dtype) => {
-        const [x, weight] = all.map((each) =>
-          each.to('bfloat16').to(dtype).clone().requiresGrad_(),
-        ) as [Tensor, Tensor];
-        const [once] = grad([x.linear(weight).square().sum()], [x], { createGraph: true });
-        const [twice] = grad([(once as Tensor).sum()], [weight]);
-        return (twice as Tensor).to('float64');
-      }) as [Tensor, Tensor];
-      const distance = found.sub(expected).norm().item();
-      assert.ok(distance < 0.02 * expected.norm().item(), `${distance}`);
+      const weight = random(64, 512).to('bfloat16');
+      const leaf = random(4096, 512).to('bfloat16').requiresGrad_();
+      const before = hostMemory().bytesInUse;
+      const inner = leaf.mul(2);
+      const bytes = hostMemory().bytesInUse - before;
+      const y = inner.linear(weight);
+      const all = hostMemory().bytesInUse;
+      inner.dispose();
+      assert.equal(all - hostMemory().bytesInUse, bytes);
+      y.sum().backward();
+      const expected = weight.to('float64').sum(0, { keepDim: true }).mul(2);
+      expectClose(
+        (leaf.grad as Tensor).to('float64').narrow(0, 7, 1),
+        expected.toArray(),
+        ROUNDED_ONCE,
+      );
     });
   });
 
-  test('are those of autocast, with gradients in float32', () => {
+  test('keep no narrow copy of it under autocast', () => {
     tidy(() => {
-      const options = { device: 'cpu', dtype: 'bfloat16' } as const;
-      const all = [random(48, 64), random(56, 64).div(8), random(56)];
-      const cast = (...inputs: Tensor[]): Tensor =>
-        autocast(options, () => linear(...(inputs as [Tensor, Tensor, Tensor])));
-      const found = valuesAndGradients(all, 'float32', cast);
-      const narrow = valuesAndGradients(all, 'bfloat16', (...inputs) =>
-        linear(...(inputs as [Tensor, Tensor, Tensor])),
-      );
-      assert.equal(found[0]?.dtype, 'bfloat16');
-      found.forEach((tensor, index) => {
-        assert.ok(index === 0 || tensor.dtype === 'float32');
-        assert.deepEqual(tensor.to('float64').toArray(), narrow[index]?.to('float64').toArray());
+      const leaf = random(4096, 512).requiresGrad_();
+      const inner = leaf.mul(2);
+      const weight = random(64, 512);
+      const before = hostMemory().bytesInUse;
+      const y = autocast({ device: 'cpu', dtype: 'bfloat16' }, () => inner.linear(weight));
+      assert.equal(y.dtype, 'bfloat16');
+      const grown = hostMemory().bytesInUse - before;
+      assert.ok(grown < 2 * 2 * y.numel, `${grown} bytes`);
+    });
+  });
+
+  for (const of of ['x', 'weight'] as const)
+    test(`can be differentiated twice, first by ${of}`, () => {
+      tidy(() => {
+        const all = [random(64, 64).div(8), random(64, 64).div(8)];
+        const [found, expected] = (['bfloat16', 'float64'] as const).map((dtype) => {
+          const [x, weight] = all.map((each) =>
+            each.to('bfloat16').to(dtype).clone().requiresGrad_(),
+          ) as [Tensor, Tensor];
+          const [first, second] = of === 'x' ? [x, weight] : [weight, x];
+          const [once] = grad([x.linear(weight).square().sum()], [first], { createGraph: true });
+          const [twice] = grad([(once as Tensor).sum()], [second]);
+          return (twice as Tensor).to('float64');
+        }) as [Tensor, Tensor];
+        const distance = found.sub(expected).norm().item();
+        assert.ok(distance < 0.02 * expected.norm().item(), `${distance}`);
       });
+    });
+
+  for (const [rows, inputs, outputs] of [
+    [48, 64, 56],
+    [64, 40, 48],
+    [48, 40, 64],
+  ] as const)
+    test(`are those of autocast, with gradients in float32: ${rows} rows, ${outputs}×${inputs}`, () => {
+      tidy(() => {
+        const options = { device: 'cpu', dtype: 'bfloat16' } as const;
+        const all = [random(rows, inputs), random(outputs, inputs).div(8), random(outputs)];
+        const cast = (...inputs: Tensor[]): Tensor =>
+          autocast(options, () => linear(...(inputs as [Tensor, Tensor, Tensor])));
+        const found = valuesAndGradients(all, 'float32', cast);
+        const narrow = valuesAndGradients(all, 'bfloat16', (...inputs) =>
+          linear(...(inputs as [Tensor, Tensor, Tensor])),
+        );
+        assert.equal(found[0]?.dtype, 'bfloat16');
+        found.forEach((tensor, index) => {
+          assert.ok(index === 0 || tensor.dtype === 'float32');
+          assert.deepEqual(tensor.to('float64').toArray(), narrow[index]?.to('float64').toArray());
+        });
+      });
+    });
+
+  test('leave what autocast computes in float16 to it', () => {
+    tidy(() => {
+      const [x, weight] = [random(64, 64).to('bfloat16'), random(64, 64).to('bfloat16')];
+      const compute = (): Tensor =>
+        autocast({ device: 'cpu', dtype: 'float16' }, () => x.linear(weight));
+      assert.equal(compute().dtype, 'float16');
+      assert.deepEqual(compute().toArray(), unwidened(compute).toArray());
     });
   });
 
@@ -171,7 +221,7 @@ describe('products of bfloat16 with factors widened to float32', () => {
       x.linear(gate).silu().mul(x.linear(up)).linear(down);
     const inputs = [random(5, 16, 64), random(96, 64).div(8), random(96, 64).div(8)];
     inputs.push(random(64, 96).div(10));
-    expectNear(inputs, layer as Compute, plain as Compute);
+    expectNear(inputs, layer, plain);
   });
 
   test('are those of normLinears', () => {
@@ -189,6 +239,6 @@ describe('products of bfloat16 with factors widened to float32', () => {
       cat([norm(x, weight).linear(first), norm(x, weight).linear(second)], -1);
     const inputs = [random(5, 16, 64), random(64).add(2), random(48, 64).div(8)];
     inputs.push(random(40, 64).div(8));
-    expectNear(inputs, layer as Compute, plain as Compute);
+    expectNear(inputs, layer, plain);
   });
 });
