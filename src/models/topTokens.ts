@@ -1,6 +1,14 @@
 /** The most likely tokens at each place of some completions. Internal to this folder. */
 import { ValueRangeError } from '../errors/index.js';
-import { assertIntegerAtLeast, cat, noGrad, tensor, tidy, type Tensor } from '../torch/index.js';
+import {
+  assertIntegerAtLeast,
+  cat,
+  noGrad,
+  scoreTokens,
+  tensor,
+  tidy,
+  type Tensor,
+} from '../torch/index.js';
 import type { Scoring } from './completionTokens.js';
 import { outsideSupports } from './tokenSupports.js';
 
@@ -72,7 +80,9 @@ function topOfChunk(
     );
   const kept = outside ? scaled.maskedFill(outside, -Infinity) : scaled;
   const { values, indices } = kept.topk(count);
-  return { topIds: indices, topLogprobs: values.sub(kept.logsumexp(-1, { keepDim: true })) };
+  const first = indices.select(1, 0);
+  const { normalizers } = scoreTokens(kept, first, { temperature: 1, withEntropy: false });
+  return { topIds: indices, topLogprobs: values.sub(normalizers.unsqueeze(1)) };
 }
 
 /** Where the tokens of the rows stand among those of all rows. */
