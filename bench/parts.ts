@@ -24,6 +24,7 @@ import {
   tensor,
   tidy,
   useOneDnnLinear,
+  useWidenedProducts,
   writeSafetensors,
   zeros,
   type Tensor,
@@ -52,6 +53,24 @@ export function partLines(rows: readonly PartRow[]): string[][] {
     row.without.toPrecision(3),
     (row.without / row.with).toFixed(2),
   ]);
+}
+
+/** Forward and backward of a bfloat16 layer on so many rows, its factors widened to float32 and not. */
+function widened(rows: number, inputs: number, outputs: number): PartRow {
+  const x = random(rows, inputs).to('bfloat16').requiresGrad_();
+  const weight = random(outputs, inputs).to('bfloat16').requiresGrad_();
+  const run = (enabled: boolean) => () => {
+    const set = useWidenedProducts(enabled);
+    x.linear(weight).sum().backward();
+    useWidenedProducts(set);
+    x.grad = null;
+    weight.grad = null;
+  };
+  return compare(
+    `bfloat16 widened to float32 in a linear layer, forward and backward, ${rows} rows, ${outputs}×${inputs}`,
+    run(true),
+    run(false),
+  );
 }
 
 /** Weights are read from memory, as in a model, and not from the processor's caches. */
@@ -189,8 +208,8 @@ async function readWeights(dtype: 'float32' | 'bfloat16'): Promise<PartRow> {
   }
 }
 
-/** Tensors of ever other sizes, which are made of the pages of freed ones. */
-function movedPages(): PartRow {
+/** Tensors of ever other sizes, which are made of freed ones. */
+function cutBlocks(): PartRow {
   const sizes = Array.from({ length: 24 }, (_, index) => 8 + ((index * 37) % 48));
   const run = (between: () => void) => () => {
     for (const mebibytes of sizes) {
@@ -198,7 +217,7 @@ function movedPages(): PartRow {
       between();
     }
   };
-  const name = 'pages of freed blocks are moved: zeros of 24 sizes from 8 to 55 MiB';
+  const name = 'freed blocks are cut and joined: zeros of 24 sizes from 8 to 55 MiB';
   return compare(
     name,
     run(() => undefined),
@@ -286,6 +305,9 @@ export async function benchParts(): Promise<void> {
     oneDnn(1024, 576, 1536),
     oneDnn(1024, 1536, 576),
     oneDnn(256, 576, 49152),
+    widened(1024, 576, 1536),
+    widened(1024, 1536, 576),
+    widened(256, 576, 49152),
     feedForward(4096, 256, 688),
     feedForward(1024, 576, 1536),
     rotary(4096, 4, 64),
@@ -306,7 +328,7 @@ export async function benchParts(): Promise<void> {
       apart,
       releaseHostMemory,
     ),
-    movedPages(),
+    cutBlocks(),
     fewRows(1, 3072, 576, 'float32'),
     fewRows(1, 3072, 576, 'bfloat16'),
     fewRows(1, 49152, 576, 'float32'),
