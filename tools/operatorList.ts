@@ -141,6 +141,7 @@ export const OPERATORS: readonly string[] = [
     'posttrain::decode_mlp',
     'posttrain::draw_rows',
     'posttrain::attend_after',
+    'posttrain::attend_prompted',
     'addmm',
     'addmm_',
     'baddbmm',

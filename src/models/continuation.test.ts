@@ -305,6 +305,18 @@ describe('planContinuation', () => {
     assert.equal(found.tokens, 8 + 20 + 14);
   });
 
+  test('rows of one prompt stand beside each other in a part, whichever is the longest', () => {
+    const found = plan([
+      [8, 8 + 10, 4],
+      [8, 8 + 11, 9],
+      [8, 8 + 10, 4],
+      [8, 8 + 10, 9],
+    ]);
+    assert.ok(found);
+    assert.deepEqual(found.partRows, [[0, 2, 1, 3]]);
+    assert.deepEqual(found.parts, [{ columns: 10, promptOf: [0, 0, 1, 1] }]);
+  });
+
   test('says where tokens come from and which state is before each', () => {
     // Prompts of 3 and 2 tokens; completions of 3, 1 and 2.
     const rows = { promptLengths: [3, 2, 3], lengths: [6, 3, 5] };

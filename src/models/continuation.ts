@@ -92,11 +92,14 @@ export function planContinuation({
   const longestFirst = [...lengths.keys()]
     .filter((row) => ownLength(row) > 0)
     .sort((a, b) => ownLength(b) - ownLength(a) || a - b);
-  const partRows = partsOf(longestFirst, ownLength);
   const columns = Math.max(...promptRows.map(promptLength));
   const promptOf = sharedPrompts.map((prompt) => placeOfPrompt.get(prompt) ?? 0);
+  // Rows of one prompt beside each other: attention reads it once for all of them.
+  const partRows = partsOf(longestFirst, ownLength).map((rows) =>
+    rows.toSorted((a, b) => (promptOf[a] ?? 0) - (promptOf[b] ?? 0)),
+  );
   const parts = partRows.map((rows) => ({
-    columns: ownLength(rows[0] ?? 0),
+    columns: Math.max(...rows.map(ownLength)),
     promptOf: rows.map((row) => promptOf[row] ?? 0),
   }));
   const tokens =
@@ -155,12 +158,14 @@ const NEVER = 2 ** 30;
 
 /** Positions and masks. A query looks at its prompt and at its own row up to itself; in a sliding layer at the last of them. */
 export function continuedSight(
-  { slidingWindow, layerKinds }: Pick<DecoderConfig, 'slidingWindow' | 'layerKinds'>,
+  config: Pick<DecoderConfig, 'slidingWindow' | 'layerKinds' | 'attentionSoftcap'>,
   { prompts, parts }: Pick<ContinuedRows, 'prompts' | 'parts'>,
-  { dtype, device }: { dtype: Dtype; device: string },
+  { dtype, computeDtype, device }: { dtype: Dtype; computeDtype: Dtype; device: string },
 ): ContinuedSight {
+  const { slidingWindow, layerKinds, attentionSoftcap } = config;
   const { columns, lengths } = prompts;
   const rows = lengths.length;
+  const isPlain = device === 'cpu' && computeDtype === 'float32' && attentionSoftcap === null;
   const integers = (values: readonly number[], shape: number[]): Tensor =>
     tensor(Int32Array.from(values), { shape, dtype: 'int64', device });
   const ownPositions = parts.map(({ promptOf, columns: own }) =>
@@ -179,8 +184,6 @@ export function continuedSight(
     [rows, columns],
   );
   const isEven = lengths.every((length) => length === columns);
-  const places = parts.map(({ promptOf }) => integers(promptOf, [promptOf.length]));
-
   const sight = (window: number | null): SharedPrompts => {
     const looks = (queries: Tensor, keys: Tensor): Tensor => {
       const before = keys.unsqueeze(1).le(queries.unsqueeze(2));
@@ -193,9 +196,13 @@ export function continuedSight(
     const all = promptPositions.unsqueeze(0);
     const mask = window !== null && window < columns ? looks(all, all) : null;
     return {
-      prompts: { rows, columns, mask },
+      prompts: { rows, columns, mask, lengths },
       parts: parts.map(({ promptOf, columns: own }, index): PromptedRows => {
-        const [place, positions] = [places[index] as Tensor, ownPositions[index] as Tensor];
+        const part = { rows: promptOf.length, columns: own, promptOf };
+        if (isPlain && (window === null || window >= columns + own))
+          return { ...part, masked: null };
+        const place = integers(promptOf, [promptOf.length]);
+        const positions = ownPositions[index] as Tensor;
         const partMask = tidy(() => {
           // Where prompts are equally long all rows look alike.
           const queries = isEven ? positions.narrow(0, 0, 1) : positions;
@@ -204,7 +211,7 @@ export function continuedSight(
           const seen = looks(queries, keys);
           return zeros(seen.shape, { dtype, device }).maskedFill(seen.logicalNot(), -Infinity);
         });
-        return { rows: promptOf.length, columns: own, promptOf: place, mask: partMask };
+        return { ...part, masked: { mask: partMask, promptOf: place } };
       }),
     };
   };

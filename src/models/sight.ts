@@ -22,7 +22,8 @@ export function sightTensors(sight: LayerSight): Tensor[] {
   if (sight === null) return [];
   if (!('parts' in sight)) return [sight];
   const { mask } = sight.prompts;
-  return [...(mask ? [mask] : []), ...sight.parts.flatMap((part) => [part.promptOf, part.mask])];
+  const ofParts = sight.parts.flatMap(({ masked }) => masked ?? []);
+  return [...(mask ? [mask] : []), ...ofParts.flatMap(({ mask, promptOf }) => [promptOf, mask])];
 }
 
 /** The same sight with other tensors. */
@@ -33,7 +34,10 @@ export function withSightTensors(sight: LayerSight, tensors: readonly Tensor[]):
   const prompts = { ...sight.prompts, mask: sight.prompts.mask && take() };
   return {
     prompts,
-    parts: sight.parts.map((part) => ({ ...part, promptOf: take(), mask: take() })),
+    parts: sight.parts.map((part) => ({
+      ...part,
+      masked: part.masked && { promptOf: take(), mask: take() },
+    })),
   };
 }
 

@@ -1,4 +1,11 @@
-import { attendAfter, cat, ones, scaledDotProductAttention, type Tensor } from '../torch/index.js';
+import {
+  attendAfter,
+  attendPrompted,
+  cat,
+  ones,
+  scaledDotProductAttention,
+  type Tensor,
+} from '../torch/index.js';
 import type { LayerNorm } from './layerNorm.js';
 import { readNormalised, type Linear, type NamedLinear } from './linear.js';
 import { Module } from './module.js';
@@ -47,6 +54,8 @@ export interface SharedPrompts {
     readonly columns: number;
     /** [1, 1, Lp, Lp] bool, true where a query may look; without it every query looks at itself and what is before it. */
     readonly mask: Tensor | null;
+    /** Of each prompt, without its padding. */
+    readonly lengths: readonly number[];
   };
   readonly parts: readonly PromptedRows[];
 }
@@ -57,10 +66,15 @@ export interface PromptedRows {
   readonly rows: number;
   /** T */
   readonly columns: number;
-  /** [B] int64: which of the P prompts each row continues. */
-  readonly promptOf: Tensor;
-  /** [B or 1, 1, T, Lp + T] 0 where a query may look, −∞ elsewhere; the prompt's columns come first. */
-  readonly mask: Tensor;
+  /** [B]: which of the P prompts each row continues. */
+  readonly promptOf: readonly number[];
+  /** Null where every query looks at its whole prompt and at its row up to itself, and `attendPrompted` computes that. */
+  readonly masked: {
+    /** [B or 1, 1, T, Lp + T] 0 where a query may look, −∞ elsewhere; the prompt's columns come first. */
+    readonly mask: Tensor;
+    /** `promptOf`, [B] int64. */
+    readonly promptOf: Tensor;
+  } | null;
 }
 
 /**
@@ -212,13 +226,17 @@ function attendShared(
   });
   const ofParts = parts.map((part) => {
     const [own, keys, values] = next(part) as [Tensor, Tensor, Tensor];
-    const [mask, { scale, softcap }] = [part.mask.to(own.dtype), scoring];
-    if (softcap === null) {
-      const ofPrompt = { keys: promptKeys, values: promptValues };
-      return flat(attendAfter(own, ofPrompt, part.promptOf, { keys, values }, { mask, scale }));
+    const ofPrompt = { keys: promptKeys, values: promptValues };
+    const { scale, softcap } = scoring;
+    if (part.masked === null) {
+      const options = { promptOf: part.promptOf, lengths: prompts.lengths, scale };
+      return flat(attendPrompted(own, ofPrompt, { keys, values }, options));
     }
+    const [mask, { promptOf }] = [part.masked.mask.to(own.dtype), part.masked];
+    if (softcap === null)
+      return flat(attendAfter(own, ofPrompt, promptOf, { keys, values }, { mask, scale }));
     const after = (before: Tensor, heads: Tensor): Tensor =>
-      cat([before.indexSelect(0, part.promptOf), heads], 2);
+      cat([before.indexSelect(0, promptOf), heads], 2);
     const [seenKeys, seenValues] = [after(promptKeys, keys), after(promptValues, values)];
     return flat(attend(own, seenKeys, seenValues, { mask, scale, softcap }));
   });

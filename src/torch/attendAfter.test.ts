@@ -3,6 +3,7 @@ import { describe, test } from 'node:test';
 import { expectNear, expectOwnGradients, expectSameGradients } from '../../test/gradients.js';
 import {
   attendAfter,
+  attendPrompted,
   autocast,
   cat,
   Generator,
@@ -11,6 +12,8 @@ import {
   noGrad,
   ones,
   randn,
+  releaseHostMemory,
+  scaledDotProductAttention,
   tensor,
   tidy,
   type Dtype,
@@ -152,6 +155,148 @@ describe('attendAfter', () => {
           ),
         /index out of range/,
       );
+    });
+  });
+});
+
+const order = [1, 0, 2, 1, 1];
+const lengths = [5, 4, 2];
+
+const prompted = (...all: Tensor[]): Tensor => {
+  const [query, promptKeys, promptValues, keys, values] = all as Five;
+  const options = { promptOf: order, lengths, scale };
+  return attendPrompted(
+    query,
+    { keys: promptKeys, values: promptValues },
+    { keys, values },
+    options,
+  );
+};
+
+describe('attendPrompted', () => {
+  test('has the values and gradients of the definition, rows of one prompt apart and beside each other', () => {
+    expectSameGradients(inputs(), 'float32', prompted, plain);
+  });
+
+  test('takes heads that lie beside each other, as layers give them, and gives its result so', () => {
+    tidy(() => {
+      const turned = inputs().map((each) => each.transpose(1, 2).contiguous());
+      const back =
+        (compute: typeof prompted) =>
+        (...all: Tensor[]): Tensor =>
+          compute(...all.map((each) => each.transpose(1, 2)));
+      expectSameGradients(turned, 'float32', back(prompted), back(plain));
+      assert.ok(prompted(...inputs()).transpose(1, 2).isContiguous);
+    });
+  });
+
+  test('reads nothing of the padding of a prompt, and gives it no gradient', () => {
+    tidy(() => {
+      const all = inputs();
+      const junk = all.map((each, index) => {
+        if (index !== 1 && index !== 2) return each.clone().requiresGrad_();
+        const filled = each.clone();
+        lengths.forEach((length, prompt) => {
+          filled
+            .narrow(0, prompt, 1)
+            .narrow(2, length, columns - length)
+            .fill_(NaN);
+        });
+        return filled.requiresGrad_();
+      });
+      const y = prompted(...junk);
+      assert.ok(noGrad(() => prompted(...all)).equal(y.detach()));
+      y.square().sum().backward();
+      for (const index of [1, 2]) {
+        const gradient = junk[index]?.grad as Tensor;
+        assert.ok(gradient.isfinite().all().item());
+        assert.equal(gradient.narrow(0, 2, 1).narrow(2, 2, 3).abs().sum().item(), 0);
+        assert.ok(gradient.narrow(0, 2, 1).narrow(2, 0, 2).abs().sum().item() > 0);
+      }
+    });
+  });
+
+  test('a prompt without columns leaves rows to themselves', () => {
+    tidy(() => {
+      const [query, promptKeys, promptValues, keys, values] = inputs() as Five;
+      const found = attendPrompted(
+        query,
+        { keys: promptKeys, values: promptValues },
+        { keys, values },
+        { promptOf: order, lengths: [5, 0, 2], scale },
+      );
+      const alone = scaledDotProductAttention(query, keys, values, {
+        causal: true,
+        scale,
+        groupedQuery: true,
+      });
+      for (const row of [0, 3, 4])
+        assert.deepEqual(
+          found.narrow(0, row, 1).toArray(),
+          alone.narrow(0, row, 1).contiguous().toArray(),
+        );
+    });
+  });
+
+  test('holds for scores so far apart that one part outweighs the other', () => {
+    tidy(() => {
+      const far = (times: number): Tensor[] =>
+        inputs().map((each, index) => (index === times ? each.mul(20) : each));
+      for (const times of [1, 3]) expectSameGradients(far(times), 'float32', prompted, plain);
+    });
+  });
+
+  test('gives frozen tensors no gradient, and the others theirs', () => {
+    expectOwnGradients(inputs(), prompted, plain);
+  });
+
+  test('keeps and makes no copy of a prompt for its rows', () => {
+    tidy(() => {
+      const [rows, heads, before, after, width] = [64, 2, 512, 8, 64];
+      const leaf = (...shape: number[]): Tensor => random(...shape).requiresGrad_();
+      const prompts = {
+        keys: leaf(1, heads, before, width),
+        values: leaf(1, heads, before, width),
+      };
+      const own = {
+        keys: leaf(rows, heads, after, width),
+        values: leaf(rows, heads, after, width),
+      };
+      const query = leaf(rows, heads, after, width);
+      releaseHostMemory();
+      const { mostBytesInUse } = hostMemory();
+      const y = attendPrompted(query, prompts, own, {
+        promptOf: Array.from({ length: rows }, () => 0),
+        lengths: [before],
+        scale,
+      });
+      y.sum().backward();
+      // A copy of keys for each row would take 64 · 520 columns, 65 times what the result takes.
+      const grown = hostMemory().mostBytesInUse - mostBytesInUse;
+      assert.ok(grown < 20 * 4 * y.numel, `${grown} bytes`);
+    });
+  });
+
+  test('refuses a second derivative, another dtype, and what does not fit', () => {
+    tidy(() => {
+      const all = inputs().map((each) => each.requiresGrad_());
+      assert.throws(
+        () => grad([prompted(...all).sum()], [all[0] as Tensor], { createGraph: true }),
+        /no second derivative/,
+      );
+      const [query, keys, values, ownKeys, ownValues] = all as Five;
+      const call = (promptOf: number[], of: number[], first = query): (() => Tensor) => {
+        const options = { promptOf, lengths: of, scale };
+        return () =>
+          attendPrompted(first, { keys, values }, { keys: ownKeys, values: ownValues }, options);
+      };
+      assert.throws(call(order, lengths, query.to('bfloat16')), /expected float32 tensors/);
+      assert.throws(call(order, lengths, query.narrow(2, 0, 2)), /keys and values that fit/);
+      assert.throws(call([0, 1, 2], lengths), /a prompt for each of 5 rows/);
+      assert.throws(call(order, [5, 4]), /a length for each of 3 prompts/);
+      assert.throws(call([0, 1, 2, 3, 0], lengths), /prompts below 3, received 3/);
+      assert.throws(call(order, [5, 4, 6]), /lengths up to 5, received 6/);
+      assert.throws(call(order, [5, 4, -1]), /lengths up to 5, received -1/);
     });
   });
 });

@@ -134,6 +134,40 @@ export function attendAfter(
   );
 }
 
+/**
+ * What `attendAfter` gives where each token looks at its prompt, as long as it is, and at its row up to itself. Nothing is put
+ * together or repeated, and rows of one prompt that stand beside each other read it in one product. There is no gradient of its
+ * gradient.
+ *
+ * float32 on the CPU.
+ *
+ * @param query [B, H, Lq, D]; H/Hkv consecutive query heads share a key head
+ * @param prompts [P, Hkv, L, D]
+ * @param options.promptOf B numbers: the prompt of each row
+ * @param options.lengths P numbers: how many columns of each prompt are no padding
+ * @param own [B, Hkv, Lq, D]
+ * @returns [B, H, Lq, D]
+ * @throws NativeError for another dtype or device, shapes that do not fit, and a prompt or length that is not there
+ */
+export function attendPrompted(
+  query: Tensor,
+  prompts: KeysAndValues,
+  own: KeysAndValues,
+  options: {
+    readonly promptOf: readonly number[];
+    readonly lengths: readonly number[];
+    readonly scale: number;
+  },
+): Tensor {
+  const { promptOf, lengths, scale } = options;
+  return wrap(
+    aten.posttrainAttendPrompted(
+      ...([query.slot, prompts.keys.slot, prompts.values.slot, promptOf, lengths] as const),
+      ...([own.keys.slot, own.values.slot, scale] as const),
+    ),
+  );
+}
+
 /** What `scoreTokens` finds in rows of logits. All [N], the dtype of the logits, or float32 of narrower ones. */
 export interface TokenScores {
   /** nats */

@@ -56,6 +56,7 @@ export {
 export {
   gatedActivation,
   attendAfter,
+  attendPrompted,
   gatedMlp,
   normLinears,
   rotateHalf,

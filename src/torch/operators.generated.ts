@@ -1067,6 +1067,12 @@ export let posttrainAttendAfter: (query: Slot, promptKeys: Slot, promptValues: S
   return posttrainAttendAfter(...args);
 };
 
+// posttrain::attend_prompted(Tensor query, Tensor prompt_keys, Tensor prompt_values, int[] prompt_of, int[] lengths, Tensor keys, Tensor values, float scale) -> Tensor
+export let posttrainAttendPrompted: (query: Slot, promptKeys: Slot, promptValues: Slot, promptOf: Ints, lengths: Ints, keys: Slot, values: Slot, scale: number) => Slot = (...args) => {
+  native();
+  return posttrainAttendPrompted(...args);
+};
+
 // aten::addmm(Tensor self, Tensor mat1, Tensor mat2, *, Scalar beta=1, Scalar alpha=1) -> Tensor
 export let addmm: (self: Slot, mat1: Slot, mat2: Slot, beta?: Scalar, alpha?: Scalar) => Slot = (...args) => {
   native();
@@ -1563,6 +1569,7 @@ onLoad((addon) => {
   posttrainDecodeMlp = bind(addon, 'posttrain::decode_mlp', "Tensor hidden, Tensor norm, Tensor input, Tensor? input_bias, Tensor output, Tensor? output_bias, Tensor? output_norm, float eps, bool rounds_last, bool is_gated, bool is_gelu");
   posttrainDrawRows = bind(addon, 'posttrain::draw_rows', "Tensor logits, Tensor uniforms, float temperature");
   posttrainAttendAfter = bind(addon, 'posttrain::attend_after', "Tensor query, Tensor prompt_keys, Tensor prompt_values, Tensor prompt_of, Tensor keys, Tensor values, Tensor mask, float scale");
+  posttrainAttendPrompted = bind(addon, 'posttrain::attend_prompted', "Tensor query, Tensor prompt_keys, Tensor prompt_values, int[] prompt_of, int[] lengths, Tensor keys, Tensor values, float scale");
   addmm = bind(addon, 'aten::addmm', "Tensor self, Tensor mat1, Tensor mat2, *, Scalar beta=1, Scalar alpha=1");
   addmm_ = bind(addon, 'aten::addmm_', "Tensor(a!) self, Tensor mat1, Tensor mat2, *, Scalar beta=1, Scalar alpha=1");
   baddbmm = bind(addon, 'aten::baddbmm', "Tensor self, Tensor batch1, Tensor batch2, *, Scalar beta=1, Scalar alpha=1");
