@@ -222,6 +222,8 @@ bool isCasting() {
 
 }  // namespace
 
+bool widensProducts() { return widens; }
+
 at::Tensor linearLayer(const at::Tensor& x, const at::Tensor& weight, const std::optional<at::Tensor>& bias) {
   if (suits(x, weight, bias)) return FasterLinear::apply(x, weight, bias, false);
   if (!isCasting()) {

@@ -22,6 +22,9 @@ at::Tensor linearWeightGradient(const at::Tensor& gradient, const at::Tensor& x)
 // What autocast would make of a tensor of its own accord, with the copies of the weights that it keeps.
 at::Tensor autocasted(const at::Tensor& tensor);
 
+// Whether large products of bfloat16 are computed from factors widened to float32.
+bool widensProducts();
+
 // x · weightᵀ + bias, recorded for gradients.
 at::Tensor linearLayer(const at::Tensor& x, const at::Tensor& weight, const std::optional<at::Tensor>& bias);
 

@@ -7,6 +7,7 @@
 
 #include <mutex>
 
+#include "linear.h"
 #include "napi.h"
 
 namespace posttrain {
@@ -38,6 +39,7 @@ napi_value runtimeInfo(napi_env env, napi_callback_info info) {
     set("hasMps", fromBool(env, at::hasMPS()));
     set("hasMkldnn", fromBool(env, at::hasMKLDNN()));
     set("multipliesBfloat16", fromBool(env, processorMultipliesPairs()));
+    set("widensBfloat16", fromBool(env, widensProducts()));
     set("parallel", fromString(env, at::get_parallel_info()));
     return result;
   });

@@ -2,7 +2,7 @@ import assert from 'node:assert/strict';
 import { describe, test } from 'node:test';
 import { expectClose } from '../../test/expect.js';
 import { createModel, makeDecoderConfig, MODEL_TYPES, type Decoder } from '../models/index.js';
-import { tidy, type Dtype } from '../torch/index.js';
+import { tidy, useWidenedProducts, type Dtype } from '../torch/index.js';
 import { DecodeSession } from './decodeSession.js';
 import { rolloutWeights } from './rolloutWeights.js';
 
@@ -63,18 +63,26 @@ describe('a token of a row is the same by kernels as operator by operator', () =
         });
         model.dispose();
       });
-    test(`${modelType}, bfloat16: as close to float32 as operators are`, () => {
-      const [half, whole] = [make('bfloat16'), make('float32')];
-      const exact = logitsOf(whole, 2, false).logits;
-      const errorOf = (packing: boolean): number => {
-        const { logits } = logitsOf(half, 2, packing);
-        const squares = logits.map((value, index) => (value - (exact[index] ?? NaN)) ** 2);
-        return Math.sqrt(squares.reduce((sum, value) => sum + value, 0) / squares.length);
-      };
-      const [kernels, plain] = [errorOf(true), errorOf(false)];
-      assert.ok(kernels < 1.3 * plain, `${kernels} and ${plain}`);
-      half.dispose();
-      whole.dispose();
-    });
+    // Beyond four rows weights are packed, and in float32 where factors are widened.
+    for (const [rows, widening] of [
+      [2, false],
+      [9, false],
+      [9, true],
+    ] as const)
+      test(`${modelType}, ${rows} rows, bfloat16${widening ? ', widened' : ''}: as close to float32 as operators are`, () => {
+        const [half, whole] = [make('bfloat16'), make('float32')];
+        const exact = logitsOf(whole, rows, false).logits;
+        const errorOf = (packing: boolean): number => {
+          const set = useWidenedProducts(widening && packing);
+          const { logits } = logitsOf(half, rows, packing);
+          useWidenedProducts(set);
+          const squares = logits.map((value, index) => (value - (exact[index] ?? NaN)) ** 2);
+          return Math.sqrt(squares.reduce((sum, value) => sum + value, 0) / squares.length);
+        };
+        const [kernels, plain] = [errorOf(true), errorOf(false)];
+        assert.ok(kernels < 1.3 * plain, `${kernels} and ${plain}`);
+        half.dispose();
+        whole.dispose();
+      });
   }
 });

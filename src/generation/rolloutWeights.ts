@@ -20,6 +20,7 @@ import {
 import {
   arange,
   cat,
+  DTYPE_BYTES,
   fewRowsLinear,
   keepOwned,
   noGrad,
@@ -42,6 +43,9 @@ const SMALL_MATRIX = 2 ** 18;
 /** Up to so many rows a product is as fast as its weight can be read, and packing gains nothing. */
 export const FEW_ROWS: Readonly<Record<string, number>> = { float32: 4, bfloat16: 4 };
 
+/** Up to so many bytes a bfloat16 model's weights are packed in float32 where that is faster: little beside what a run takes. */
+const MOST_WIDENED_BYTES = 2 ** 26;
+
 let multipliesBfloat16: boolean | undefined;
 
 /** Whether oneDNN's packed form is there, and faster: in bfloat16 only with instructions for it. */
@@ -58,11 +62,17 @@ export class FrozenLinear {
   private readonly bias: Tensor | null;
   private readonly dtype: Dtype;
   private readonly fewRows: number;
+  private readonly isWidened: boolean;
 
-  /** @param weight [out, in]; a copy is kept only in the form that is used */
-  constructor(weight: Tensor, bias: Tensor | null, packing: boolean) {
-    const packs = packing && canPack(weight);
-    this.packed = packs ? keepOwned(packLinearWeight(weight, PACKED_FOR_ROWS)) : null;
+  /**
+   * @param weight [out, in]; a copy is kept only in the form that is used
+   * @param widening whether a bfloat16 weight is packed in float32; results are rounded to bfloat16
+   */
+  constructor(weight: Tensor, bias: Tensor | null, packing: boolean, widening = false) {
+    this.isWidened = widening && packing && weight.dtype === 'bfloat16';
+    const packs = packing && (this.isWidened || canPack(weight));
+    const factors = this.isWidened ? weight.to('float32') : weight;
+    this.packed = packs ? keepOwned(packLinearWeight(factors, PACKED_FOR_ROWS)) : null;
     this.plain = packs && weight.numel >= SMALL_MATRIX ? null : keepOwned(weight.detach());
     this.bias = bias === null ? null : keepOwned(bias.detach());
     this.dtype = weight.dtype;
@@ -75,6 +85,10 @@ export class FrozenLinear {
     // Under autocast the other products round what they take; these do not.
     const rounded = (): Tensor => (this.dtype === 'bfloat16' ? x.to('bfloat16') : x);
     if (plain !== null && x.size(0) <= this.fewRows) return fewRowsLinear(rounded(), plain, bias);
+    if (packed !== null && this.isWidened) {
+      const wide = packedLinear(rounded().to('float32'), packed, bias?.to('float32'));
+      return wide.to('bfloat16');
+    }
     if (packed !== null) return packedLinear(rounded(), packed, bias);
     assert(plain !== null, 'internal: a matrix is kept packed, plain or both');
     return x.linear(plain, bias);
@@ -189,6 +203,7 @@ class Freezer {
   private readonly owned: { dispose(): void }[] = [];
   private readonly config: DecoderConfig;
   private readonly packing: boolean;
+  private readonly widening: boolean;
   /** Whether halves of layers are computed in one call. */
   private readonly kernels: boolean;
   /** What weights are rounded to; null leaves them as they are. */
@@ -196,11 +211,12 @@ class Freezer {
 
   constructor(
     config: DecoderConfig,
-    { packing, kernels }: { packing: boolean; kernels: boolean },
+    { packing, widening, kernels }: { packing: boolean; widening: boolean; kernels: boolean },
     dtype: Dtype | null,
   ) {
     this.config = config;
     this.packing = packing;
+    this.widening = widening;
     this.kernels = kernels;
     this.dtype = dtype;
   }
@@ -215,9 +231,9 @@ class Freezer {
   }
 
   linear(weight: Tensor, bias: Tensor | null): FrozenLinear {
-    const { dtype } = this;
-    if (dtype === null) return this.own(new FrozenLinear(weight, bias, this.packing));
-    return this.own(new FrozenLinear(weight.to(dtype), bias?.to(dtype) ?? null, this.packing));
+    const { dtype, packing } = this;
+    if (dtype === null) return this.own(new FrozenLinear(weight, bias, packing, this.widening));
+    return this.own(new FrozenLinear(weight.to(dtype), bias?.to(dtype) ?? null, packing));
   }
 
   /** The output layer, in float32 where that is asked for. */
@@ -321,6 +337,14 @@ function hasKernels({ device, dtype, computeDtype }: Decoder): boolean {
   return device === 'cpu' && isKnown(dtype) && isKnown(computeDtype);
 }
 
+/** Whether a model computes in bfloat16 throughout, multiplies in float32 faster, and is small enough for such a copy. */
+function widens(model: Decoder): boolean {
+  if (model.device !== 'cpu' || model.dtype !== 'bfloat16' || model.computeDtype !== 'bfloat16')
+    return false;
+  const numbers = model.parameters().reduce((sum, { numel }) => sum + numel, 0);
+  return runtimeInfo().widensBfloat16 && DTYPE_BYTES.float32 * numbers <= MOST_WIDENED_BYTES;
+}
+
 /**
  * @param options.packing use kernels for halves of layers and oneDNN's packed form where the device and dtype allow it
  *   (default), the latter where `rows` are so many that it is faster. Off, everything is plain operators: for checking.
@@ -335,7 +359,11 @@ export function rolloutWeights(
   const isFew = (options.rows ?? Infinity) <= (FEW_ROWS[computeDtype] ?? 0);
   const packing = (options.packing ?? true) && !isFew;
   const kernels = (options.packing ?? true) && hasKernels(model);
-  const freezer = new Freezer(model.config, { packing, kernels }, rounded);
+  const freezer = new Freezer(
+    model.config,
+    { packing, widening: packing && widens(model), kernels },
+    rounded,
+  );
   try {
     return noGrad(() => ({
       embed: (ids, positions) => {

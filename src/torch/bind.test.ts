@@ -19,6 +19,7 @@ function libtorch(schema?: string): Native {
       hasMps: false,
       hasMkldnn: false,
       multipliesBfloat16: false,
+      widensBfloat16: false,
       parallel: '',
     }),
   };

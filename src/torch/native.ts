@@ -90,6 +90,8 @@ export interface RuntimeInfo {
   readonly hasMkldnn: boolean;
   /** Whether the processor has instructions for products of bfloat16 (AVX512-BF16). */
   readonly multipliesBfloat16: boolean;
+  /** Whether it multiplies bfloat16 slower than float32, so that factors are widened; see `useWidenedProducts`. */
+  readonly widensBfloat16: boolean;
   /** libtorch's own report on its thread pools. */
   readonly parallel: string;
 }
