@@ -70,14 +70,14 @@ function tableOf(results: Results): string {
   return alignedTable(GROWTH_HEADER, growthLines(results.rows));
 }
 
-/** Begins the names of results of a second kind of machine, which have tables of their own and are not in the picture. */
-const OTHER_MACHINE = 'avx2-';
+/** Begins the names of results of other kinds of machines, which have tables of their own and are not in the picture. */
+const OTHER_MACHINE = /^(avx2|zen4)-/;
 
 /** Results files that have another side, by name. */
 function comparisons(): Results[] {
   const folder = join(ROOT, 'bench', 'results');
   return readdirSync(folder)
-    .filter((name) => /^[\w-]+\.[\w.]+\.json$/.test(name) && !name.startsWith(OTHER_MACHINE))
+    .filter((name) => /^[\w-]+\.[\w.]+\.json$/.test(name) && !OTHER_MACHINE.test(name))
     .sort()
     .map((name) => readResults(join(folder, name)));
 }
