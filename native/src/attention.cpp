@@ -176,8 +176,12 @@ at::Tensor attendPrompted(const at::Tensor& query, const at::Tensor& promptKeys,
                           at::IntArrayRef promptOf, at::IntArrayRef lengths, const at::Tensor& keys, const at::Tensor& values,
                           double scale) {
   for (const at::Tensor* each : {&query, &promptKeys, &promptValues, &keys, &values})
-    TORCH_CHECK(each->is_cpu() && each->scalar_type() == at::kFloat && each->dim() == 4 && each->size(3) == query.size(3),
-                "expected float32 tensors of four dimensions on the CPU, equally wide, received ", each->scalar_type(), each->sizes());
+    TORCH_CHECK(each->is_cpu() && each->scalar_type() == at::kFloat && each->dim() == 4 && each->size(3) == query.size(3) &&
+                    each->stride(3) == 1,
+                "expected float32 tensors of four dimensions on the CPU, equally wide, with the numbers of a head beside each other, "
+                "received ", each->scalar_type(), each->sizes(), " with strides ", each->strides());
+  TORCH_CHECK(query.size(2) > 0 && query.size(3) > 0 && keys.size(1) > 0 && query.size(1) % keys.size(1) == 0,
+              "expected columns, and heads of queries for each head of keys, received ", query.sizes(), " and ", keys.sizes());
   TORCH_CHECK(keys.sizes() == values.sizes() && promptKeys.sizes() == promptValues.sizes() && keys.size(0) == query.size(0) &&
                   keys.size(2) == query.size(2) && keys.size(1) == promptKeys.size(1),
               "expected keys and values that fit, received ", promptKeys.sizes(), promptValues.sizes(), keys.sizes(), values.sizes(),

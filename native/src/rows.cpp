@@ -31,8 +31,8 @@ constexpr int64_t AHEAD = 2048;
 // Beyond the end of a weight nothing is read.
 template <typename Number>
 INLINE void askAhead(const Number* from, int64_t count) {
-  for (int64_t line = 0; line < count * static_cast<int64_t>(sizeof(Number)); line += 64)
-    __builtin_prefetch(reinterpret_cast<const char*>(from) + AHEAD + line);
+  const uintptr_t first = reinterpret_cast<uintptr_t>(from) + AHEAD;
+  for (uintptr_t line = 0; line < count * sizeof(Number); line += 64) __builtin_prefetch(reinterpret_cast<const void*>(first + line));
 }
 
 // One row of the weight after the other, each with all M rows of x: memory that is read in its order comes fastest.

@@ -1,7 +1,7 @@
 import assert from 'node:assert/strict';
 import { describe, test } from 'node:test';
 import { expectClose } from '../../test/expect.js';
-import { arange, memory, noGrad, tensor, tidy, type Tensor } from '../torch/index.js';
+import { arange, autocast, memory, noGrad, tensor, tidy, type Tensor } from '../torch/index.js';
 import { planContinuation, continuedPlaces } from './continuation.js';
 import {
   addLora,
@@ -192,6 +192,19 @@ describe('rows that share prompts', () => {
     tidy(() => noGrad(() => tokenLogprobs(model, inputOf(ROWS, { sharedPrompts: SHARED }))));
     // 2 prompts of 6 columns; completions less their last tokens: 8 and 7, two rows of 2, one of 1.
     assert.equal(tokens, 12 + 2 * 8 + 2 * 2 + 1);
+    model.dispose();
+  });
+
+  test('under an autocast of the caller are computed in bfloat16', () => {
+    const model = createModel(parseDecoderConfig(FAMILIES['llama'] ?? {}), { seed: 3 });
+    tidy(() => {
+      const run = (): Tensor =>
+        noGrad(() => tokenLogprobs(model, inputOf(ROWS, { sharedPrompts: SHARED })).logprobs);
+      const exact = run();
+      const found = autocast({ device: 'cpu', dtype: 'bfloat16' }, run);
+      const distance = found.sub(exact).norm().item();
+      assert.ok(distance > 0 && distance < 0.03 * exact.norm().item(), `${distance}`);
+    });
     model.dispose();
   });
 

@@ -3,7 +3,16 @@
  * preference pair. Internal to this folder.
  */
 import type { PromptedRows, SharedPrompts } from '../nn/index.js';
-import { arange, cat, tensor, tidy, zeros, type Dtype, type Tensor } from '../torch/index.js';
+import {
+  arange,
+  cat,
+  isAutocastOnCpu,
+  tensor,
+  tidy,
+  zeros,
+  type Dtype,
+  type Tensor,
+} from '../torch/index.js';
 import type { ContinuedRows } from './causalLm.js';
 import type { DecoderConfig, LayerKind } from './decoderConfig.js';
 
@@ -21,7 +30,7 @@ export interface ContinuationPlan {
   readonly tokens: number;
 }
 
-/** What is saved must be worth a mask and copies of the prompts' keys and values. */
+/** What is saved must be worth what stands beside it: a mask and copies of the prompts' keys and values, but in float32. */
 const LEAST_SAVING = 1 / 16;
 /** Rows stand in one part while the shortest has at least this share of the longest one's tokens. */
 const LEAST_LENGTH = 0.8;
@@ -165,7 +174,11 @@ export function continuedSight(
   const { slidingWindow, layerKinds, attentionSoftcap } = config;
   const { columns, lengths } = prompts;
   const rows = lengths.length;
-  const isPlain = device === 'cpu' && computeDtype === 'float32' && attentionSoftcap === null;
+  const isPlain =
+    device === 'cpu' &&
+    computeDtype === 'float32' &&
+    attentionSoftcap === null &&
+    !isAutocastOnCpu();
   const integers = (values: readonly number[], shape: number[]): Tensor =>
     tensor(Int32Array.from(values), { shape, dtype: 'int64', device });
   const ownPositions = parts.map(({ promptOf, columns: own }) =>

@@ -292,6 +292,10 @@ describe('attendPrompted', () => {
       };
       assert.throws(call(order, lengths, query.to('bfloat16')), /expected float32 tensors/);
       assert.throws(call(order, lengths, query.narrow(2, 0, 2)), /keys and values that fit/);
+      const turned = query.transpose(2, 3).contiguous().transpose(2, 3);
+      assert.throws(call(order, lengths, turned), /numbers of a head beside each other/);
+      assert.throws(call(order, lengths, query.narrow(1, 0, 3)), /for each head of keys/);
+      assert.throws(call(order, lengths, query.narrow(2, 0, 0)), /expected columns/);
       assert.throws(call([0, 1, 2], lengths), /a prompt for each of 5 rows/);
       assert.throws(call(order, [5, 4]), /a length for each of 3 prompts/);
       assert.throws(call([0, 1, 2, 3, 0], lengths), /prompts below 3, received 3/);

@@ -49,6 +49,13 @@ export function inferenceMode<Result>(callback: () => NotPromise<Result>): Resul
   }
 }
 
+let castsOnCpu = false;
+
+/** Whether an `autocast` of the CPU is open. */
+export function isAutocastOnCpu(): boolean {
+  return castsOnCpu;
+}
+
 /** Runs `callback` with matrix products and attention computed in `dtype`, the rest as libtorch's autocast decides. */
 export function autocast<Result>(
   options: { device: string; dtype: Dtype; enabled?: boolean },
@@ -56,10 +63,13 @@ export function autocast<Result>(
 ): Result {
   const { device, dtype, enabled = true } = options;
   const [wasEnabled, wasDtype] = native().setAutocast(device, enabled, dtypeCode(dtype));
+  const didCast = castsOnCpu;
+  if (device.startsWith('cpu')) castsOnCpu = enabled;
   try {
     return checked('autocast', callback);
   } finally {
     native().setAutocast(device, wasEnabled, wasDtype);
+    castsOnCpu = didCast;
   }
 }
 

@@ -69,7 +69,15 @@ export {
   type TokenScores,
 } from './fused.js';
 export { checkpoint } from './checkpoint.js';
-export { autocast, enableGrad, grad, inferenceMode, isGradEnabled, noGrad } from './autograd.js';
+export {
+  autocast,
+  enableGrad,
+  grad,
+  inferenceMode,
+  isAutocastOnCpu,
+  isGradEnabled,
+  noGrad,
+} from './autograd.js';
 export {
   deriveSeed,
   Generator,
