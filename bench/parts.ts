@@ -27,6 +27,7 @@ import {
   useWidenedProducts,
   writeSafetensors,
   zeros,
+  type Dtype,
   type Tensor,
 } from '../src/torch/index.js';
 import { compare, random, type PartRow } from './compareParts.js';
@@ -55,44 +56,30 @@ export function partLines(rows: readonly PartRow[]): string[][] {
   ]);
 }
 
-/** Forward and backward of a bfloat16 layer on so many rows, its factors widened to float32 and not. */
-function widened(rows: number, inputs: number, outputs: number): PartRow {
-  const x = random(rows, inputs).to('bfloat16').requiresGrad_();
-  const weight = random(outputs, inputs).to('bfloat16').requiresGrad_();
-  const run = (enabled: boolean) => () => {
-    const set = useWidenedProducts(enabled);
-    x.linear(weight).sum().backward();
-    useWidenedProducts(set);
-    x.grad = null;
-    weight.grad = null;
-  };
-  return compare(
-    `bfloat16 widened to float32 in a linear layer, forward and backward, ${rows} rows, ${outputs}×${inputs}`,
-    run(true),
-    run(false),
-  );
-}
-
 /** Weights are read from memory, as in a model, and not from the processor's caches. */
 const COLD_BYTES = 3e8;
 
-/** Forward and backward of one layer on so many rows. */
-function oneDnn(rows: number, inputs: number, outputs: number): PartRow {
-  const x = random(rows, inputs).requiresGrad_();
-  const weight = random(outputs, inputs).requiresGrad_();
-  const run = (enabled: boolean) => () => {
-    const set = useOneDnnLinear(enabled);
-    x.linear(weight).sum().backward();
-    useOneDnnLinear(set);
-    x.grad = null;
-    weight.grad = null;
+/** Forward and backward of one layer on so many rows, its products one way and the other. */
+const switched =
+  (name: string, dtype: Dtype, use: (enabled: boolean) => boolean) =>
+  (rows: number, inputs: number, outputs: number): PartRow => {
+    const x = random(rows, inputs).to(dtype).requiresGrad_();
+    const weight = random(outputs, inputs).to(dtype).requiresGrad_();
+    const run = (enabled: boolean) => () => {
+      const set = use(enabled);
+      x.linear(weight).sum().backward();
+      use(set);
+      x.grad = null;
+      weight.grad = null;
+    };
+    return compare(
+      `${name} in a linear layer, forward and backward, ${rows} rows, ${outputs}×${inputs}`,
+      run(true),
+      run(false),
+    );
   };
-  return compare(
-    `oneDNN in a linear layer, forward and backward, ${rows} rows, ${outputs}×${inputs}`,
-    run(true),
-    run(false),
-  );
-}
+const oneDnn = switched('oneDNN', 'float32', useOneDnnLinear);
+const widened = switched('bfloat16 widened to float32', 'bfloat16', useWidenedProducts);
 
 /** A computation and its backward pass, for gradients of `leaves`. */
 function trained(leaves: readonly Tensor[], compute: () => Tensor): () => void {

@@ -70,6 +70,18 @@ const plain = (...all: Tensor[]): Tensor => {
   return scores.add(masks(query.dtype)).softmax(-1).matmul(seen(promptValues, values));
 };
 
+/** 64 rows of one prompt: put together, keys and values would take 64 · 520 columns each. */
+function manyRows() {
+  const [rows, heads, before, after, width] = [64, 2, 512, 8, 64];
+  const leaf = (...shape: number[]): Tensor => random(...shape).requiresGrad_();
+  const pair = (count: number, columns: number) => ({
+    keys: leaf(count, heads, columns, width),
+    values: leaf(count, heads, columns, width),
+  });
+  const query = leaf(rows, heads, after, width);
+  return { rows, before, after, query, prompts: pair(1, before), own: pair(rows, after) };
+}
+
 describe('attendAfter', () => {
   for (const dtype of ['float64', 'float32'] as const)
     test(`of ${dtype} has the values and gradients of its definition`, () => {
@@ -106,22 +118,11 @@ describe('attendAfter', () => {
 
   test('keeps a prompt once for all of its rows', () => {
     tidy(() => {
-      // 64 rows of one prompt: put together, keys and values would take 64 · 520 columns each.
-      const [rows, heads, before, after, width] = [64, 2, 512, 8, 64];
-      const leaf = (...shape: number[]): Tensor => random(...shape).requiresGrad_();
-      const prompts = {
-        keys: leaf(1, heads, before, width),
-        values: leaf(1, heads, before, width),
-      };
-      const rowsOwn = {
-        keys: leaf(rows, heads, after, width),
-        values: leaf(rows, heads, after, width),
-      };
-      const query = leaf(rows, heads, after, width);
+      const { rows, before, after, query, prompts, own } = manyRows();
       const mask = ones([1, 1, after, before + after]).sub(1);
       const places = tensor(new Int32Array(rows), { dtype: 'int64' });
       const { bytesInUse } = hostMemory();
-      const y = attendAfter(query, prompts, places, rowsOwn, { mask, scale });
+      const y = attendAfter(query, prompts, places, own, { mask, scale });
       const grown = hostMemory().bytesInUse - bytesInUse;
       assert.ok(grown < 2 * 4 * y.numel, `${grown} bytes`);
     });
@@ -252,17 +253,7 @@ describe('attendPrompted', () => {
 
   test('keeps and makes no copy of a prompt for its rows', () => {
     tidy(() => {
-      const [rows, heads, before, after, width] = [64, 2, 512, 8, 64];
-      const leaf = (...shape: number[]): Tensor => random(...shape).requiresGrad_();
-      const prompts = {
-        keys: leaf(1, heads, before, width),
-        values: leaf(1, heads, before, width),
-      };
-      const own = {
-        keys: leaf(rows, heads, after, width),
-        values: leaf(rows, heads, after, width),
-      };
-      const query = leaf(rows, heads, after, width);
+      const { rows, before, query, prompts, own } = manyRows();
       releaseHostMemory();
       const { mostBytesInUse } = hostMemory();
       const y = attendPrompted(query, prompts, own, {
