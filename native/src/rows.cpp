@@ -25,7 +25,7 @@ namespace {
 // Rows of x that are multiplied together.
 constexpr int64_t MOST_ROWS = 4;
 
-// Bytes from what is read to what is asked for: processors of Intel do not ask far enough themselves.
+// Bytes from what is read to what is asked for, found by measuring on a processor of Intel.
 constexpr int64_t AHEAD = 2048;
 
 // Beyond the end of a weight nothing is read.

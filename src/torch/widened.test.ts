@@ -1,4 +1,5 @@
 import assert from 'node:assert/strict';
+import { readFileSync } from 'node:fs';
 import { after, before, describe, test } from 'node:test';
 import { expectClose } from '../../test/expect.js';
 import { expectNear, valuesAndGradients } from '../../test/gradients.js';
@@ -11,6 +12,7 @@ import {
   hostMemory,
   normLinears,
   randn,
+  runtimeInfo,
   tidy,
   useWidenedProducts,
   type Tensor,
@@ -32,6 +34,13 @@ function unwidened<Result>(compute: () => Result): Result {
 
 /** Rounded once from sums in float32: half a unit in the last of 8 bits, and what float32 sums of numbers near 1 lose. */
 const ROUNDED_ONCE = { rtol: 2 ** -8, atol: 2e-5 };
+
+if (process.platform === 'linux' && process.arch === 'x64')
+  test('the processor decides whether factors are widened', () => {
+    const about = readFileSync('/proc/cpuinfo', 'utf8');
+    const isFast = /\bamx_bf16\b/.test(about) || /AuthenticAMD[^]*\bavx512_bf16\b/.test(about);
+    assert.equal(runtimeInfo().widensBfloat16, !isFast);
+  });
 
 describe('products of bfloat16 with factors widened to float32', () => {
   let first = false;
