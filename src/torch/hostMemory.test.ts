@@ -219,6 +219,19 @@ describe('memory of tensors on the CPU', () => {
     });
   });
 
+  test('what is left of a block that was cut waits in its place', () => {
+    tidy(() => {
+      const [first, , second] = [8, 1, 6].map((mebibytes) => zeros([mebibytes * 2 ** 18]));
+      first?.dispose();
+      second?.dispose();
+      zeros([7 * 2 ** 18]);
+      giveBackHostMemory(MIB);
+      // Had the second block been cut, it would be too small.
+      zeros([6 * 2 ** 18]);
+      assert.equal(hostMemory().bytesKept, 0);
+    });
+  });
+
   test('what does not fit anywhere is refused, and what was kept is still served', () => {
     use(8);
     assert.throws(() => zeros([2 ** 46]), /can't allocate memory/);
