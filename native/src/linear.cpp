@@ -188,25 +188,18 @@ struct FasterLinear : torch::autograd::Function<FasterLinear> {
   }
 };
 
-// useOneDnnLinear(enabled) → whether it was before
-napi_value setOneDnn(napi_env env, napi_callback_info info) {
-  return guard(env, "useOneDnnLinear", [&] {
+// name(enabled) → whether it was before
+napi_value setSwitch(napi_env env, napi_callback_info info, const char* name, bool& isOn) {
+  return guard(env, name, [&] {
     const Arguments arguments(env, info);
-    const bool before = useOneDnn;
-    useOneDnn = asBool(env, arguments[0]);
+    const bool before = isOn;
+    isOn = asBool(env, arguments[0]);
     return fromBool(env, before);
   });
 }
 
-// useWidenedProducts(enabled) → whether it was before
-napi_value setWidening(napi_env env, napi_callback_info info) {
-  return guard(env, "useWidenedProducts", [&] {
-    const Arguments arguments(env, info);
-    const bool before = widens;
-    widens = asBool(env, arguments[0]);
-    return fromBool(env, before);
-  });
-}
+napi_value setOneDnn(napi_env env, napi_callback_info info) { return setSwitch(env, info, "useOneDnnLinear", useOneDnn); }
+napi_value setWidening(napi_env env, napi_callback_info info) { return setSwitch(env, info, "useWidenedProducts", widens); }
 
 // Whether autocast computes this product in bfloat16, and widening it pays.
 bool suitsWideningWhenCast(const at::Tensor& x, const at::Tensor& weight, const std::optional<at::Tensor>& bias) {
