@@ -136,6 +136,8 @@ export const OPERATORS: readonly string[] = [
     'matmul',
     'posttrain::linear',
     'posttrain::few_rows_linear',
+    'posttrain::pack_linear',
+    'posttrain::packed_linear',
     'posttrain::attend_rows',
     'posttrain::decode_attention',
     'posttrain::decode_mlp',
@@ -163,12 +165,7 @@ export const OPERATORS: readonly string[] = [
     'dropout',
     'cross_entropy_loss',
   ],
-  ...[
-    'one_hot',
-    'searchsorted.Tensor',
-    'mkldnn::_linear_pointwise',
-    'mkldnn::_reorder_linear_weight',
-  ],
+  ...['one_hot', 'searchsorted.Tensor'],
   // Factories.
   ...[
     'empty.memory_format',

@@ -10,6 +10,7 @@ NAPI_MODULE_INIT() {
     defineRuntime(env, exports);
     defineAllocator(env, exports);
     defineLinear(env, exports);
+    definePacked(env, exports);
     clearAtExit(env);
     return exports;
   });

@@ -78,13 +78,9 @@ at::Tensor normalised(const at::Tensor& x, const at::Tensor& weight, NormSetting
   return y;
 }
 
-// x [B, in] → [B, out], by a weight that is plain, packed, or packed in float32 for an x of bfloat16.
+// x [B, in] → [B, out], by a weight that is plain or packed.
 at::Tensor product(const at::Tensor& x, const at::Tensor& weight, const Maybe& bias) {
-  if (weight.is_mkldnn() && weight.scalar_type() != x.scalar_type()) {
-    const Maybe wideBias = bias.has_value() ? Maybe(bias->to(weight.scalar_type())) : bias;
-    return oneDnnProduct(x.to(weight.scalar_type()), weight, wideBias).to(x.scalar_type());
-  }
-  if (weight.is_mkldnn()) return oneDnnProduct(x, weight, bias);
+  if (isPacked(weight)) return packedLinear(x, weight, bias);
   return x.size(0) <= FEW_ROWS ? fewRowsLinear(x, weight, bias) : linearValue(x, weight, bias);
 }
 
@@ -180,8 +176,8 @@ at::Tensor withTypes(const at::Tensor& hidden, const at::Tensor& weight, const C
               "expected hidden states [B, D] on the CPU, received ", hidden.sizes());
   TORCH_CHECK(!at::GradMode::is_enabled() || !hidden.requires_grad(), "has no gradient: expected noGrad");
   const bool isHalf = hidden.scalar_type() == at::kBFloat16;
-  const bool isWide = weight.scalar_type() == at::kFloat && (!isHalf || weight.is_mkldnn());
-  TORCH_CHECK((isHalf || hidden.scalar_type() == at::kFloat) && (isBfloat16(weight) || isWide),
+  TORCH_CHECK((isHalf || hidden.scalar_type() == at::kFloat) &&
+                  (isBfloat16(weight) || (weight.scalar_type() == at::kFloat && !isHalf)),
               "expected hidden states and weights of float32 or bfloat16, received ", hidden.scalar_type(), " and ",
               weight.scalar_type());
   if (isHalf) return call(c10::BFloat16(), c10::BFloat16());

@@ -150,6 +150,7 @@ void defineAutograd(napi_env env, napi_value exports);
 void defineRuntime(napi_env env, napi_value exports);
 void defineAllocator(napi_env env, napi_value exports);
 void defineLinear(napi_env env, napi_value exports);
+void definePacked(napi_env env, napi_value exports);
 
 // Whether the processor has instructions for products of bfloat16.
 bool processorMultipliesPairs();

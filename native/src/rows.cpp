@@ -5,8 +5,6 @@
 
 #include <algorithm>
 #include <cmath>
-#include <functional>
-#include <initializer_list>
 #include <type_traits>
 #include <vector>
 
@@ -173,14 +171,13 @@ bool isPlain(const at::Tensor& tensor, at::ScalarType dtype) {
   return tensor.layout() == at::kStrided && tensor.is_cpu() && tensor.scalar_type() == dtype && tensor.is_contiguous();
 }
 
-// A result without a gradient where one is asked for would be wrong in silence.
+}  // namespace
+
 void refuseGradient(const char* name, std::initializer_list<std::reference_wrapper<const at::Tensor>> tensors) {
   if (!at::GradMode::is_enabled()) return;
   for (const at::Tensor& tensor : tensors)
     TORCH_CHECK(!tensor.requires_grad(), name, " has no gradient: expected tensors that require none, or noGrad");
 }
-
-}  // namespace
 
 // few_rows_linear(x [M, in], weight [out, in], bias) → x · weightᵀ + bias. Has no gradient.
 at::Tensor fewRowsLinear(const at::Tensor& x, const at::Tensor& weight, const std::optional<at::Tensor>& bias) {

@@ -1,9 +1,11 @@
-// What rows.cpp computes for one new token per row. No result has a gradient.
+// What rows.cpp and packed.cpp compute for new tokens of some rows. No result has a gradient.
 #pragma once
 
 #include <ATen/ATen.h>
 #include <ATen/EmptyTensor.h>
 
+#include <functional>
+#include <initializer_list>
 #include <optional>
 
 namespace posttrain {
@@ -13,7 +15,16 @@ inline at::Tensor emptyRows(int64_t rows, int64_t width, at::ScalarType dtype) {
   return at::detail::empty_cpu({rows, width}, dtype);
 }
 
+// A result without a gradient where one is asked for would be wrong in silence.
+void refuseGradient(const char* name, std::initializer_list<std::reference_wrapper<const at::Tensor>> tensors);
+
 at::Tensor fewRowsLinear(const at::Tensor& x, const at::Tensor& weight, const std::optional<at::Tensor>& bias);
+
+// Whether a weight is one of pack_linear.
+bool isPacked(const at::Tensor& weight);
+
+// x [M, in] · weightᵀ + bias with such a weight → [M, out]
+at::Tensor packedLinear(const at::Tensor& x, const at::Tensor& packed, const std::optional<at::Tensor>& bias);
 
 // So many columns of caches [rows, Hkv, capacity, d] whose last dimension is contiguous, from the first on; mask [rows,
 // capacity] float32, added to the scores.

@@ -71,7 +71,7 @@ describe('a token of a row is the same by kernels as operator by operator', () =
         });
         model.dispose();
       });
-    // Beyond four rows weights are packed, and in float32 where factors are widened.
+    // Beyond four rows weights are packed, in panels where factors are widened.
     for (const [rows, widening] of [
       [2, false],
       [9, false],

@@ -4,7 +4,8 @@
  *
  * q, k and v are one matrix, gate and up another. The rows of q and k are reordered so that the two numbers of each
  * rotary pair are neighbours: the rotation is then one complex product. Scores q·k do not change, since both are
- * reordered alike. Numbers of a head that do not turn stay where they are. On the CPU matrices are packed by oneDNN (`npm run bench -- generate` compares the whole with plain products).
+ * reordered alike. Numbers of a head that do not turn stay where they are. On the CPU matrices are packed
+ * (`native/src/packed.cpp`).
  */
 import assert from 'node:assert/strict';
 import type { Decoder, DecoderConfig, DecoderLayer, LayerKind, Norm } from '../models/index.js';
@@ -20,7 +21,6 @@ import {
 import {
   arange,
   cat,
-  DTYPE_BYTES,
   fewRowsLinear,
   keepOwned,
   noGrad,
@@ -43,16 +43,11 @@ const SMALL_MATRIX = 2 ** 18;
 /** Up to so many rows a product is as fast as its weight can be read, and packing gains nothing. */
 export const FEW_ROWS: Readonly<Record<string, number>> = { float32: 4, bfloat16: 4 };
 
-/** Up to so many bytes a bfloat16 model's weights are packed in float32 where that is faster: little beside what a run takes. */
-const MOST_WIDENED_BYTES = 2 ** 26;
-
-let multipliesBfloat16: boolean | undefined;
-
-/** Whether oneDNN's packed form is there, and faster: in bfloat16 only with instructions for it. */
+/** Whether a packed form is there, and faster: in bfloat16 only with instructions for it, or where it is widened. */
 function canPack({ dtype, device }: Tensor): boolean {
-  if (device !== 'cpu') return false;
-  multipliesBfloat16 ??= runtimeInfo().multipliesBfloat16;
-  return dtype === 'float32' || (dtype === 'bfloat16' && multipliesBfloat16);
+  if (device !== 'cpu' || dtype !== 'bfloat16') return device === 'cpu' && dtype === 'float32';
+  const { multipliesBfloat16, widensBfloat16 } = runtimeInfo();
+  return multipliesBfloat16 || widensBfloat16;
 }
 
 /** A matrix product with a weight that stays as it is. */
@@ -62,17 +57,11 @@ export class FrozenLinear {
   private readonly bias: Tensor | null;
   private readonly dtype: Dtype;
   private readonly fewRows: number;
-  private readonly isWidened: boolean;
 
-  /**
-   * @param weight [out, in]; a copy is kept only in the form that is used
-   * @param widening whether a bfloat16 weight is packed in float32; results are rounded to bfloat16
-   */
-  constructor(weight: Tensor, bias: Tensor | null, packing: boolean, widening = false) {
-    this.isWidened = widening && packing && weight.dtype === 'bfloat16';
-    const packs = packing && (this.isWidened || canPack(weight));
-    const factors = this.isWidened ? weight.to('float32') : weight;
-    this.packed = packs ? keepOwned(packLinearWeight(factors, PACKED_FOR_ROWS)) : null;
+  /** @param weight [out, in]; a copy is kept only in the form that is used */
+  constructor(weight: Tensor, bias: Tensor | null, packing: boolean) {
+    const packs = packing && canPack(weight);
+    this.packed = packs ? keepOwned(packLinearWeight(weight, PACKED_FOR_ROWS)) : null;
     this.plain = packs && weight.numel >= SMALL_MATRIX ? null : keepOwned(weight.detach());
     this.bias = bias === null ? null : keepOwned(bias.detach());
     this.dtype = weight.dtype;
@@ -85,10 +74,6 @@ export class FrozenLinear {
     // Under autocast the other products round what they take; these do not.
     const rounded = (): Tensor => (this.dtype === 'bfloat16' ? x.to('bfloat16') : x);
     if (plain !== null && x.size(0) <= this.fewRows) return fewRowsLinear(rounded(), plain, bias);
-    if (packed !== null && this.isWidened) {
-      const wide = packedLinear(rounded().to('float32'), packed, bias?.to('float32'));
-      return wide.to('bfloat16');
-    }
     if (packed !== null) return packedLinear(rounded(), packed, bias);
     assert(plain !== null, 'internal: a matrix is kept packed, plain or both');
     return x.linear(plain, bias);
@@ -203,7 +188,6 @@ class Freezer {
   private readonly owned: { dispose(): void }[] = [];
   private readonly config: DecoderConfig;
   private readonly packing: boolean;
-  private readonly widening: boolean;
   /** Whether halves of layers are computed in one call. */
   private readonly kernels: boolean;
   /** What weights are rounded to; null leaves them as they are. */
@@ -211,12 +195,11 @@ class Freezer {
 
   constructor(
     config: DecoderConfig,
-    { packing, widening, kernels }: { packing: boolean; widening: boolean; kernels: boolean },
+    { packing, kernels }: { packing: boolean; kernels: boolean },
     dtype: Dtype | null,
   ) {
     this.config = config;
     this.packing = packing;
-    this.widening = widening;
     this.kernels = kernels;
     this.dtype = dtype;
   }
@@ -231,9 +214,9 @@ class Freezer {
   }
 
   linear(weight: Tensor, bias: Tensor | null): FrozenLinear {
-    const { dtype, packing } = this;
-    if (dtype === null) return this.own(new FrozenLinear(weight, bias, packing, this.widening));
-    return this.own(new FrozenLinear(weight.to(dtype), bias?.to(dtype) ?? null, packing));
+    const { dtype } = this;
+    if (dtype === null) return this.own(new FrozenLinear(weight, bias, this.packing));
+    return this.own(new FrozenLinear(weight.to(dtype), bias?.to(dtype) ?? null, this.packing));
   }
 
   /** The output layer, in float32 where that is asked for. */
@@ -337,16 +320,8 @@ function hasKernels({ device, dtype, computeDtype }: Decoder): boolean {
   return device === 'cpu' && isKnown(dtype) && isKnown(computeDtype);
 }
 
-/** Whether a model computes in bfloat16 throughout, multiplies in float32 faster, and is small enough for such a copy. */
-function widens(model: Decoder): boolean {
-  if (model.device !== 'cpu' || model.dtype !== 'bfloat16' || model.computeDtype !== 'bfloat16')
-    return false;
-  const numbers = model.parameters().reduce((sum, { numel }) => sum + numel, 0);
-  return runtimeInfo().widensBfloat16 && DTYPE_BYTES.float32 * numbers <= MOST_WIDENED_BYTES;
-}
-
 /**
- * @param options.packing use kernels for halves of layers and oneDNN's packed form where the device and dtype allow it
+ * @param options.packing use kernels for halves of layers and the packed form where the device and dtype allow it
  *   (default), the latter where `rows` are so many that it is faster. Off, everything is plain operators: for checking.
  * @param options.rows the most that will be computed together; many unless said
  */
@@ -359,11 +334,7 @@ export function rolloutWeights(
   const isFew = (options.rows ?? Infinity) <= (FEW_ROWS[computeDtype] ?? 0);
   const packing = (options.packing ?? true) && !isFew;
   const kernels = (options.packing ?? true) && hasKernels(model);
-  const freezer = new Freezer(
-    model.config,
-    { packing, widening: packing && widens(model), kernels },
-    rounded,
-  );
+  const freezer = new Freezer(model.config, { packing, kernels }, rounded);
   try {
     return noGrad(() => ({
       embed: (ids, positions) => {

@@ -4,6 +4,7 @@ export type { Operand } from './pointwise.js';
 export type { ReduceOptions, ValuesAndIndices } from './reductions.js';
 export { DTYPE_BYTES, isFloatingPoint, type Dtype } from './dtype.js';
 export type { Ints } from './bind.js';
+export type { PackedKernel } from './runtime.js';
 export type { RuntimeInfo, SourceArray, TargetArray } from './native.js';
 export { keep, keepOwned, tidy } from './scope.js';
 export type { NotPromise } from './synchronous.js';
@@ -97,6 +98,7 @@ export {
   setNumThreads,
   synchronize,
   useOneDnnLinear,
+  usePackedKernel,
   useWidenedProducts,
   type HostMemory,
   type MemoryUse,

@@ -1,52 +1,7 @@
 import assert from 'node:assert/strict';
 import { describe, test } from 'node:test';
 import { expectClose } from '../../test/expect.js';
-import {
-  Generator,
-  manualSeed,
-  noGrad,
-  ones,
-  packedLinear,
-  packLinearWeight,
-  randn,
-  runtimeInfo,
-  scaledDotProductAttention,
-  tensor,
-  zeros,
-} from './index.js';
-
-describe('packedLinear', () => {
-  const generator = new Generator(1);
-  const [x, weight, bias] = [
-    randn([5, 32], { generator }),
-    randn([48, 32], { generator }),
-    randn([48], { generator }),
-  ];
-
-  test('computes what linear computes', () => {
-    assert.ok(runtimeInfo().hasMkldnn, 'libtorch has oneDNN');
-    noGrad(() => {
-      const packed = packLinearWeight(weight, 5);
-      expectClose(packedLinear(x, packed), x.linear(weight), { rtol: 1e-5, atol: 1e-5 });
-      expectClose(packedLinear(x, packed, bias), x.linear(weight, bias), {
-        rtol: 1e-5,
-        atol: 1e-5,
-      });
-    });
-  });
-
-  test('takes another number of rows than the one it was packed for', () => {
-    const packed = packLinearWeight(weight, 16);
-    expectClose(packedLinear(x, packed), x.linear(weight), { rtol: 1e-5, atol: 1e-5 });
-  });
-
-  test('keeps the weight as it was packed', () => {
-    const changing = weight.clone();
-    const packed = packLinearWeight(changing, 5);
-    changing.zero_();
-    expectClose(packedLinear(x, packed), x.linear(weight), { rtol: 1e-5, atol: 1e-5 });
-  });
-});
+import { manualSeed, ones, scaledDotProductAttention, tensor, zeros } from './index.js';
 
 describe('dropout', () => {
   test('zeroes a share p and scales the rest by 1/(1 − p)', () => {

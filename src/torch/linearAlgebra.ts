@@ -202,24 +202,23 @@ export function attendRows(
 }
 
 /**
- * A linear layer's weight in oneDNN's packed form, for inference on the CPU while the weight does not change.
+ * A linear layer's weight in a packed form, for inference on the CPU while the weight does not change: in panels for
+ * `native/src/packed.cpp`, or oneDNN's form where the processor lacks AVX2, or multiplies bfloat16 by instructions that are
+ * faster than those of float32.
  *
- * @param rows the number of rows it will be multiplied with; the layout is tuned to it
+ * @param weight [out, in], float32 or bfloat16
+ * @param rows the number of rows it will be multiplied with; oneDNN's layout is tuned to it
  */
 export function packLinearWeight(weight: Tensor, rows: number): Tensor {
-  return wrap(aten.mkldnnReorderLinearWeight(weight.slot, rows));
+  return wrap(aten.posttrainPackLinear(weight.slot, rows));
 }
 
-/** x · weightᵀ + bias with a weight from `packLinearWeight`. x is [rows, in]. No gradient. */
+/**
+ * x · weightᵀ + bias with a weight from `packLinearWeight`. x is [rows, in], of the weight's dtype. No gradient. Sums are
+ * in float32. From panels a row gets the same bits whatever other rows there are.
+ */
 export function packedLinear(x: Tensor, packed: Tensor, bias?: Tensor | null): Tensor {
   return wrap(
-    aten.mkldnnLinearPointwise(
-      x.slot,
-      packed.slot,
-      optionalSlot('packedLinear', 'bias', bias),
-      'none',
-      [],
-      '',
-    ),
+    aten.posttrainPackedLinear(x.slot, packed.slot, optionalSlot('packedLinear', 'bias', bias)),
   );
 }

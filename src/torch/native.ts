@@ -37,6 +37,7 @@ export interface Native {
   giveBackHostMemory(bytes: number): void;
   useOneDnnLinear(enabled: boolean): boolean;
   useWidenedProducts(enabled: boolean): boolean;
+  usePackedKernel(name: string): string;
   storageBytes(tensor: Slot): number;
   giveBackPages(tensor: Slot): void;
   adjustExternalMemory(bytes: number): void;

@@ -1037,6 +1037,18 @@ export let posttrainFewRowsLinear: (input: Slot, weight: Slot, bias?: Slot | nul
   return posttrainFewRowsLinear(...args);
 };
 
+// posttrain::pack_linear(Tensor weight, int rows) -> Tensor
+export let posttrainPackLinear: (weight: Slot, rows: number) => Slot = (...args) => {
+  native();
+  return posttrainPackLinear(...args);
+};
+
+// posttrain::packed_linear(Tensor input, Tensor packed, Tensor? bias=None) -> Tensor
+export let posttrainPackedLinear: (input: Slot, packed: Slot, bias?: Slot | null) => Slot = (...args) => {
+  native();
+  return posttrainPackedLinear(...args);
+};
+
 // posttrain::attend_rows(Tensor query, Tensor keys, Tensor values, Tensor? mask, float scale, float softcap) -> Tensor
 export let posttrainAttendRows: (query: Slot, keys: Slot, values: Slot, mask: Slot | null | undefined, scale: number, softcap: number) => Slot = (...args) => {
   native();
@@ -1191,18 +1203,6 @@ export let oneHot: (self: Slot, numClasses?: number) => Slot = (...args) => {
 export let searchsortedTensor: (sortedSequence: Slot, self: Slot, outInt32?: boolean, right?: boolean, side?: string | null, sorter?: Slot | null) => Slot = (...args) => {
   native();
   return searchsortedTensor(...args);
-};
-
-// mkldnn::_linear_pointwise(Tensor X, Tensor W, Tensor? B, str attr, Scalar?[] scalars, str? algorithm) -> Tensor Y
-export let mkldnnLinearPointwise: (X: Slot, W: Slot, B: Slot | null | undefined, attr: string, scalars: readonly (Scalar | null)[], algorithm?: string | null) => Slot = (...args) => {
-  native();
-  return mkldnnLinearPointwise(...args);
-};
-
-// mkldnn::_reorder_linear_weight(Tensor self, int? batch_size=None) -> Tensor Y
-export let mkldnnReorderLinearWeight: (self: Slot, batchSize?: number | null) => Slot = (...args) => {
-  native();
-  return mkldnnReorderLinearWeight(...args);
 };
 
 // aten::empty.memory_format(SymInt[] size, *, ScalarType? dtype=None, Layout? layout=None, Device? device=None, bool? pin_memory=None, MemoryFormat? memory_format=None) -> Tensor
@@ -1564,6 +1564,8 @@ onLoad((addon) => {
   matmul = bind(addon, 'aten::matmul', "Tensor self, Tensor other");
   posttrainLinear = bind(addon, 'posttrain::linear', "Tensor input, Tensor weight, Tensor? bias=None");
   posttrainFewRowsLinear = bind(addon, 'posttrain::few_rows_linear', "Tensor input, Tensor weight, Tensor? bias=None");
+  posttrainPackLinear = bind(addon, 'posttrain::pack_linear', "Tensor weight, int rows");
+  posttrainPackedLinear = bind(addon, 'posttrain::packed_linear', "Tensor input, Tensor packed, Tensor? bias=None");
   posttrainAttendRows = bind(addon, 'posttrain::attend_rows', "Tensor query, Tensor keys, Tensor values, Tensor? mask, float scale, float softcap");
   posttrainDecodeAttention = bind(addon, 'posttrain::decode_attention', "Tensor hidden, Tensor norm, Tensor qkv, Tensor? qkv_bias, Tensor? query_norm, Tensor? key_norm, Tensor output, Tensor? output_bias, Tensor? output_norm, float eps, bool rounds_last, Tensor? turns, Tensor keys, Tensor values, Tensor? mask, Tensor? prompt_keys, Tensor? prompt_values, Tensor? prompt_mask, Tensor? prompt_rows, int column, int first, float scale, float softcap");
   posttrainDecodeMlp = bind(addon, 'posttrain::decode_mlp', "Tensor hidden, Tensor norm, Tensor input, Tensor? input_bias, Tensor output, Tensor? output_bias, Tensor? output_norm, float eps, bool rounds_last, bool is_gated, bool is_gelu");
@@ -1590,8 +1592,6 @@ onLoad((addon) => {
   crossEntropyLoss = bind(addon, 'aten::cross_entropy_loss', "Tensor self, Tensor target, Tensor? weight=None, int reduction=1, SymInt ignore_index=-100, float label_smoothing=0.");
   oneHot = bind(addon, 'aten::one_hot', "Tensor self, int num_classes=-1");
   searchsortedTensor = bind(addon, 'aten::searchsorted.Tensor', "Tensor sorted_sequence, Tensor self, *, bool out_int32=False, bool right=False, str? side=None, Tensor? sorter=None");
-  mkldnnLinearPointwise = bind(addon, 'mkldnn::_linear_pointwise', "Tensor X, Tensor W, Tensor? B, str attr, Scalar?[] scalars, str? algorithm");
-  mkldnnReorderLinearWeight = bind(addon, 'mkldnn::_reorder_linear_weight', "Tensor self, int? batch_size=None");
   emptyMemoryFormat = bind(addon, 'aten::empty.memory_format', "SymInt[] size, *, ScalarType? dtype=None, Layout? layout=None, Device? device=None, bool? pin_memory=None, MemoryFormat? memory_format=None");
   zeros = bind(addon, 'aten::zeros', "SymInt[] size, *, ScalarType? dtype=None, Layout? layout=None, Device? device=None, bool? pin_memory=None");
   ones = bind(addon, 'aten::ones', "SymInt[] size, *, ScalarType? dtype=None, Layout? layout=None, Device? device=None, bool? pin_memory=None");

@@ -62,6 +62,19 @@ export function useWidenedProducts(enabled: boolean): boolean {
   return native().useWidenedProducts(enabled);
 }
 
+/** What multiplies rows with a packed weight: panels with the instructions named, or oneDNN. */
+export type PackedKernel = 'oneDnn' | 'avx2' | 'avx512';
+
+/**
+ * Chooses what `packLinearWeight` packs for, and what multiplies panels. It is the last one of the type that the processor
+ * has. Others are for checking.
+ *
+ * @returns what was set before
+ */
+export function usePackedKernel(name: PackedKernel): PackedKernel {
+  return native().usePackedKernel(name) as PackedKernel;
+}
+
 /** Threads that one operator may use on the CPU. */
 export function getNumThreads(): number {
   return native().getNumThreads();
