@@ -3,8 +3,8 @@
 // this one is multiplied, so that the longer of the two counts and not their sum. `npm run bench -- parts` measures it.
 //
 // A packed weight is a tensor [out, in, 1] whose storage holds panels of 32 outputs one after the other, the last one filled
-// up with zeros; in a panel the 32 numbers of an input lie together. Numbers of bfloat16 are widened as they are read. Each
-// result is the sum over the inputs in their order, whatever other rows there are and whichever thread computes it: a row
+// up with zeros; in a panel the 32 numbers of an input lie together. Numbers of bfloat16 are widened as they are read: output
+// i lies beside output i + 16, in the lower and the upper half of a word, and each is widened by one instruction. Each result is the sum over the inputs in their order, whatever other rows there are and whichever thread computes it: a row
 // gets the same bits in every batch.
 //
 // Where the processor has no instructions for it, or others that are faster, weights are packed by oneDNN.
@@ -15,6 +15,7 @@
 #include <algorithm>
 #include <atomic>
 #include <string>
+#include <type_traits>
 #include <vector>
 
 #include "linear.h"
@@ -27,7 +28,7 @@ namespace posttrain {
 namespace {
 
 // Outputs of a panel.
-constexpr int64_t PANEL = 32;
+constexpr int64_t PANEL = 32, HALF = PANEL / 2;
 // Inputs that are summed up before other rows take their turn: of a longer panel the core's cache would lose the front.
 constexpr int64_t DEPTH = 1024;
 // Inputs after which the next panel is asked for again.
@@ -36,8 +37,6 @@ constexpr int64_t LINE = 64;
 // Numbers of x that stay in a core's cache while the panels pass, and the rows that they are at least and at most.
 constexpr int64_t KEPT = int64_t{1} << 17;
 constexpr int64_t LEAST_KEPT = 56, MOST_KEPT = 252;
-// Groups of rows up to which each widens a panel's numbers of bfloat16 for itself.
-constexpr int64_t FEW_GROUPS = 2;
 // Multiplications that are done before a second thread has begun.
 constexpr int64_t SMALL_PRODUCT = int64_t{1} << 17;
 
@@ -63,38 +62,43 @@ struct Part {
 
 typedef float Sixteen __attribute__((vector_size(64)));
 typedef uint32_t SixteenWords __attribute__((vector_size(64)));
-typedef uint16_t SixteenHalves __attribute__((vector_size(32)));
-
 template <typename Vector>
 INLINE void read(const float* from, Vector& to) { std::memcpy(&to, from, sizeof to); }
-INLINE void read(const c10::BFloat16* from, Eight& to) { to = widened(from); }
-INLINE void read(const c10::BFloat16* from, Sixteen& to) {
-  SixteenHalves halves;
-  std::memcpy(&halves, from, sizeof halves);
-  to = (Sixteen)(__builtin_convertvector(halves, SixteenWords) << 16);
+
+// Outputs of one input from `column` on, and those half a panel further.
+template <typename Vector>
+INLINE void readBoth(const float* input, int64_t column, Vector& first, Vector& second) {
+  read(input + column, first);
+  read(input + HALF + column, second);
+}
+template <typename Vector>
+INLINE void readBoth(const c10::BFloat16* input, int64_t column, Vector& first, Vector& second) {
+  using Words = std::conditional_t<sizeof(Vector) == sizeof(SixteenWords), SixteenWords, EightWords>;
+  Words words;
+  std::memcpy(&words, input + 2 * column, sizeof words);
+  first = (Vector)(words << 16);
+  second = (Vector)(words & 0xffff0000u);
 }
 
-// Two registers of outputs from `column` on, of ROWS rows.
+// A register of outputs from `column` on and one half a panel further, of ROWS rows.
 template <typename Vector, int64_t ROWS, typename Weight>
 INLINE void multiplyBy(const Part<Weight>& part, int64_t column) {
-  constexpr int64_t WIDTH = sizeof(Vector) / sizeof(float);
   const int64_t step = part.step, even = part.depth / STRIDE * STRIDE;
   const float* const x = part.x;
-  const Weight* const weight = part.weight + column;
+  const Weight* const weight = part.weight;
   const char* ahead = part.ahead;
   Vector sums[ROWS][2] = {};
   if (!part.isFirst)
     for (int64_t i = 0; i < ROWS; i++)
-      for (int64_t half = 0; half < 2; half++) read(part.sums + i * PANEL + column + half * WIDTH, sums[i][half]);
+      for (int64_t half = 0; half < 2; half++) read(part.sums + i * PANEL + column + half * HALF, sums[i][half]);
   const auto multiply = [&](int64_t k) __attribute__((always_inline)) {
-    Vector low, high;
-    read(weight + k * PANEL, low);
-    read(weight + k * PANEL + WIDTH, high);
+    Vector first, second;
+    readBoth(weight + k * PANEL, column, first, second);
 #pragma GCC unroll 14
     for (int64_t i = 0; i < ROWS; i++) {
       const float factor = x[i * step + k];
-      sums[i][0] += low * factor;
-      sums[i][1] += high * factor;
+      sums[i][0] += first * factor;
+      sums[i][1] += second * factor;
     }
   };
   for (int64_t k = 0; k < even; k += STRIDE) {
@@ -106,7 +110,7 @@ INLINE void multiplyBy(const Part<Weight>& part, int64_t column) {
   for (int64_t k = even; k < part.depth; k++) multiply(k);
   for (int64_t i = 0; i < ROWS; i++)
     for (int64_t half = 0; half < 2; half++)
-      std::memcpy(part.sums + i * PANEL + column + half * WIDTH, &sums[i][half], sizeof(Vector));
+      std::memcpy(part.sums + i * PANEL + column + half * HALF, &sums[i][half], sizeof(Vector));
 }
 
 template <typename Vector, int64_t MOST, typename Weight>
@@ -165,7 +169,7 @@ template <typename Weight>
 void multiplyPart(const Part<Weight>& part, int64_t rows, int64_t pass) {
 #if defined(__x86_64__) && defined(__GNUC__)
   if (instructions == Instructions::avx512) multiplyAvx512(part, rows);
-  else multiplyAvx2(part, rows, pass * (PANEL / 2));
+  else multiplyAvx2(part, rows, pass * (HALF / 2));
 #endif
 }
 
@@ -239,20 +243,7 @@ class Multiplier {
     for (int64_t depth = 0; depth < inputs_; depth += DEPTH) {
       const int64_t count = std::min(DEPTH, inputs_ - depth);
       const Number* const own = weight_ + panel * size + depth * PANEL;
-      const auto all = [&](const auto* weight) {
-        multiplyGroups(weight, groups, depth, count, next < 0 ? nullptr : reinterpret_cast<const char*>(ahead));
-      };
-      if constexpr (std::is_same_v<Number, float>) {
-        all(own);
-      } else if (groups <= FEW_GROUPS) {
-        all(own);
-      } else {
-        // Once for all groups.
-        thread_local std::vector<float> wide;
-        wide.resize(DEPTH * PANEL);
-        widen(own, count * PANEL, wide.data());
-        all(wide.data());
-      }
+      multiplyGroups(own, groups, depth, count, next < 0 ? nullptr : reinterpret_cast<const char*>(ahead));
       ahead += count * PANEL;
     }
     const int64_t at = panel * PANEL, count = std::min(PANEL, outputs_ - at);
@@ -261,15 +252,14 @@ class Multiplier {
 
  private:
   // All rows with `count` inputs of a panel, while so many of the next one are asked for.
-  template <typename Weight>
-  void multiplyGroups(const Weight* weight, int64_t groups, int64_t depth, int64_t count, const char* ahead) {
+  void multiplyGroups(const Number* weight, int64_t groups, int64_t depth, int64_t count, const char* ahead) {
     const int64_t parts = groups * passes(), steps = std::max<int64_t>(1, count / STRIDE);
     const int64_t lines = count * PANEL * static_cast<int64_t>(sizeof(Number)) / LINE, stretches = (lines + parts * steps - 1) / (parts * steps);
     const int64_t linesOfPart = stretches * steps;
     for (int64_t at = 0; at < parts; at++) {
       const int64_t group = at / passes(), row = rows_ * group / groups, some = rows_ * (group + 1) / groups - row;
       const bool isAsking = ahead != nullptr && at * linesOfPart < lines;
-      const Part<Weight> part{from_ + row * step_ + depth,
+      const Part<Number> part{from_ + row * step_ + depth,
                               step_,
                               weight,
                               count,
@@ -311,6 +301,13 @@ void multiplyPanels(const at::Tensor& x, const at::Tensor& packed, const std::op
   });
 }
 
+// Where a panel's output lies among the numbers of an input.
+template <typename Number>
+int64_t placeOf(int64_t output) {
+  if constexpr (std::is_same_v<Number, float>) return output;
+  else return 2 * (output % HALF) + output / HALF;
+}
+
 template <typename Number>
 void fillPanels(const at::Tensor& weight, at::Tensor& packed) {
   const int64_t outputs = weight.size(0), inputs = weight.size(1);
@@ -325,7 +322,8 @@ void fillPanels(const at::Tensor& weight, at::Tensor& packed) {
         const int64_t last = std::min(inputs, first + LANES);
         for (int64_t i = 0; i < PANEL; i++) {
           const Number* const row = from + (panel * PANEL + i) * inputs;
-          for (int64_t k = first; k < last; k++) own[k * PANEL + i] = i < count ? row[k] : Number(0);
+          const int64_t at = placeOf<Number>(i);
+          for (int64_t k = first; k < last; k++) own[k * PANEL + at] = i < count ? row[k] : Number(0);
         }
       }
     }
