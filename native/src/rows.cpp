@@ -26,36 +26,59 @@ constexpr int64_t MOST_ROWS = 4;
 // Bytes from what is read to what is asked for, found by measuring on a processor of Intel.
 constexpr int64_t AHEAD = 2048;
 
+// Rows of the weight that are read at once, from places far apart: memory comes faster from several. As many as there are
+// registers for, of AVX2 or of AVX-512, beside those of M rows of x.
+constexpr int64_t placesOfAvx2(int64_t rows) { return rows == 1 ? 4 : rows == 4 ? 1 : 2; }
+constexpr int64_t PLACES_OF_AVX512 = 4;
+
+// One row of the weight in each of COUNT stretches, and where its sum goes.
+template <int64_t COUNT, typename Weight>
+struct Places {
+  const Weight* from[COUNT];
+  float* to[COUNT];
+
+  static int64_t stretch(int64_t rows) { return (rows + COUNT - 1) / COUNT; }
+  INLINE Places(const Weight* weight, int64_t width, int64_t rows, int64_t row, float* result) {
+#pragma GCC unroll 4
+    for (int64_t i = 0; i < COUNT; i++) {
+      // At the end a row is computed twice.
+      const int64_t own = std::min(i * stretch(rows) + row, rows - 1);
+      from[i] = weight + own * width;
+      to[i] = result + own;
+    }
+  }
+};
+
 // Beyond the end of a weight nothing is read.
 template <typename Number>
-INLINE void askAhead(const Number* from, int64_t count) {
-  const uintptr_t first = reinterpret_cast<uintptr_t>(from) + AHEAD;
-  for (uintptr_t line = 0; line < count * sizeof(Number); line += 64) __builtin_prefetch(reinterpret_cast<const void*>(first + line));
+INLINE void askAhead(const Number* from) {
+  __builtin_prefetch(reinterpret_cast<const void*>(reinterpret_cast<uintptr_t>(from) + AHEAD));
 }
 
-// One row of the weight after the other, each with all M rows of x: memory that is read in its order comes fastest.
 template <int64_t M, typename Weight>
 INLINE void dotRows(const float* x, const Weight* weight, int64_t width, int64_t rows, float* result, int64_t step) {
-  // Sums that do not wait for each other.
-  constexpr int64_t CHAINS = M == 1 ? 4 : M == 4 ? 1 : 2;
-  const int64_t even = width / (CHAINS * LANES) * (CHAINS * LANES);
-  for (int64_t row = 0; row < rows; row++) {
-    const Weight* const w = weight + row * width;
-    Floats found[M][CHAINS] = {};
-    for (int64_t at = 0; at < even; at += CHAINS * LANES) {
-      askAhead(w + at, CHAINS * LANES);
-      for (int64_t chain = 0; chain < CHAINS; chain++) {
-        const Floats factor = load(w + at + chain * LANES);
-        for (int64_t i = 0; i < M; i++) found[i][chain] += factor * load(x + i * width + at + chain * LANES);
+  constexpr int64_t PLACES = placesOfAvx2(M);
+  const int64_t even = width / LANES * LANES;
+  for (int64_t row = 0; row < Places<PLACES, Weight>::stretch(rows); row++) {
+    const Places<PLACES, Weight> places(weight, width, rows, row, result);
+    Floats found[M][PLACES] = {};
+    for (int64_t at = 0; at < even; at += LANES) {
+#pragma GCC unroll 4
+      for (int64_t place = 0; place < PLACES; place++) {
+        askAhead(places.from[place] + at);
+        const Floats factor = load(places.from[place] + at);
+#pragma GCC unroll 4
+        for (int64_t i = 0; i < M; i++) found[i][place] += factor * load(x + i * width + at);
       }
     }
-    for (int64_t i = 0; i < M; i++) {
-      Floats sum = found[i][0];
-      for (int64_t chain = 1; chain < CHAINS; chain++) sum += found[i][chain];
-      float total = sumOf(sum);
-      for (int64_t at = even; at < width; at++) total += x[i * width + at] * static_cast<float>(w[at]);
-      result[i * step + row] = total;
-    }
+#pragma GCC unroll 4
+    for (int64_t i = 0; i < M; i++)
+#pragma GCC unroll 4
+      for (int64_t place = 0; place < PLACES; place++) {
+        float total = sumOf(found[i][place]);
+        for (int64_t at = even; at < width; at++) total += x[i * width + at] * static_cast<float>(places.from[place][at]);
+        places.to[place][i * step] = total;
+      }
   }
 }
 
@@ -89,32 +112,35 @@ WITH_PAIRS INLINE __m512bh pairs(const c10::BFloat16* from) { return (__m512bh)_
 template <int64_t M>
 WITH_PAIRS INLINE void dotPairs(
     const c10::BFloat16* x, const c10::BFloat16* weight, int64_t width, int64_t rows, float* result, int64_t step) {
-  constexpr int64_t PAIRS = 2 * LANES, CHAINS = M == 1 ? 4 : M == 4 ? 1 : 2;
-  const int64_t even = width / (CHAINS * PAIRS) * (CHAINS * PAIRS);
-  for (int64_t row = 0; row < rows; row++) {
-    const c10::BFloat16* const w = weight + row * width;
-    __m512 found[M][CHAINS];
+  constexpr int64_t PAIRS = 2 * LANES, PLACES = PLACES_OF_AVX512;
+  const int64_t even = width / PAIRS * PAIRS;
+  for (int64_t row = 0; row < Places<PLACES, c10::BFloat16>::stretch(rows); row++) {
+    const Places<PLACES, c10::BFloat16> places(weight, width, rows, row, result);
+    __m512 found[M][PLACES];
+#pragma GCC unroll 4
     for (int64_t i = 0; i < M; i++)
-      for (int64_t chain = 0; chain < CHAINS; chain++) found[i][chain] = _mm512_setzero_ps();
-    for (int64_t at = 0; at < even; at += CHAINS * PAIRS) {
-      askAhead(w + at, CHAINS * PAIRS);
-      for (int64_t chain = 0; chain < CHAINS; chain++) {
-        const __m512bh factor = pairs(w + at + chain * PAIRS);
+#pragma GCC unroll 4
+      for (int64_t place = 0; place < PLACES; place++) found[i][place] = _mm512_setzero_ps();
+    for (int64_t at = 0; at < even; at += PAIRS) {
+#pragma GCC unroll 4
+      for (int64_t place = 0; place < PLACES; place++) {
+        askAhead(places.from[place] + at);
+        const __m512bh factor = pairs(places.from[place] + at);
+#pragma GCC unroll 4
         for (int64_t i = 0; i < M; i++)
-          found[i][chain] = _mm512_dpbf16_ps(found[i][chain], factor, pairs(x + i * width + at + chain * PAIRS));
+          found[i][place] = _mm512_dpbf16_ps(found[i][place], factor, pairs(x + i * width + at));
       }
     }
-    for (int64_t i = 0; i < M; i++) {
-      __m512 sum = found[i][0];
-      for (int64_t chain = 1; chain < CHAINS; chain++) sum = _mm512_add_ps(sum, found[i][chain]);
-      int64_t at = even;
-      for (; at + PAIRS <= width; at += PAIRS) sum = _mm512_dpbf16_ps(sum, pairs(w + at), pairs(x + i * width + at));
-      Floats lanes;
-      std::memcpy(&lanes, &sum, sizeof lanes);
-      float total = sumOf(lanes);
-      for (; at < width; at++) total += static_cast<float>(x[i * width + at]) * static_cast<float>(w[at]);
-      result[i * step + row] = total;
-    }
+#pragma GCC unroll 4
+    for (int64_t i = 0; i < M; i++)
+#pragma GCC unroll 4
+      for (int64_t place = 0; place < PLACES; place++) {
+        Floats lanes;
+        std::memcpy(&lanes, &found[i][place], sizeof lanes);
+        float total = sumOf(lanes);
+        for (int64_t at = even; at < width; at++) total += static_cast<float>(x[i * width + at]) * static_cast<float>(places.from[place][at]);
+        places.to[place][i * step] = total;
+      }
   }
 }
 
