@@ -114,10 +114,13 @@ PER_PROCESSOR void joinParts(float* own, float* ownSums, const float* other, con
   }
 }
 
+// In float32; what is kept for the backward pass, the result and the gradients are of the dtype of the query.
 struct AttendPrompted : torch::autograd::Function<AttendPrompted> {
-  static at::Tensor forward(torch::autograd::AutogradContext* context, const at::Tensor& query, const at::Tensor& promptKeys,
-                            const at::Tensor& promptValues, at::IntArrayRef promptOf, at::IntArrayRef lengths,
-                            const at::Tensor& keys, const at::Tensor& values, double scale) {
+  static at::Tensor forward(torch::autograd::AutogradContext* context, const at::Tensor& givenQuery,
+                            const at::Tensor& givenPromptKeys, const at::Tensor& givenPromptValues, at::IntArrayRef promptOf,
+                            at::IntArrayRef lengths, const at::Tensor& givenKeys, const at::Tensor& givenValues, double scale) {
+    const at::Tensor query = givenQuery.to(at::kFloat), keys = givenKeys.to(at::kFloat), values = givenValues.to(at::kFloat);
+    const at::Tensor promptKeys = givenPromptKeys.to(at::kFloat), promptValues = givenPromptValues.to(at::kFloat);
     auto [own, ownSums] =
         at::_scaled_dot_product_flash_attention_for_cpu(query, keys, values, 0, true, std::nullopt, scale);
     // Tokens after each other, their heads side by side.
@@ -134,8 +137,8 @@ struct AttendPrompted : torch::autograd::Function<AttendPrompted> {
         joinParts(to + begin * width, toSums + begin, from + begin * width, fromSums + begin, end - begin, width);
       });
     }
-    const at::Tensor turned = result.transpose(1, 2), turnedSums = sums.transpose(1, 2);
-    context->save_for_backward({query, promptKeys, promptValues, keys, values, turned, turnedSums});
+    const at::Tensor turned = result.to(givenQuery.scalar_type()).transpose(1, 2), turnedSums = sums.transpose(1, 2);
+    context->save_for_backward({givenQuery, givenPromptKeys, givenPromptValues, givenKeys, givenValues, turned, turnedSums});
     context->saved_data["prompts"] = promptOf.vec();
     context->saved_data["lengths"] = lengths.vec();
     context->saved_data["scale"] = scale;
@@ -147,38 +150,45 @@ struct AttendPrompted : torch::autograd::Function<AttendPrompted> {
     if (!gradients[0].defined()) return torch::autograd::variable_list(8);
     TORCH_CHECK(!at::GradMode::is_enabled(), "attend_prompted has no second derivative: expected a backward pass without createGraph");
     const torch::autograd::variable_list saved = context->get_saved_variables();
-    const at::Tensor &query = saved[0], &promptKeys = saved[1], &promptValues = saved[2], &result = saved[5], &sums = saved[6];
+    const auto wide = [](const at::Tensor& tensor) { return tensor.to(at::kFloat); };
+    const at::Tensor gradient = wide(gradients[0]), query = wide(saved[0]), result = wide(saved[5]);
+    const at::Tensor promptKeys = wide(saved[1]), promptValues = wide(saved[2]);
+    const at::Tensor& sums = saved[6];
     const double scale = context->saved_data["scale"].toDouble();
     const std::vector<int64_t> promptOf = context->saved_data["prompts"].toIntVector();
     const std::vector<int64_t> lengths = context->saved_data["lengths"].toIntVector();
     // With the result and the sums of the whole softmax, each part gives its share of the gradient.
     auto [ofQuery, ofKeys, ofValues] = at::_scaled_dot_product_flash_attention_for_cpu_backward(
-        gradients[0], query, saved[3], saved[4], result, sums, 0, true, std::nullopt, scale);
+        gradient, query, wide(saved[3]), wide(saved[4]), result, sums, 0, true, std::nullopt, scale);
     at::Tensor ofPromptKeys = at::zeros(promptKeys.sizes(), promptKeys.options());
     at::Tensor ofPromptValues = at::zeros(promptValues.sizes(), promptValues.options());
     for (const Run& run : runsOf(promptOf, lengths)) {
       const auto [ofRows, ofColumns, ofTheirValues] = at::_scaled_dot_product_flash_attention_for_cpu_backward(
-          asOneRow(gradients[0], run), asOneRow(query, run), promptOfRun(promptKeys, run), promptOfRun(promptValues, run),
+          asOneRow(gradient, run), asOneRow(query, run), promptOfRun(promptKeys, run), promptOfRun(promptValues, run),
           asOneRow(result, run), asOneRow(sums, run), 0, false, std::nullopt, scale);
       promptOfRun(ofPromptKeys, run).add_(ofColumns);
       promptOfRun(ofPromptValues, run).add_(ofTheirValues);
       const at::Tensor tokens = ofRows.squeeze(0).transpose(0, 1).unflatten(0, {run.count, query.size(2)});
       ofQuery.narrow(0, run.first, run.count).add_(tokens.transpose(1, 2));
     }
-    return {ofQuery, ofPromptKeys, ofPromptValues, {}, {}, ofKeys, ofValues, {}};
+    const auto narrow = [&](const at::Tensor& tensor) { return tensor.to(saved[0].scalar_type()); };
+    return {narrow(ofQuery), narrow(ofPromptKeys), narrow(ofPromptValues), {}, {}, narrow(ofKeys), narrow(ofValues), {}};
   }
 };
 
 // attend_prompted(query [B, H, Lq, d], prompt keys and values [P, Hkv, L, d], prompt of each row, length of each prompt, keys and
 // values [B, Hkv, Lq, d], scale) → what each token reads from its prompt, as long as it is, and from its row up to itself,
 // [B, H, Lq, d]. Nothing is put together: rows of one prompt beside each other read it in one product.
+// bfloat16 is widened.
 at::Tensor attendPrompted(const at::Tensor& query, const at::Tensor& promptKeys, const at::Tensor& promptValues,
                           at::IntArrayRef promptOf, at::IntArrayRef lengths, const at::Tensor& keys, const at::Tensor& values,
                           double scale) {
   for (const at::Tensor* each : {&query, &promptKeys, &promptValues, &keys, &values})
-    TORCH_CHECK(each->is_cpu() && each->scalar_type() == at::kFloat && each->dim() == 4 && each->size(3) == query.size(3) &&
+    TORCH_CHECK(each->is_cpu() && (query.scalar_type() == at::kFloat || query.scalar_type() == at::kBFloat16) &&
+                    each->scalar_type() == query.scalar_type() && each->dim() == 4 && each->size(3) == query.size(3) &&
                     each->stride(3) == 1,
-                "expected float32 tensors of four dimensions on the CPU, equally wide, with the numbers of a head beside each other, "
+                "expected float32 or bfloat16 tensors of four dimensions on the CPU, equally wide, with the numbers of a head beside "
+                "each other, "
                 "received ", each->scalar_type(), each->sizes(), " with strides ", each->strides());
   TORCH_CHECK(query.size(2) > 0 && query.size(3) > 0 && keys.size(1) > 0 && query.size(1) % keys.size(1) == 0,
               "expected columns, and heads of queries for each head of keys, received ", query.sizes(), " and ", keys.sizes());

@@ -4,8 +4,8 @@
 // thousand rows, most of all for a large output.
 //
 // In bfloat16, processors without instructions for it, and those of Intel that have AVX512-BF16 and no AMX, multiply slower
-// than in float32. There both factors are widened, piece by piece, and the result is rounded once: the same sums of the same
-// exact products, in float32 either way.
+// than in float32. There both factors are widened as they are read (panels.cpp), and the result is rounded once: sums of the
+// same exact products, in float32 either way.
 //
 // What either gains is measured by `npm run bench -- parts`. Which way is taken depends on the processor and the shapes
 // alone, so that a run that is repeated or resumed computes the same.
@@ -25,6 +25,7 @@
 
 #include "linear.h"
 #include "napi.h"
+#include "panels.h"
 
 namespace posttrain {
 namespace {
@@ -67,7 +68,7 @@ bool multipliesHalvesSlowly() {
 #endif
 }
 
-bool widens = multipliesHalvesSlowly();
+bool widens = multipliesHalvesSlowly() && bestPanelKernel() != PanelKernel::none;
 
 using Pointwise = at::Tensor(const at::Tensor&, const at::Tensor&, const std::optional<at::Tensor>&, std::string_view,
                              c10::List<std::optional<at::Scalar>>, std::optional<std::string_view>);
@@ -96,55 +97,14 @@ bool suits(const at::Tensor& x, const at::Tensor& weight, const std::optional<at
 // Rows, inputs or outputs below which widening costs more than it gains: few, where bfloat16 has no instructions at all.
 int64_t leastWidened() { return processorMultipliesPairs() ? 32 : 2; }
 
-// Floats of a piece, its share of the other factor and its result: what a core's own cache holds.
-constexpr int64_t PIECE = int64_t{1} << 19;
-constexpr int64_t PIECE_STEP = 64;
-
 bool isPlainHalf(const at::Tensor& tensor) {
   return tensor.layout() == at::kStrided && tensor.is_cpu() && tensor.scalar_type() == at::kBFloat16;
 }
 
 // x [..., K] · weight [N, K]ᵀ
 bool suitsWidening(at::IntArrayRef x, at::IntArrayRef weight) {
-  if (x.empty() || weight.size() != 2 || x.back() != weight[1] || x.back() == 0) return false;
+  if (panelKernel() == PanelKernel::none || x.empty() || weight.size() != 2 || x.back() != weight[1] || x.back() == 0) return false;
   return std::min({c10::multiply_integers(x) / x.back(), weight[0], weight[1]}) >= leastWidened();
-}
-
-// a [M, K] · b [K, N] + bias [N], all bfloat16, in float32 and rounded at the end. The longest of the three sides is cut into
-// pieces, so that no factor is ever whole in float32 but the smaller one.
-at::Tensor widenedProduct(const at::Tensor& a, const at::Tensor& b, const std::optional<at::Tensor>& bias) {
-  const c10::impl::ExcludeDispatchKeyGuard withoutCast(c10::DispatchKey::AutocastCPU);
-  const at::NoGradGuard withoutGradient;
-  const int64_t rows = a.size(0), inner = a.size(1), columns = b.size(1), longest = std::max({rows, inner, columns});
-  const auto eachPiece = [&](int64_t otherSides, auto&& compute) {
-    const int64_t step = std::max(PIECE_STEP, PIECE / otherSides / PIECE_STEP * PIECE_STEP);
-    for (int64_t at = 0; at < longest; at += step) compute(at, std::min(step, longest - at));
-  };
-  const at::Tensor offset = bias.has_value() ? bias->to(at::kFloat) : at::Tensor();
-  at::Tensor y = at::empty({rows, columns}, a.options());
-  if (columns == longest) {
-    const at::Tensor whole = a.to(at::kFloat);
-    eachPiece(rows + inner, [&](int64_t at, int64_t count) {
-      at::Tensor part = whole.mm(b.narrow(1, at, count).to(at::kFloat));
-      if (offset.defined()) part.add_(offset.narrow(0, at, count));
-      y.narrow(1, at, count).copy_(part);
-    });
-  } else if (rows == longest) {
-    const at::Tensor whole = b.to(at::kFloat);
-    eachPiece(inner + columns, [&](int64_t at, int64_t count) {
-      at::Tensor part = a.narrow(0, at, count).to(at::kFloat).mm(whole);
-      if (offset.defined()) part.add_(offset);
-      y.narrow(0, at, count).copy_(part);
-    });
-  } else {
-    at::Tensor sum = at::zeros({rows, columns}, a.options().dtype(at::kFloat));
-    eachPiece(rows + columns, [&](int64_t at, int64_t count) {
-      sum.addmm_(a.narrow(1, at, count).to(at::kFloat), b.narrow(0, at, count).to(at::kFloat));
-    });
-    if (offset.defined()) sum.add_(offset);
-    y.copy_(sum);
-  }
-  return y;
 }
 
 bool suitsWidening(const at::Tensor& x, const at::Tensor& weight, const std::optional<at::Tensor>& bias) {
@@ -157,7 +117,7 @@ at::Tensor fastestProduct(const at::Tensor& x, const at::Tensor& weight, const s
   std::vector<int64_t> shape = x.sizes().vec();
   shape.back() = weight.size(0);
   // Not a view for autograd, so that the result may be changed in its place.
-  return at::_unsafe_view(widenedProduct(x.reshape({-1, x.size(-1)}), weight.t(), bias), shape);
+  return at::_unsafe_view(productOfHalves(x.reshape({-1, x.size(-1)}), weight.t(), bias), shape);
 }
 
 struct FasterLinear : torch::autograd::Function<FasterLinear> {
@@ -239,7 +199,7 @@ at::Tensor linearWeightGradient(const at::Tensor& gradient, const at::Tensor& x)
   const at::Tensor transposed = gradient.t();
   // In float32 MKL is the faster one here on any processor.
   if (at::GradMode::is_enabled() || !suitsWidening(transposed, x.t(), std::nullopt)) return transposed.mm(x);
-  return widenedProduct(transposed, x, std::nullopt);
+  return productOfHalves(transposed, x, std::nullopt);
 }
 
 at::Tensor autocasted(const at::Tensor& tensor) {

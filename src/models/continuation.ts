@@ -7,6 +7,7 @@ import {
   arange,
   cat,
   isAutocastOnCpu,
+  runtimeInfo,
   tensor,
   tidy,
   zeros,
@@ -176,7 +177,8 @@ export function continuedSight(
   const rows = lengths.length;
   const isPlain =
     device === 'cpu' &&
-    computeDtype === 'float32' &&
+    computeDtype === dtype &&
+    (dtype === 'float32' || (dtype === 'bfloat16' && runtimeInfo().widensBfloat16)) &&
     attentionSoftcap === null &&
     !isAutocastOnCpu();
   const integers = (values: readonly number[], shape: number[]): Tensor =>

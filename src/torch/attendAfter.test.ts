@@ -281,7 +281,8 @@ describe('attendPrompted', () => {
         return () =>
           attendPrompted(first, { keys, values }, { keys: ownKeys, values: ownValues }, options);
       };
-      assert.throws(call(order, lengths, query.to('bfloat16')), /expected float32 tensors/);
+      assert.throws(call(order, lengths, query.to('bfloat16')), /expected float32 or bfloat16/);
+      assert.throws(call(order, lengths, query.to('float64')), /expected float32 or bfloat16/);
       assert.throws(call(order, lengths, query.narrow(2, 0, 2)), /keys and values that fit/);
       const turned = query.transpose(2, 3).contiguous().transpose(2, 3);
       assert.throws(call(order, lengths, turned), /numbers of a head beside each other/);
@@ -292,6 +293,22 @@ describe('attendPrompted', () => {
       assert.throws(call([0, 1, 2, 3, 0], lengths), /prompts below 3, received 3/);
       assert.throws(call(order, [5, 4, 6]), /lengths up to 5, received 6/);
       assert.throws(call(order, [5, 4, -1]), /lengths up to 5, received -1/);
+    });
+  });
+
+  test('of bfloat16 is as near to the definition in float64, and keeps its inputs as they are', () => {
+    expectNear(inputs(), prompted, plain);
+    tidy(() => {
+      const { rows, before, query, prompts, own } = manyRows();
+      const half = (each: Tensor): Tensor => each.detach().to('bfloat16').requiresGrad_();
+      const [q, keys, values] = [half(query), half(prompts.keys), half(prompts.values)];
+      const ofRows = { keys: half(own.keys), values: half(own.values) };
+      const { bytesInUse } = hostMemory();
+      const options = { promptOf: Array.from({ length: rows }, () => 0), lengths: [before], scale };
+      const y = attendPrompted(q, { keys, values }, ofRows, options);
+      // The result and its sums of float32; wide copies of all inputs would be twice the bytes of the result once more.
+      const grown = hostMemory().bytesInUse - bytesInUse;
+      assert.ok(grown < 1.5 * 2 * y.numel, `${grown} bytes beside ${2 * y.numel}`);
     });
   });
 });

@@ -139,7 +139,7 @@ export function attendAfter(
  * together or repeated, and rows of one prompt that stand beside each other read it in one product. There is no gradient of its
  * gradient.
  *
- * float32 on the CPU.
+ * float32 on the CPU, or bfloat16, which is widened and rounded once.
  *
  * @param query [B, H, Lq, D]; H/Hkv consecutive query heads share a key head
  * @param prompts [P, Hkv, L, D]

@@ -47,11 +47,12 @@ describe('products of bfloat16 with factors widened to float32', () => {
   before(() => (first = useWidenedProducts(true)));
   after(() => useWidenedProducts(first));
 
-  // Each of them is cut into more than one piece: 2^19 numbers hold at most 7168 of the longest side.
+  // Panels hold 2^20 numbers and 2048 inputs at a time: each case is taken in several parts, or in several rows' turns.
   for (const [cut, rows, inputs, outputs] of [
-    ['outputs', 40, 33, 8000],
-    ['rows', 8000, 33, 40],
-    ['inputs', 35, 8000, 40],
+    ['outputs', 40, 2000, 1100],
+    ['rows', 3000, 33, 40],
+    ['inputs', 35, 5000, 40],
+    ['inputs and outputs', 33, 4100, 1061],
   ] as const)
     for (const withBias of [false, true])
       test(`are rounded once, values and gradients, cut along ${cut}${withBias ? ', with a bias' : ''}`, () => {
