@@ -63,8 +63,15 @@ struct Part {
 
 typedef float Sixteen __attribute__((vector_size(64)));
 typedef uint32_t SixteenWords __attribute__((vector_size(64)));
+typedef uint16_t SixteenHalves __attribute__((vector_size(32)));
 template <typename Vector>
 INLINE void read(const float* from, Vector& to) { std::memcpy(&to, from, sizeof to); }
+
+INLINE SixteenHalves halvesAt(const c10::BFloat16* from) {
+  SixteenHalves halves;
+  std::memcpy(&halves, from, sizeof halves);
+  return halves;
+}
 
 // Outputs of one input from `column` on, and those half a panel further.
 template <typename Vector>
@@ -134,6 +141,27 @@ WITH_AVX2 void multiplyAvx2(const Part<float>& part, int64_t rows, int64_t colum
 }
 WITH_AVX2 void multiplyAvx2(const Part<c10::BFloat16>& part, int64_t rows, int64_t column) {
   multiplyPart<Eight, ROWS_AVX2>(part, rows, column);
+}
+
+// To the nearest number of bfloat16, to the even one of two; NaN stays NaN.
+INLINE SixteenHalves rounded(Sixteen value) {
+  const SixteenWords words = (SixteenWords)value, up = (words + 0x7fffu + ((words >> 16) & 1u)) >> 16;
+  return __builtin_convertvector(value == value ? up : SixteenWords{} + 0x7fc0u, SixteenHalves);
+}
+
+// Whole panels of sums to rows of y that lie `step` apart; no bias where it is nullptr.
+WITH_AVX512 void finishAvx512(const float* sums, int64_t rows, const c10::BFloat16* bias, c10::BFloat16* y, int64_t step) {
+  Sixteen first{}, second{};
+  if (bias != nullptr) {
+    first = (Sixteen)(__builtin_convertvector(halvesAt(bias), SixteenWords) << 16);
+    second = (Sixteen)(__builtin_convertvector(halvesAt(bias + HALF), SixteenWords) << 16);
+  }
+  for (int64_t row = 0; row < rows; row++, sums += PANEL, y += step) {
+    Sixteen low, high;
+    readBoth(sums, 0, low, high);
+    const SixteenHalves halves[2] = {rounded(low + first), rounded(high + second)};
+    std::memcpy(y, halves, sizeof halves);
+  }
 }
 
 PanelKernel found() {
@@ -217,9 +245,15 @@ INLINE void finishRows(const float* sums, int64_t rows, const Number* bias, int6
 PER_PROCESSOR void finish(const float* sums, int64_t rows, const float* bias, int64_t count, float* y, int64_t step) {
   finishRows(sums, rows, bias, count, y, step);
 }
-PER_PROCESSOR void finish(const float* sums, int64_t rows, const c10::BFloat16* bias, int64_t count, c10::BFloat16* y,
-                          int64_t step) {
+PER_PROCESSOR void finishHalves(const float* sums, int64_t rows, const c10::BFloat16* bias, int64_t count, c10::BFloat16* y,
+                                int64_t step) {
   finishRows(sums, rows, bias, count, y, step);
+}
+void finish(const float* sums, int64_t rows, const c10::BFloat16* bias, int64_t count, c10::BFloat16* y, int64_t step) {
+#if defined(__x86_64__) && defined(__GNUC__)
+  if (kernel == PanelKernel::avx512 && count == PANEL) return finishAvx512(sums, rows, bias, y, step);
+#endif
+  finishHalves(sums, rows, bias, count, y, step);
 }
 
 // Some inputs of x with panels of them. Before the first of all inputs there are no sums; after the last of them, sums become y.
@@ -317,19 +351,40 @@ class Multiplier {
   const float* from_ = nullptr;
 };
 
+// The tasks that a thread does: half of its share of what is left at a time, of the same rows, so that it seldom takes others
+// and all threads end together.
+struct Tasks {
+  std::atomic<int64_t>& next;
+  const int64_t all, panels, threads;
+  int64_t at = 0, end = 0;
+
+  int64_t another() {
+    if (at < end) return at++;
+    at = next.load(std::memory_order_relaxed);
+    do {
+      if (at >= all) return all;
+      end = at + std::clamp<int64_t>((all - at) / (2 * threads), 1, panels - at % panels);
+    } while (!next.compare_exchange_weak(at, end, std::memory_order_relaxed));
+    return at++;
+  }
+};
+
 template <typename Number, typename Weight>
 void multiplyPanels(const Product<Number, Weight>& product) {
   const int64_t rows = product.x.rows, inputs = product.x.columns, panels = inWholePanels(product.outputs) / PANEL;
-  const int64_t kept = std::clamp(KEPT / inputs, LEAST_KEPT, MOST_KEPT);
+  const int64_t most = std::clamp(KEPT / inputs, LEAST_KEPT, MOST_KEPT), together = rowsTogether();
+  // As evenly as whole groups of rows allow: a few rows at the end would read all panels again.
+  const int64_t even = (rows + most - 1) / most, kept = ((rows + even - 1) / even + together - 1) / together * together;
+  // Some rows with one panel each: all rows that are kept, then the next ones.
   const int64_t tasks = (rows + kept - 1) / kept * panels;
   std::atomic<int64_t> next{0};
-  inThreads(std::min(tasks, rows * inputs * product.outputs / SMALL_PRODUCT), [&](int64_t, int64_t) {
-    const auto another = [&] { return next.fetch_add(1, std::memory_order_relaxed); };
+  inThreads(std::min(tasks, rows * inputs * product.outputs / SMALL_PRODUCT), [&](int64_t, int64_t threads) {
+    Tasks own{next, tasks, panels, threads};
     Multiplier<Number, Weight> multiplier(product);
     int64_t taken = -1;
-    // The next task is chosen before this one is done, so that its panel is known.
-    for (int64_t task = another(), then; task < tasks; task = then) {
-      then = another();
+    // The next task is known before this one is done, and so is its panel.
+    for (int64_t task = own.another(), then; task < tasks; task = then) {
+      then = own.another();
       const int64_t block = task / panels;
       if (block != taken) multiplier.take(block * kept, std::min(rows, (block + 1) * kept));
       taken = block;
