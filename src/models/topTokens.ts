@@ -70,19 +70,20 @@ function topOfChunk(
   { places, count }: { places: readonly number[]; count: number },
 ): TopTokens {
   const index = tensor(Float64Array.from(places), { dtype: 'int64', device: model.device });
-  const logits = model.lmHead(states.detach().indexSelect(0, index)).to(dtype); // no part of the loss
-  const scaled = temperature === 1 ? logits : logits.div(temperature);
+  const logits = model.lmHead(states.detach().indexSelect(0, index)); // no part of the loss
   const outside =
     supports &&
     outsideSupports(
-      scaled,
+      logits,
       places.map((place) => supports[place] ?? null),
     );
-  const kept = outside ? scaled.maskedFill(outside, -Infinity) : scaled;
+  const kept = outside ? logits.maskedFill(outside, -Infinity) : logits;
+  // The order is that of the logits, whatever their dtype and the temperature: only k of each are widened and divided.
   const { values, indices } = kept.topk(count);
   const first = indices.select(1, 0);
-  const { normalizers } = scoreTokens(kept, first, { temperature: 1, withEntropy: false });
-  return { topIds: indices, topLogprobs: values.sub(normalizers.unsqueeze(1)) };
+  const { normalizers } = scoreTokens(kept, first, { temperature, withEntropy: false });
+  const scaled = values.to(dtype).div(temperature);
+  return { topIds: indices, topLogprobs: scaled.sub(normalizers.to(dtype).unsqueeze(1)) };
 }
 
 /** Where the tokens of the rows stand among those of all rows. */
