@@ -96,9 +96,10 @@ INLINE void multiplyBy(const Part<Weight>& part, int64_t column) {
   const Weight* const weight = part.weight;
   const char* ahead = part.ahead;
   Vector sums[ROWS][2] = {};
-  if (!part.isFirst)
-    for (int64_t i = 0; i < ROWS; i++)
-      for (int64_t half = 0; half < 2; half++) read(part.sums + i * PANEL + column + half * HALF, sums[i][half]);
+  if (!part.isFirst) {
+#pragma GCC unroll 14
+    for (int64_t i = 0; i < ROWS; i++) readBoth(part.sums + i * PANEL, column, sums[i][0], sums[i][1]);
+  }
   const auto multiply = [&](int64_t k) __attribute__((always_inline)) {
     Vector first, second;
     readBoth(weight + k * PANEL, column, first, second);
@@ -117,9 +118,11 @@ INLINE void multiplyBy(const Part<Weight>& part, int64_t column) {
     for (int64_t i = 0; i < STRIDE; i++) multiply(k + i);
   }
   for (int64_t k = even; k < part.depth; k++) multiply(k);
-  for (int64_t i = 0; i < ROWS; i++)
-    for (int64_t half = 0; half < 2; half++)
-      std::memcpy(part.sums + i * PANEL + column + half * HALF, &sums[i][half], sizeof(Vector));
+#pragma GCC unroll 14
+  for (int64_t i = 0; i < ROWS; i++) {
+    std::memcpy(part.sums + i * PANEL + column, &sums[i][0], sizeof(Vector));
+    std::memcpy(part.sums + i * PANEL + HALF + column, &sums[i][1], sizeof(Vector));
+  }
 }
 
 template <typename Vector, int64_t MOST, typename Weight>
