@@ -15,6 +15,8 @@ import {
   inferenceMode,
   noGrad,
   onesLike,
+  packedLinear,
+  packLinearWeight,
   readSafetensors,
   releaseHostMemory,
   rotateHalf,
@@ -24,6 +26,7 @@ import {
   tensor,
   tidy,
   useOneDnnLinear,
+  usePackedKernel,
   useWidenedProducts,
   writeSafetensors,
   zeros,
@@ -161,6 +164,35 @@ function fewRows(
     all((weight) => x.linear(weight)),
   );
   for (const weight of weights) weight.dispose();
+  return found;
+}
+
+/** Products with weights that were packed: in panels, and in oneDNN's form. */
+function packed(
+  rows: number,
+  outputs: number,
+  inputs: number,
+  dtype: 'float32' | 'bfloat16',
+): PartRow {
+  const count = Math.floor(COLD_BYTES / 2 / (outputs * inputs * DTYPE_BYTES[dtype]));
+  const weights = Array.from({ length: count }, () => random(outputs, inputs).to(dtype));
+  const best = usePackedKernel('oneDnn');
+  const [others, panels] = (['oneDnn', best] as const).map((kernel) => {
+    usePackedKernel(kernel);
+    return noGrad(() => weights.map((weight) => packLinearWeight(weight, 64)));
+  }) as [Tensor[], Tensor[]];
+  for (const weight of weights) weight.dispose();
+  const x = random(rows, inputs).to(dtype);
+  const all = (factors: readonly Tensor[]) => () =>
+    noGrad(() => {
+      for (const weight of factors) tidy(() => void packedLinear(x, weight));
+    });
+  const found = compare(
+    `panels in place of oneDNN's packed form, ${rows} rows, ${count} weights ${outputs}×${inputs} in ${dtype}`,
+    all(panels),
+    all(others),
+  );
+  for (const weight of [...panels, ...others]) weight.dispose();
   return found;
 }
 
@@ -320,6 +352,11 @@ export async function benchParts(): Promise<void> {
     fewRows(1, 3072, 576, 'bfloat16'),
     fewRows(1, 49152, 576, 'float32'),
     fewRows(4, 3072, 576, 'float32'),
+    packed(16, 3072, 576, 'float32'),
+    packed(64, 3072, 576, 'float32'),
+    packed(16, 3072, 576, 'bfloat16'),
+    packed(64, 3072, 576, 'bfloat16'),
+    packed(64, 1376, 256, 'float32'),
     decodeAttention(1, 'float32'),
     decodeAttention(64, 'float32'),
     decodeAttention(64, 'bfloat16'),

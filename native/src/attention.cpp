@@ -101,6 +101,8 @@ at::Tensor promptOfRun(const at::Tensor& prompts, const Run& run) {
   return prompts.narrow(0, run.prompt, 1).narrow(2, 0, run.length);
 }
 
+at::Tensor widePrompt(const at::Tensor& prompts, const Run& run) { return promptOfRun(prompts, run).to(at::kFloat); }
+
 // Two parts of one softmax become the whole: what each read from its values, and the logarithms of its sum of exponentials.
 PER_PROCESSOR void joinParts(float* own, float* ownSums, const float* other, const float* otherSums, int64_t rows, int64_t width) {
   const int64_t even = width / LANES * LANES;
@@ -114,13 +116,12 @@ PER_PROCESSOR void joinParts(float* own, float* ownSums, const float* other, con
   }
 }
 
-// In float32; what is kept for the backward pass, the result and the gradients are of the dtype of the query.
+// In float32; the result, the gradients, and what is kept for the backward pass but for sums, are of the dtype of the query.
 struct AttendPrompted : torch::autograd::Function<AttendPrompted> {
   static at::Tensor forward(torch::autograd::AutogradContext* context, const at::Tensor& givenQuery,
-                            const at::Tensor& givenPromptKeys, const at::Tensor& givenPromptValues, at::IntArrayRef promptOf,
+                            const at::Tensor& promptKeys, const at::Tensor& promptValues, at::IntArrayRef promptOf,
                             at::IntArrayRef lengths, const at::Tensor& givenKeys, const at::Tensor& givenValues, double scale) {
     const at::Tensor query = givenQuery.to(at::kFloat), keys = givenKeys.to(at::kFloat), values = givenValues.to(at::kFloat);
-    const at::Tensor promptKeys = givenPromptKeys.to(at::kFloat), promptValues = givenPromptValues.to(at::kFloat);
     auto [own, ownSums] =
         at::_scaled_dot_product_flash_attention_for_cpu(query, keys, values, 0, true, std::nullopt, scale);
     // Tokens after each other, their heads side by side.
@@ -128,7 +129,7 @@ struct AttendPrompted : torch::autograd::Function<AttendPrompted> {
     const int64_t perRow = query.size(1) * query.size(2), width = query.size(3);
     for (const Run& run : runsOf(promptOf, lengths)) {
       const auto [read, readSums] = at::_scaled_dot_product_flash_attention_for_cpu(
-          asOneRow(query, run), promptOfRun(promptKeys, run), promptOfRun(promptValues, run), 0, false, std::nullopt, scale);
+          asOneRow(query, run), widePrompt(promptKeys, run), widePrompt(promptValues, run), 0, false, std::nullopt, scale);
       const at::Tensor other = read.transpose(1, 2).contiguous(), otherSums = readSums.transpose(1, 2).contiguous();
       float* const to = result.mutable_data_ptr<float>() + run.first * perRow * width;
       float* const toSums = sums.mutable_data_ptr<float>() + run.first * perRow;
@@ -138,7 +139,7 @@ struct AttendPrompted : torch::autograd::Function<AttendPrompted> {
       });
     }
     const at::Tensor turned = result.to(givenQuery.scalar_type()).transpose(1, 2), turnedSums = sums.transpose(1, 2);
-    context->save_for_backward({givenQuery, givenPromptKeys, givenPromptValues, givenKeys, givenValues, turned, turnedSums});
+    context->save_for_backward({givenQuery, promptKeys, promptValues, givenKeys, givenValues, turned, turnedSums});
     context->saved_data["prompts"] = promptOf.vec();
     context->saved_data["lengths"] = lengths.vec();
     context->saved_data["scale"] = scale;
@@ -152,19 +153,18 @@ struct AttendPrompted : torch::autograd::Function<AttendPrompted> {
     const torch::autograd::variable_list saved = context->get_saved_variables();
     const auto wide = [](const at::Tensor& tensor) { return tensor.to(at::kFloat); };
     const at::Tensor gradient = wide(gradients[0]), query = wide(saved[0]), result = wide(saved[5]);
-    const at::Tensor promptKeys = wide(saved[1]), promptValues = wide(saved[2]);
-    const at::Tensor& sums = saved[6];
+    const at::Tensor &promptKeys = saved[1], &promptValues = saved[2], &sums = saved[6];
     const double scale = context->saved_data["scale"].toDouble();
     const std::vector<int64_t> promptOf = context->saved_data["prompts"].toIntVector();
     const std::vector<int64_t> lengths = context->saved_data["lengths"].toIntVector();
     // With the result and the sums of the whole softmax, each part gives its share of the gradient.
     auto [ofQuery, ofKeys, ofValues] = at::_scaled_dot_product_flash_attention_for_cpu_backward(
         gradient, query, wide(saved[3]), wide(saved[4]), result, sums, 0, true, std::nullopt, scale);
-    at::Tensor ofPromptKeys = at::zeros(promptKeys.sizes(), promptKeys.options());
-    at::Tensor ofPromptValues = at::zeros(promptValues.sizes(), promptValues.options());
+    at::Tensor ofPromptKeys = at::zeros(promptKeys.sizes(), query.options());
+    at::Tensor ofPromptValues = at::zeros(promptValues.sizes(), query.options());
     for (const Run& run : runsOf(promptOf, lengths)) {
       const auto [ofRows, ofColumns, ofTheirValues] = at::_scaled_dot_product_flash_attention_for_cpu_backward(
-          asOneRow(gradient, run), asOneRow(query, run), promptOfRun(promptKeys, run), promptOfRun(promptValues, run),
+          asOneRow(gradient, run), asOneRow(query, run), widePrompt(promptKeys, run), widePrompt(promptValues, run),
           asOneRow(result, run), asOneRow(sums, run), 0, false, std::nullopt, scale);
       promptOfRun(ofPromptKeys, run).add_(ofColumns);
       promptOfRun(ofPromptValues, run).add_(ofTheirValues);
@@ -188,8 +188,7 @@ at::Tensor attendPrompted(const at::Tensor& query, const at::Tensor& promptKeys,
                     each->scalar_type() == query.scalar_type() && each->dim() == 4 && each->size(3) == query.size(3) &&
                     each->stride(3) == 1,
                 "expected float32 or bfloat16 tensors of four dimensions on the CPU, equally wide, with the numbers of a head beside "
-                "each other, "
-                "received ", each->scalar_type(), each->sizes(), " with strides ", each->strides());
+                "each other, received ", each->scalar_type(), " ", each->sizes(), " with strides ", each->strides());
   TORCH_CHECK(query.size(2) > 0 && query.size(3) > 0 && keys.size(1) > 0 && query.size(1) % keys.size(1) == 0,
               "expected columns, and heads of queries for each head of keys, received ", query.sizes(), " and ", keys.sizes());
   TORCH_CHECK(keys.sizes() == values.sizes() && promptKeys.sizes() == promptValues.sizes() && keys.size(0) == query.size(0) &&

@@ -103,13 +103,13 @@ bool isPlainHalf(const at::Tensor& tensor) {
 
 // x [..., K] · weight [N, K]ᵀ
 bool suitsWidening(at::IntArrayRef x, at::IntArrayRef weight) {
-  if (panelKernel() == PanelKernel::none || x.empty() || weight.size() != 2 || x.back() != weight[1] || x.back() == 0) return false;
+  if (x.empty() || weight.size() != 2 || x.back() != weight[1] || x.back() == 0) return false;
   return std::min({c10::multiply_integers(x) / x.back(), weight[0], weight[1]}) >= leastWidened();
 }
 
 bool suitsWidening(const at::Tensor& x, const at::Tensor& weight, const std::optional<at::Tensor>& bias) {
   if (bias.has_value() && !(isPlainHalf(*bias) && bias->dim() == 1 && bias->size(0) == weight.size(0))) return false;
-  return widens && isPlainHalf(x) && isPlainHalf(weight) && suitsWidening(x.sizes(), weight.sizes());
+  return widensProducts() && isPlainHalf(x) && isPlainHalf(weight) && suitsWidening(x.sizes(), weight.sizes());
 }
 
 at::Tensor fastestProduct(const at::Tensor& x, const at::Tensor& weight, const std::optional<at::Tensor>& bias, bool widening) {
@@ -164,7 +164,7 @@ napi_value setWidening(napi_env env, napi_callback_info info) { return setSwitch
 // Whether autocast computes this product in bfloat16, and widening it pays.
 bool suitsWideningWhenCast(const at::Tensor& x, const at::Tensor& weight, const std::optional<at::Tensor>& bias) {
   const auto isCast = [](const at::Tensor& tensor) { return isPlainFloat(tensor) || isPlainHalf(tensor); };
-  if (!widens || at::autocast::get_autocast_dtype(at::kCPU) != at::kBFloat16) return false;
+  if (!widensProducts() || at::autocast::get_autocast_dtype(at::kCPU) != at::kBFloat16) return false;
   if (bias.has_value() && !(isCast(*bias) && bias->dim() == 1 && bias->size(0) == weight.size(0))) return false;
   return isCast(x) && isCast(weight) && suitsWidening(x.sizes(), weight.sizes());
 }
@@ -175,7 +175,7 @@ bool isCasting() {
 
 }  // namespace
 
-bool widensProducts() { return widens; }
+bool widensProducts() { return widens && panelKernel() != PanelKernel::none; }
 
 at::Tensor linearLayer(const at::Tensor& x, const at::Tensor& weight, const std::optional<at::Tensor>& bias) {
   if (suits(x, weight, bias)) return FasterLinear::apply(x, weight, bias, false);

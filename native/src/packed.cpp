@@ -42,6 +42,7 @@ at::Tensor packLinear(const at::Tensor& weight, int64_t rows) {
 at::Tensor packedLinear(const at::Tensor& x, const at::Tensor& packed, const std::optional<at::Tensor>& bias) {
   TORCH_CHECK(isPacked(packed), "expected a weight of pack_linear, received ", packed.sizes());
   refuseGradient("packed_linear", {x, packed});
+  if (bias.has_value()) refuseGradient("packed_linear", {*bias});
   if (packed.is_mkldnn()) return oneDnnProduct(x, packed, bias);
   const at::ScalarType dtype = packed.scalar_type();
   const int64_t outputs = packed.size(0), inputs = packed.size(1);
@@ -49,8 +50,9 @@ at::Tensor packedLinear(const at::Tensor& x, const at::Tensor& packed, const std
               dtype, " on the CPU, received ", x.sizes(), " of ", x.scalar_type());
   TORCH_CHECK(!bias.has_value() || (bias->dim() == 1 && bias->size(0) == outputs && bias->scalar_type() == dtype && bias->is_cpu()),
               "expected a bias of ", outputs, " numbers of ", dtype);
-  TORCH_CHECK(packed.is_contiguous() && packed.size(2) == 1 && panelKernel() != PanelKernel::none &&
-                  packed.storage_offset() == 0 &&
+  TORCH_CHECK(panelKernel() != PanelKernel::none, "expected a weight in oneDNN's form, which is in use, received panels");
+  // Any other tensor of this form and with this room is taken for one.
+  TORCH_CHECK(packed.is_cpu() && packed.is_contiguous() && packed.size(2) == 1 && inputs > 0 && packed.storage_offset() == 0 &&
                   packed.storage().nbytes() >= static_cast<size_t>(inWholePanels(outputs) * inputs * packed.itemsize()),
               "expected a weight of pack_linear, received a tensor ", packed.sizes());
   return multiplyByPanels(x.contiguous(), packed, bias.has_value() ? std::optional(bias->contiguous()) : bias);

@@ -29,7 +29,7 @@ constexpr int64_t DEPTH = 1024;
 // Inputs after which the next panel is asked for again.
 constexpr int64_t STRIDE = 4;
 constexpr int64_t LINE = 64;
-// Numbers of x that stay in a core's cache while the panels pass, and the rows that they are at least and at most.
+// Numbers of x that stay in a core's cache while the panels pass; they are so many rows at least and at most.
 constexpr int64_t KEPT = int64_t{1} << 17;
 constexpr int64_t LEAST_KEPT = 56, MOST_KEPT = 252;
 // Multiplications that are done before a second thread has begun.
@@ -52,7 +52,7 @@ struct Part {
   bool isFirst;  // or added to what the sums are
   // What is asked for meanwhile: after every STRIDE inputs a line of each of so many stretches, which lie `gap` bytes apart.
   // Memory comes faster from several places at once.
-  const char* ahead;
+  uintptr_t ahead;
   int64_t stretches, gap;
 };
 
@@ -67,7 +67,7 @@ typedef uint16_t SixteenHalves __attribute__((vector_size(32)));
 template <typename Vector>
 INLINE void read(const float* from, Vector& to) { std::memcpy(&to, from, sizeof to); }
 
-INLINE SixteenHalves halvesAt(const c10::BFloat16* from) {
+WITH_AVX512 INLINE SixteenHalves halvesAt(const c10::BFloat16* from) {
   SixteenHalves halves;
   std::memcpy(&halves, from, sizeof halves);
   return halves;
@@ -94,7 +94,7 @@ INLINE void multiplyBy(const Part<Weight>& part, int64_t column) {
   const int64_t step = part.step, stride = part.stride, even = part.depth / STRIDE * STRIDE;
   const float* x = part.x;
   const Weight* const weight = part.weight;
-  const char* ahead = part.ahead;
+  uintptr_t ahead = part.ahead;
   Vector sums[ROWS][2] = {};
   if (!part.isFirst) {
 #pragma GCC unroll 14
@@ -112,7 +112,7 @@ INLINE void multiplyBy(const Part<Weight>& part, int64_t column) {
     x += stride;
   };
   for (int64_t k = 0; k < even; k += STRIDE) {
-    for (int64_t stretch = 0; stretch < part.stretches; stretch++) __builtin_prefetch(ahead + stretch * part.gap);
+    for (int64_t stretch = 0; stretch < part.stretches; stretch++) __builtin_prefetch(reinterpret_cast<const void*>(ahead + stretch * part.gap));
     ahead += LINE;
 #pragma GCC unroll 4
     for (int64_t i = 0; i < STRIDE; i++) multiply(k + i);
@@ -147,7 +147,7 @@ WITH_AVX2 void multiplyAvx2(const Part<c10::BFloat16>& part, int64_t rows, int64
 }
 
 // To the nearest number of bfloat16, to the even one of two; NaN stays NaN.
-INLINE SixteenHalves rounded(Sixteen value) {
+WITH_AVX512 INLINE SixteenHalves rounded(Sixteen value) {
   const SixteenWords words = (SixteenWords)value, up = (words + 0x7fffu + ((words >> 16) & 1u)) >> 16;
   return __builtin_convertvector(value == value ? up : SixteenWords{} + 0x7fc0u, SixteenHalves);
 }
@@ -182,7 +182,7 @@ PanelKernel found() { return PanelKernel::none; }
 
 PanelKernel kernel = found();
 
-// Rows that are multiplied together, and the registers that a panel takes for it, in pairs.
+// Rows that are multiplied together.
 int64_t rowsTogether() {
 #if defined(__x86_64__) && defined(__GNUC__)
   return kernel == PanelKernel::avx512 ? ROWS_AVX512 : ROWS_AVX2;
@@ -190,10 +190,12 @@ int64_t rowsTogether() {
   return 1;
 #endif
 }
+
+// Passes over a panel: AVX2 has registers for half of its outputs.
 int64_t passes() { return kernel == PanelKernel::avx512 ? 1 : 2; }
 
 template <typename Weight>
-void multiplyPart(const Part<Weight>& part, int64_t rows, int64_t pass) {
+void multiplyByKernel(const Part<Weight>& part, int64_t rows, int64_t pass) {
 #if defined(__x86_64__) && defined(__GNUC__)
   if (kernel == PanelKernel::avx512) multiplyAvx512(part, rows);
   else multiplyAvx2(part, rows, pass * (HALF / 2));
@@ -295,8 +297,9 @@ class Multiplier {
     // As they lie in x, rows or columns side by side.
     thread_local std::vector<float> room;
     const bool isTurned = x.ofRow != 1;
-    const int64_t runs = isTurned ? inputs_ : rows_, count = isTurned ? rows_ : inputs_, apart = count + LANES;
-    room.resize(runs * apart);
+    const int64_t runs = isTurned ? inputs_ : rows_, count = isTurned ? rows_ : inputs_;
+    const int64_t apart = count + ((count + LANES) % 1024 == 0 ? 2 : 1) * LANES;
+    if (static_cast<int64_t>(room.size()) < runs * apart) room.resize(runs * apart);
     widen(own, runs, isTurned ? x.ofRow : x.ofColumn, count, room.data(), apart);
     from_ = room.data();
     step_ = isTurned ? 1 : apart;
@@ -308,15 +311,17 @@ class Multiplier {
     thread_local std::vector<float> room;
     float* sums = product_.sums;
     if (sums == nullptr) {
-      room.resize(rows_ * PANEL);
+      if (static_cast<int64_t>(room.size()) < rows_ * PANEL) room.resize(rows_ * PANEL);
       sums = room.data();
     } else {
       sums += (panel * product_.x.rows + first_) * PANEL;
     }
     const int64_t size = inputs_ * PANEL;
     for (int64_t depth = 0; depth < inputs_; depth += DEPTH) {
-      const Weight* const ahead = next < 0 ? nullptr : product_.panels + next * size + depth * PANEL;
-      multiplyGroups(panel, depth, sums, reinterpret_cast<const char*>(ahead));
+      // The rest of this panel, or the front of the next one: both fit into a core's cache beside what is read now.
+      const int64_t further = depth + DEPTH < inputs_ ? depth + DEPTH : 0;
+      const int64_t asked = further == 0 && next < 0 ? 0 : std::min(DEPTH, inputs_ - further);
+      multiplyGroups(panel, depth, sums, product_.panels + (further == 0 ? next : panel) * size + further * PANEL, asked);
     }
     if (!product_.isLast) return;
     const int64_t at = panel * PANEL, count = std::min(PANEL, product_.outputs - at);
@@ -325,15 +330,14 @@ class Multiplier {
   }
 
  private:
-  // All rows with DEPTH inputs of a panel, while as many of the next one are asked for.
-  void multiplyGroups(int64_t panel, int64_t depth, float* sums, const char* ahead) {
+  // All rows with DEPTH inputs of a panel, while panels of `asked` inputs are asked for.
+  void multiplyGroups(int64_t panel, int64_t depth, float* sums, const Weight* ahead, int64_t asked) {
     const int64_t count = std::min(DEPTH, inputs_ - depth), groups = (rows_ + rowsTogether() - 1) / rowsTogether();
     const int64_t parts = groups * passes(), steps = std::max<int64_t>(1, count / STRIDE);
-    const int64_t lines = count * PANEL * static_cast<int64_t>(sizeof(Weight)) / LINE;
+    const int64_t lines = asked * PANEL * static_cast<int64_t>(sizeof(Weight)) / LINE;
     const int64_t stretches = (lines + parts * steps - 1) / (parts * steps), linesOfPart = stretches * steps;
     for (int64_t at = 0; at < parts; at++) {
       const int64_t group = at / passes(), row = rows_ * group / groups, some = rows_ * (group + 1) / groups - row;
-      const bool isAsking = ahead != nullptr && at * linesOfPart < lines;
       const Part<Weight> part{from_ + row * step_ + depth * stride_,
                               step_,
                               stride_,
@@ -341,10 +345,10 @@ class Multiplier {
                               count,
                               sums + row * PANEL,
                               product_.isFirst && depth == 0,
-                              isAsking ? ahead + at * linesOfPart * LINE : nullptr,
-                              isAsking ? stretches : 0,
+                              reinterpret_cast<uintptr_t>(ahead) + at * linesOfPart * LINE,
+                              at * linesOfPart < lines ? stretches : 0,
                               steps * LINE};
-      multiplyPart(part, some, at % passes());
+      multiplyByKernel(part, some, at % passes());
     }
   }
 
@@ -370,6 +374,9 @@ struct Tasks {
     } while (!next.compare_exchange_weak(at, end, std::memory_order_relaxed));
     return at++;
   }
+
+  // The one that will come next, most likely.
+  int64_t likely() const { return at < end ? at : next.load(std::memory_order_relaxed); }
 };
 
 template <typename Number, typename Weight>
@@ -385,10 +392,8 @@ void multiplyPanels(const Product<Number, Weight>& product) {
     Tasks own{next, tasks, panels, threads};
     Multiplier<Number, Weight> multiplier(product);
     int64_t taken = -1;
-    // The next task is known before this one is done, and so is its panel.
-    for (int64_t task = own.another(), then; task < tasks; task = then) {
-      then = own.another();
-      const int64_t block = task / panels;
+    for (int64_t task = own.another(); task < tasks; task = own.another()) {
+      const int64_t then = own.likely(), block = task / panels;
       if (block != taken) multiplier.take(block * kept, std::min(rows, (block + 1) * kept));
       taken = block;
       multiplier.multiply(task % panels, then < tasks ? then % panels : -1);
@@ -504,6 +509,12 @@ at::Tensor multiplied(const at::Tensor& x, const at::Tensor& panels, const std::
   return y;
 }
 
+// Pieces of so many at most, as even as multiples of `step` allow.
+int64_t evenly(int64_t count, int64_t most, int64_t step) {
+  const int64_t pieces = (count + most - 1) / most, each = (count + pieces - 1) / pieces;
+  return (each + step - 1) / step * step;
+}
+
 // Lies as one of the two orders of a matrix.
 at::Tensor inOneOrder(const at::Tensor& matrix) {
   return matrix.stride(0) == 1 || matrix.stride(1) == 1 ? matrix : matrix.contiguous();
@@ -534,20 +545,22 @@ at::Tensor productOfHalves(const at::Tensor& a, const at::Tensor& b, const std::
   const int64_t rows = a.size(0), inputs = a.size(1), outputs = b.size(1);
   at::Tensor y = at::detail::empty_cpu({rows, outputs}, at::kBFloat16);
   const at::Tensor offset = bias.has_value() ? bias->detach().contiguous() : at::Tensor();
-  // Few inputs and outputs are in panels at a time, widened. Where that leaves inputs for another time, sums wait in float32.
-  const int64_t depth = std::min(inputs, MOST_INPUTS), width = std::max(PANEL, MOST_IN_PANELS / depth / PANEL * PANEL);
-  const at::Tensor panels = at::detail::empty_cpu({std::min(width, inWholePanels(outputs)) * depth}, at::kFloat);
-  const bool isWhole = depth == inputs;
-  const at::Tensor sums = isWhole ? at::Tensor() : at::detail::empty_cpu({inWholePanels(outputs) * rows}, at::kFloat);
+  // Few inputs and outputs are in panels at a time, widened, but enough for all threads; both are cut evenly. Where that leaves
+  // inputs for another time, sums wait in float32.
+  const int64_t depth = evenly(inputs, MOST_INPUTS, 8);
+  const int64_t width = evenly(outputs, std::max<int64_t>(2 * at::get_num_threads() * PANEL, MOST_IN_PANELS / depth), PANEL);
+  const at::Tensor panels = at::detail::empty_cpu({width * depth}, at::kFloat);
+  const bool isWhole = depth >= inputs;
+  const at::Tensor sums = isWhole ? at::Tensor() : at::detail::empty_cpu({width * rows}, at::kFloat);
   const Matrix<Half> x = matrixOf<Half>(left), weight = matrixOf<Half>(right.t());
-  for (int64_t k = 0; k < inputs; k += depth) {
-    const int64_t some = std::min(depth, inputs - k);
-    for (int64_t n = 0; n < outputs; n += width) {
-      const int64_t count = std::min(width, outputs - n);
+  for (int64_t n = 0; n < outputs; n += width) {
+    const int64_t count = std::min(width, outputs - n);
+    for (int64_t k = 0; k < inputs; k += depth) {
+      const int64_t some = std::min(depth, inputs - k);
       fillPanels(weight.rowsFrom(n, count).columnsFrom(k, some), panels.mutable_data_ptr<float>());
       multiplyPanels(Product<Half, float>{x.columnsFrom(k, some), panels.const_data_ptr<float>(), count,
                                    offset.defined() ? offset.const_data_ptr<Half>() + n : nullptr, y.mutable_data_ptr<Half>() + n,
-                                   outputs, isWhole ? nullptr : sums.mutable_data_ptr<float>() + n * rows, k == 0, k + some == inputs});
+                                   outputs, isWhole ? nullptr : sums.mutable_data_ptr<float>(), k == 0, k + some == inputs});
     }
   }
   return y;

@@ -213,6 +213,7 @@ at::Tensor fewRowsLinear(const at::Tensor& x, const at::Tensor& weight, const st
                        (!bias.has_value() || (isPlain(*bias, dtype) && bias->numel() == weight.size(0)));
   if (!isKnown) return at::linear(x, weight, bias);
   refuseGradient("few_rows_linear", {x, weight});
+  if (bias.has_value()) refuseGradient("few_rows_linear", {*bias});
   at::Tensor y = emptyRows(x.size(0), weight.size(0), dtype);
   if (dtype == at::kFloat) multiplyRows<float>(x, weight, bias, y);
   else multiplyRows<c10::BFloat16>(x, weight, bias, y);

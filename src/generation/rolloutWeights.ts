@@ -45,7 +45,8 @@ export const FEW_ROWS: Readonly<Record<string, number>> = { float32: 4, bfloat16
 
 /** Whether a packed form is there, and faster: in bfloat16 only with instructions for it, or where it is widened. */
 function canPack({ dtype, device }: Tensor): boolean {
-  if (device !== 'cpu' || dtype !== 'bfloat16') return device === 'cpu' && dtype === 'float32';
+  if (device !== 'cpu') return false;
+  if (dtype !== 'bfloat16') return dtype === 'float32';
   const { multipliesBfloat16, widensBfloat16 } = runtimeInfo();
   return multipliesBfloat16 || widensBfloat16;
 }

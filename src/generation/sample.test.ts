@@ -104,7 +104,7 @@ describe('sample', () => {
       }
     }
 
-    test('the plain path gives what oneDNN’s packed weights give, within 1e-5', async () => {
+    test('the plain path gives what packed weights give, within 1e-5', async () => {
       const policy = model();
       const packed = await run({ model: policy, numCompletions: 2 });
       const plain = await run({ model: policy, numCompletions: 2, packing: false });

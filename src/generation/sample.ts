@@ -52,7 +52,7 @@ export interface SampleOptions extends SamplingSettings {
   keepSupport?: boolean;
   /** Most rows computed together; by default as many as a cache of 512 MiB holds, at most 256. Never changes what is drawn. */
   maxBatchSize?: number;
-  /** oneDNN's packed weights on the CPU. Default true; off is for checking. */
+  /** Packed weights on the CPU. Default true; off is for checking. */
   packing?: boolean;
   /** Hears of each completion as it grows: called after every token, also the one that ends it. */
   onToken?: (completion: SampledCompletion) => void;
