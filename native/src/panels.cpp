@@ -365,18 +365,25 @@ struct Tasks {
   const int64_t all, panels, threads;
   int64_t at = 0, end = 0;
 
-  int64_t another() {
-    if (at < end) return at++;
-    at = next.load(std::memory_order_relaxed);
+  // Takes a stretch. @returns whether there was one
+  bool claim() {
+    at = end = next.load(std::memory_order_relaxed);
     do {
-      if (at >= all) return all;
+      if (at >= all) return false;
       end = at + std::clamp<int64_t>((all - at) / (2 * threads), 1, panels - at % panels);
     } while (!next.compare_exchange_weak(at, end, std::memory_order_relaxed));
-    return at++;
+    return true;
   }
 
-  // The one that will come next, most likely.
-  int64_t likely() const { return at < end ? at : next.load(std::memory_order_relaxed); }
+  // `all` where none is left.
+  int64_t another() { return at < end || claim() ? at++ : all; }
+
+  // The one that will come next. While there are enough for all threads it is made sure of; then it is a guess, and no thread
+  // holds what another could do.
+  int64_t upcoming() {
+    if (at == end && all - next.load(std::memory_order_relaxed) > 2 * threads) claim();
+    return at < end ? at : next.load(std::memory_order_relaxed);
+  }
 };
 
 template <typename Number, typename Weight>
@@ -393,7 +400,7 @@ void multiplyPanels(const Product<Number, Weight>& product) {
     Multiplier<Number, Weight> multiplier(product);
     int64_t taken = -1;
     for (int64_t task = own.another(); task < tasks; task = own.another()) {
-      const int64_t then = own.likely(), block = task / panels;
+      const int64_t then = own.upcoming(), block = task / panels;
       if (block != taken) multiplier.take(block * kept, std::min(rows, (block + 1) * kept));
       taken = block;
       multiplier.multiply(task % panels, then < tasks ? then % panels : -1);
