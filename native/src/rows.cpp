@@ -229,11 +229,41 @@ struct Cached {
   int64_t keyStep, valueStep, columns, width;
 };
 
+// What is asked for while something else is computed: stretches of memory side by side, a line of each at a time.
+class Asked {
+ public:
+  void add(const void* from, int64_t bytes) {
+    if (bytes <= 0) return;
+    stretches_[count_++] = {reinterpret_cast<uintptr_t>(from), (bytes + LINE - 1) / LINE};
+    most_ = std::max(most_, stretches_[count_ - 1].lines);
+  }
+  // So that all is asked for within so many steps.
+  void spread(int64_t steps) { rounds_ = (most_ + steps - 1) / steps; }
+  INLINE void step() {
+    for (int64_t round = 0; round < rounds_; round++)
+      for (int64_t i = 0; i < count_; i++) {
+        if (stretches_[i].lines-- <= 0) continue;
+        __builtin_prefetch(reinterpret_cast<const void*>(stretches_[i].at), 0, 2);
+        stretches_[i].at += LINE;
+      }
+  }
+
+ private:
+  static constexpr int64_t LINE = 64;
+  struct Stretch {
+    uintptr_t at;
+    int64_t lines;
+  };
+  Stretch stretches_[4];
+  int64_t count_ = 0, most_ = 0, rounds_ = 0;
+};
+
 // scores[j] = x · keys[j]
 template <typename Number>
-INLINE void scoreKeys(const float* x, const Cached<Number>& cached, float* scores) {
+INLINE void scoreKeys(const float* x, const Cached<Number>& cached, float* scores, Asked& asked) {
   const int64_t even = cached.width / LANES * LANES;
   for (int64_t column = 0; column < cached.columns; column += 4) {
+    asked.step();
     // At the end some columns are computed twice.
     const Number* keys[4];
     for (int64_t i = 0; i < 4; i++) keys[i] = cached.keys + std::min(column + i, cached.columns - 1) * cached.keyStep;
@@ -287,8 +317,12 @@ INLINE void mixValues(const float* weights, const Cached<Number>& cached, float*
   }
 }
 
-PER_PROCESSOR void score(const float* x, const Cached<float>& cached, float* scores) { scoreKeys(x, cached, scores); }
-PER_PROCESSOR void score(const float* x, const Cached<c10::BFloat16>& cached, float* scores) { scoreKeys(x, cached, scores); }
+PER_PROCESSOR void score(const float* x, const Cached<float>& cached, float* scores, Asked& asked) {
+  scoreKeys(x, cached, scores, asked);
+}
+PER_PROCESSOR void score(const float* x, const Cached<c10::BFloat16>& cached, float* scores, Asked& asked) {
+  scoreKeys(x, cached, scores, asked);
+}
 PER_PROCESSOR void mix(const float* weights, const Cached<float>& cached, float* to) { mixValues(weights, cached, to); }
 PER_PROCESSOR void mix(const float* weights, const Cached<c10::BFloat16>& cached, float* to) { mixValues(weights, cached, to); }
 
@@ -368,6 +402,11 @@ class Segment {
     return {keys + row * keyRow + head * keyHead, values + row * valueRow + head * valueHead, keyStep, valueStep, columns_, width};
   }
   const float* mask(int64_t row) const { return hidden == nullptr ? nullptr : hidden + row * maskRow; }
+  void ask(int64_t row, int64_t head, Asked& asked) const {
+    const Cached<Number> cached = of(row, head);
+    asked.add(cached.keys, columns_ * keyStep * static_cast<int64_t>(sizeof(Number)));
+    asked.add(cached.values, columns_ * valueStep * static_cast<int64_t>(sizeof(Number)));
+  }
 
  private:
   int64_t width, columns_, keyRow, keyHead, keyStep, valueRow, valueHead, valueStep, maskRow;
@@ -387,24 +426,35 @@ at::Tensor attend(const at::Tensor& queries, const Seen& seen, Scoring scoring) 
   at::Tensor result = emptyRows(rows, seen.heads * width, keys.scalar_type());
   Number* const to = result.mutable_data_ptr<Number>();
   // Rows that share columns read them one after the other, head by head: they come from the processor's cache then. The
-  // heads that share a key stay together, where there are enough of them for all threads; less than 8192 numbers are done
-  // before a second thread has begun.
-  const int64_t together = rows * kvHeads >= 4 * at::get_num_threads() ? group : 1;
-  const int64_t grain = std::max<int64_t>(1, 8192 / (together * columns * width)) * together;
+  // heads that share a key stay together, where there are enough of them for all threads, and each thread takes several such
+  // groups, so that it can ask for the next one; less than 8192 numbers are done before a second thread has begun.
+  const int64_t share = rows * kvHeads / (4 * at::get_num_threads()), together = share >= 1 ? group : 1;
+  const int64_t grain = std::max({int64_t{1}, 8192 / (together * columns * width), share}) * together;
   parallelPieces(rows * seen.heads, grain, [&](int64_t begin, int64_t end) {
     thread_local std::vector<float> room;
     room.resize(columns + 2 * width);
     float *const scores = room.data(), *const wide = scores + columns, *const mixed = wide + width;
+    Asked asked;
     for (int64_t at = begin; at < end; at++) {
       const int64_t kvHead = at / group / rows, row = at / group % rows, head = kvHead * group + at % group;
       const int64_t sharedRow = sharedRows == nullptr ? 0 : sharedRows[row];
+      if (at % group == 0) {
+        asked = Asked();
+        const int64_t then = at + group, nextRow = then / group % rows, nextHead = then / group / rows;
+        if (then < end) {
+          own.ask(nextRow, nextHead, asked);
+          const bool isSame = before == 0 || (nextHead == kvHead && sharedRows[nextRow] == sharedRow);
+          if (!isSame) shared.ask(sharedRows[nextRow], nextHead, asked);
+          asked.spread(group * ((columns + 3) / 4));
+        }
+      }
       toFloats(query + row * step + head * width, width, wide);
       float largest = -INFINITY;
       if (before > 0) {
-        score(wide, shared.of(sharedRow, kvHead), scores);
+        score(wide, shared.of(sharedRow, kvHead), scores, asked);
         largest = finishScores(scores, before, shared.mask(sharedRow), scoring);
       }
-      score(wide, own.of(row, kvHead), scores + before);
+      score(wide, own.of(row, kvHead), scores + before, asked);
       largest = std::max(largest, finishScores(scores + before, own.columns(), own.mask(row), scoring));
       toProbabilities(scores, columns, largest);
       std::fill_n(mixed, width, 0.0f);

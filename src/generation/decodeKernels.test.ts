@@ -82,8 +82,12 @@ describe('a token of a row is the same by kernels as operator by operator', () =
         const exact = logitsOf(whole, rows, false).logits;
         const errorOf = (packing: boolean): number => {
           const set = useWidenedProducts(widening && packing);
-          const { logits } = logitsOf(half, rows, packing);
-          useWidenedProducts(set);
+          let logits: number[];
+          try {
+            ({ logits } = logitsOf(half, rows, packing));
+          } finally {
+            useWidenedProducts(set);
+          }
           const squares = logits.map((value, index) => (value - (exact[index] ?? NaN)) ** 2);
           return Math.sqrt(squares.reduce((sum, value) => sum + value, 0) / squares.length);
         };

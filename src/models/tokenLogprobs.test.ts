@@ -216,6 +216,10 @@ describe('tokenLogprobs', () => {
     };
     for (const compute of [
       () => noGrad(() => tidy(() => void tokenLogprobs(model, wide))),
+      () => {
+        const topTokens = { count: 3, rows: [0] };
+        noGrad(() => tidy(() => void tokenLogprobs(model, { ...wide, topTokens })));
+      },
       () =>
         tidy(() => {
           backwardTokenLogprobs(model, wide, ({ logprobs }) => ({ loss: logprobs.sum() }));

@@ -1,6 +1,7 @@
 import assert from 'node:assert/strict';
 import { after, before, describe, test } from 'node:test';
 import { expectClose } from '../../test/expect.js';
+import { packedKernels } from '../../test/packedKernels.js';
 import {
   Generator,
   full,
@@ -24,17 +25,10 @@ const generator = new Generator(1);
 const random = (shape: number[], dtype: Dtype = 'float32'): Tensor =>
   randn(shape, { generator }).to(dtype);
 
-/** Those that this processor has. */
-function kernels(): PackedKernel[] {
-  const all: PackedKernel[] = ['avx512', 'avx2', 'oneDnn'];
-  return all.slice(all.indexOf(usePackedKernel('oneDnn')));
-}
 const best = usePackedKernel('oneDnn');
 usePackedKernel(best);
-const found = kernels();
-usePackedKernel(best);
 
-for (const kernel of found) {
+for (const kernel of packedKernels()) {
   const panels = kernel !== 'oneDnn';
   describe(`packedLinear, ${kernel}`, () => {
     let [first, widened] = [best, false];
@@ -96,6 +90,11 @@ for (const kernel of found) {
         const packed = packLinearWeight(changing.transpose(0, 1), 5);
         changing.zero_();
         expectClose(packedLinear(x, packed), expected, { rtol: 1e-5, atol: 1e-5 });
+        if (!panels) return;
+        const [half, turned] = [random([5, 40], 'bfloat16'), random([40, 70], 'bfloat16')];
+        const weight = turned.transpose(0, 1);
+        const same = packedLinear(half, packLinearWeight(weight.contiguous(), 5));
+        assert.ok(packedLinear(half, packLinearWeight(weight, 5)).equal(same));
       });
     });
 
@@ -130,6 +129,8 @@ for (const kernel of found) {
         };
         const trained = random([5, 32]).requiresGrad_();
         refused(() => packedLinear(trained, packed), /has no gradient/);
+        const bias = random([48]).requiresGrad_();
+        refused(() => packedLinear(random([5, 32]), packed, bias), /has no gradient/);
         refused(() => packLinearWeight(random([32]), 5), /expected a weight \[out, in\]/);
         refused(
           () => packedLinear(random([5, 32]), random([48, 32])),
@@ -156,6 +157,16 @@ for (const kernel of found) {
           () => packedLinear(random([5, 32]), random([96, 32, 1]).narrow(0, 32, 32)),
           /expected a weight of pack_linear/,
         );
+        refused(
+          () => packedLinear(zeros([5, 0]), zeros([32, 0, 1])),
+          /expected a weight of pack_linear/,
+        );
+        usePackedKernel('oneDnn');
+        try {
+          refused(() => packedLinear(random([5, 32]), packed), /oneDNN's form, which is in use/);
+        } finally {
+          usePackedKernel(kernel);
+        }
       });
     });
 
@@ -179,10 +190,14 @@ for (const kernel of found) {
                 `${count} rows`,
               );
             const threads = getNumThreads();
-            setNumThreads(1);
-            const alone = packedLinear(x, packed);
-            setNumThreads(threads);
-            assert.ok(alone.equal(all));
+            try {
+              for (const count of [1, 3]) {
+                setNumThreads(count);
+                assert.ok(packedLinear(x, packed).equal(all), `${count} threads`);
+              }
+            } finally {
+              setNumThreads(threads);
+            }
           }),
         );
       });
@@ -194,7 +209,7 @@ for (const kernel of found) {
       });
     });
 
-    test('the last panel is filled up, and nothing is written beyond the outputs', () => {
+    test('what fills up the last panel is no output', () => {
       tidy(() => {
         const packed = packLinearWeight(full([33, 4], 1), 5);
         assert.deepEqual(packed.shape, [33, 4, 1]);
@@ -206,6 +221,42 @@ for (const kernel of found) {
     });
   });
 }
+
+describe('panels', () => {
+  for (const dtype of ['float32', 'bfloat16'] as const)
+    test(`${dtype}: AVX2 and AVX-512, and outputs in a whole panel or in part of one, give the same bits`, () => {
+      const widened = useWidenedProducts(true);
+      try {
+        noGrad(() =>
+          tidy(() => {
+            const [x, weight] = [random([21, 1100], dtype), random([64, 1100], dtype)];
+            const bias = random([64], dtype);
+            const odd = [NaN, Infinity, -Infinity, -0];
+            odd.forEach((value, at) => {
+              bias.narrow(0, 40 + at, 1).fill_(value);
+              x.narrow(0, 3 + at, 1)
+                .narrow(1, 9, 1)
+                .fill_(value);
+            });
+            const results = packedKernels()
+              .filter((kernel) => kernel !== 'oneDnn')
+              .flatMap((kernel) => {
+                usePackedKernel(kernel);
+                return [64, 63].map((outputs) => {
+                  const packed = packLinearWeight(weight.narrow(0, 0, outputs), 21);
+                  const y = packedLinear(x, packed, bias.narrow(0, 0, outputs));
+                  return y.narrow(1, 0, 63).nanToNum({ nan: 7, posInf: 8, negInf: 9 }).toArray();
+                });
+              });
+            for (const result of results) assert.deepEqual(result, results[0]);
+          }),
+        );
+      } finally {
+        usePackedKernel(best);
+        useWidenedProducts(widened);
+      }
+    });
+});
 
 describe('usePackedKernel', () => {
   test('is the best one that the processor has, and returns what was set before', () => {
