@@ -317,21 +317,12 @@ INLINE void mixValues(const float* weights, const Cached<Number>& cached, float*
   }
 }
 
-PER_PROCESSOR void score(const float* x, const Cached<float>& cached, float* scores, Asked& asked) {
-  scoreKeys(x, cached, scores, asked);
-}
-PER_PROCESSOR void score(const float* x, const Cached<c10::BFloat16>& cached, float* scores, Asked& asked) {
-  scoreKeys(x, cached, scores, asked);
-}
-PER_PROCESSOR void mix(const float* weights, const Cached<float>& cached, float* to) { mixValues(weights, cached, to); }
-PER_PROCESSOR void mix(const float* weights, const Cached<c10::BFloat16>& cached, float* to) { mixValues(weights, cached, to); }
-
 struct Scoring {
   float scale, softcap;  // no cap where it is 0
 };
 
 // Scales, caps and masks scores. @returns the largest
-PER_PROCESSOR float finishScores(float* scores, int64_t columns, const float* mask, Scoring scoring) {
+INLINE float finishScores(float* scores, int64_t columns, const float* mask, Scoring scoring) {
   const int64_t even = columns / LANES * LANES;
   const float scale = scoring.softcap != 0 ? 1 : scoring.scale;
   if (scoring.softcap != 0)
@@ -351,7 +342,7 @@ PER_PROCESSOR float finishScores(float* scores, int64_t columns, const float* ma
   return largest;
 }
 
-PER_PROCESSOR void toProbabilities(float* scores, int64_t columns, float largest) {
+INLINE void toProbabilities(float* scores, int64_t columns, float largest) {
   const int64_t even = columns / LANES * LANES;
   Floats sums{};
   for (int64_t column = 0; column < even; column += LANES) {
@@ -377,6 +368,46 @@ INLINE void fromFloats(const float* from, int64_t count, Number* to) {
   const int64_t even = count / LANES * LANES;
   for (int64_t at = 0; at < even; at += LANES) store(to + at, load(from + at));
   for (int64_t at = even; at < count; at++) to[at] = static_cast<Number>(from[at]);
+}
+
+// What one head of one row reads.
+template <typename Number>
+struct Read {
+  const Number* query;
+  Number* to;
+  // Columns before its own; none where there is no width.
+  Cached<Number> shared;
+  const float* sharedMask;
+  Cached<Number> own;
+  const float* ownMask;
+};
+
+// With room for the scores of all columns and for two vectors of a head.
+template <typename Number>
+INLINE void attendHead(const Read<Number>& read, Scoring scoring, float* scores, Asked& asked) {
+  const int64_t width = read.own.width, before = read.shared.width == 0 ? 0 : read.shared.columns;
+  const int64_t columns = before + read.own.columns;
+  float *const wide = scores + columns, *const mixed = wide + width;
+  toFloats(read.query, width, wide);
+  float largest = -INFINITY;
+  if (before > 0) {
+    scoreKeys(wide, read.shared, scores, asked);
+    largest = finishScores(scores, before, read.sharedMask, scoring);
+  }
+  scoreKeys(wide, read.own, scores + before, asked);
+  largest = std::max(largest, finishScores(scores + before, read.own.columns, read.ownMask, scoring));
+  toProbabilities(scores, columns, largest);
+  for (int64_t at = 0; at < width; at++) mixed[at] = 0;
+  if (before > 0) mixValues(scores, read.shared, mixed);
+  mixValues(scores + before, read.own, mixed);
+  fromFloats(mixed, width, read.to);
+}
+
+PER_PROCESSOR void attendOne(const Read<float>& read, Scoring scoring, float* scores, Asked& asked) {
+  attendHead(read, scoring, scores, asked);
+}
+PER_PROCESSOR void attendOne(const Read<c10::BFloat16>& read, Scoring scoring, float* scores, Asked& asked) {
+  attendHead(read, scoring, scores, asked);
 }
 
 // A cache as kernels read it.
@@ -433,7 +464,6 @@ at::Tensor attend(const at::Tensor& queries, const Seen& seen, Scoring scoring) 
   parallelPieces(rows * seen.heads, grain, [&](int64_t begin, int64_t end) {
     thread_local std::vector<float> room;
     room.resize(columns + 2 * width);
-    float *const scores = room.data(), *const wide = scores + columns, *const mixed = wide + width;
     Asked asked;
     for (int64_t at = begin; at < end; at++) {
       const int64_t kvHead = at / group / rows, row = at / group % rows, head = kvHead * group + at % group;
@@ -448,19 +478,13 @@ at::Tensor attend(const at::Tensor& queries, const Seen& seen, Scoring scoring) 
           asked.spread(group * ((columns + 3) / 4));
         }
       }
-      toFloats(query + row * step + head * width, width, wide);
-      float largest = -INFINITY;
+      Read<Number> read{query + row * step + head * width, to + row * seen.heads * width + head * width, {}, nullptr,
+                        own.of(row, kvHead), own.mask(row)};
       if (before > 0) {
-        score(wide, shared.of(sharedRow, kvHead), scores, asked);
-        largest = finishScores(scores, before, shared.mask(sharedRow), scoring);
+        read.shared = shared.of(sharedRow, kvHead);
+        read.sharedMask = shared.mask(sharedRow);
       }
-      score(wide, own.of(row, kvHead), scores + before, asked);
-      largest = std::max(largest, finishScores(scores + before, own.columns(), own.mask(row), scoring));
-      toProbabilities(scores, columns, largest);
-      std::fill_n(mixed, width, 0.0f);
-      if (before > 0) mix(scores, shared.of(sharedRow, kvHead), mixed);
-      mix(scores + before, own.of(row, kvHead), mixed);
-      fromFloats(mixed, width, to + row * seen.heads * width + head * width);
+      attendOne(read, scoring, room.data(), asked);
     }
   });
   return result;
