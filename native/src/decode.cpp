@@ -1,5 +1,6 @@
-// The two halves of a decoder's layer for one new token per row, on the CPU, one call each. Made of some thirty operators
-// a layer of a small model waits for the calls, and a row that is decoded alone leaves the memory idle between them.
+// The two halves of a decoder's layer for one new token per row, and the feed-forward half for prompts too, on the CPU, one call
+// each. Made of some thirty operators a layer of a small model waits for the calls, and a row that is decoded alone leaves the
+// memory idle between them.
 //
 // Every number is rounded where the operators round it: products and the cache to the dtype of the weights, the residual
 // stream to its own.
@@ -22,6 +23,8 @@ namespace {
 
 // Rows up to which a plain weight is read once at the speed of the memory.
 constexpr int64_t FEW_ROWS = 4;
+// Rows of a prompt that go through a feed-forward layer together.
+constexpr int64_t MOST_TOGETHER = 224;
 // Numbers that are done before a second thread has begun.
 constexpr int64_t GRAIN = 16384;
 
@@ -97,17 +100,15 @@ PER_PROCESSOR void addTo(const c10::BFloat16* x, const c10::BFloat16* y, int64_t
   addNumbers(x, y, count, to);
 }
 
-// hidden + change, which is normalised before where the family does.
+// sum = hidden + change, which is normalised before where the family does.
 template <typename Residual, typename Number>
-at::Tensor added(const at::Tensor& hidden, const at::Tensor& change, const Maybe& norm, NormSettings settings) {
+void addInto(const at::Tensor& sum, const at::Tensor& hidden, const at::Tensor& change, const Maybe& norm, NormSettings settings) {
   const int64_t count = hidden.numel();
   const at::Tensor own = norm.has_value() ? normalised<Number, Number>(change, *norm, settings) : change;
-  at::Tensor sum = emptyRows(hidden.size(0), hidden.size(1), hidden.scalar_type());
   const Residual* const from = hidden.const_data_ptr<Residual>();
   const Number* const by = own.const_data_ptr<Number>();
   Residual* const to = sum.mutable_data_ptr<Residual>();
   parallelFor(count, GRAIN, [&](int64_t begin, int64_t end) { addTo(from + begin, by + begin, end - begin, to + begin); });
-  return sum;
 }
 
 // The first numbers of a head, pairs of neighbours, times e^{iθ} pair by pair. turns: cos θ, sin θ, cos θ, …
@@ -251,7 +252,9 @@ at::Tensor decodeAttention(const at::Tensor& hidden, const at::Tensor& norm, con
       seen.sharedRows = &*promptRows;
     }
     const at::Tensor mixed = attendSeen(all, seen, scale, softcap);
-    return added<Residual, Number>(hidden, product(mixed, output, outputBias), outputNorm, settings);
+    const at::Tensor sum = emptyRows(hidden.size(0), hidden.size(1), hidden.scalar_type());
+    addInto<Residual, Number>(sum, hidden, product(mixed, output, outputBias), outputNorm, settings);
+    return sum;
   });
 }
 
@@ -298,18 +301,27 @@ at::Tensor decodeMlp(const at::Tensor& hidden, const at::Tensor& norm, const at:
   return withTypes(hidden, input, [&](auto residual, auto number) {
     using Residual = decltype(residual);
     using Number = decltype(number);
-    const at::Tensor both = product(normalised<Residual, Number>(hidden, norm, settings), input, inputBias);
-    const int64_t rows = both.size(0), all = both.size(1), width = isGated ? all / 2 : all;
-    at::Tensor inner = emptyRows(rows, width, both.scalar_type());
-    const Number* const from = both.const_data_ptr<Number>();
-    Number* const to = inner.mutable_data_ptr<Number>();
-    parallelFor(rows, std::max<int64_t>(1, GRAIN / 4 / width), [&](int64_t begin, int64_t end) {
-      for (int64_t row = begin; row < end; row++) {
-        const Number* const own = from + row * all;
-        gate(own, isGated ? own + width : nullptr, width, isGelu, to + row * width);
-      }
-    });
-    return added<Residual, Number>(hidden, product(inner, output, outputBias), outputNorm, settings);
+    const at::Tensor sum = emptyRows(hidden.size(0), hidden.size(1), hidden.scalar_type());
+    // What stands between the products stays in the processor's caches.
+    for (int64_t first = 0; first < hidden.size(0); first += MOST_TOGETHER) {
+      const int64_t rows = std::min(MOST_TOGETHER, hidden.size(0) - first);
+      const bool isWhole = rows == hidden.size(0);
+      const at::Tensor own = isWhole ? hidden : hidden.narrow(0, first, rows);
+      const at::Tensor both = product(normalised<Residual, Number>(own, norm, settings), input, inputBias);
+      const int64_t all = both.size(1), width = isGated ? all / 2 : all;
+      at::Tensor inner = emptyRows(rows, width, both.scalar_type());
+      const Number* const from = both.const_data_ptr<Number>();
+      Number* const to = inner.mutable_data_ptr<Number>();
+      parallelFor(rows, std::max<int64_t>(1, GRAIN / 4 / width), [&](int64_t begin, int64_t end) {
+        for (int64_t row = begin; row < end; row++) {
+          const Number* const at = from + row * all;
+          gate(at, isGated ? at + width : nullptr, width, isGelu, to + row * width);
+        }
+      });
+      addInto<Residual, Number>(isWhole ? sum : sum.narrow(0, first, rows), own, product(inner, output, outputBias), outputNorm,
+                                settings);
+    }
+    return sum;
   });
 }
 

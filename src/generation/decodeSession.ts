@@ -339,6 +339,7 @@ export class DecodeSession {
   private finishLayer(layer: RolloutLayer, hidden: Tensor, mixed: Tensor): Tensor {
     const output = layer.output.apply(mixed);
     const attended = hidden.add(layer.attentionOutputNorm?.forward(output) ?? output);
+    if (layer.fused !== null) return decodeMlp(attended, layer.fused.mlp(attended.size(0)));
     const changed = layer.feedForward(layer.mlpNorm.forward(attended));
     return attended.add(layer.mlpOutputNorm?.forward(changed) ?? changed);
   }
