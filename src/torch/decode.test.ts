@@ -340,11 +340,12 @@ describe('decodeMlp', () => {
         [1, 32, 48],
         [3, 13, 19],
         [9, 32, 21],
+        [460, 16, 21], // more than go through together
       ] as const)
         test(`[${rows}, ${width}] by ${inner}, ${activation}${gated ? ', gated' : ''}: as in float64, within 1e-5`, () => {
           noGrad(() =>
             tidy(() => {
-              const options = { gated, activation, after: rows === 3 };
+              const options = { gated, activation, after: rows === 3 || rows === 460 };
               const { hidden, weights } = make({ rows, width, inner }, options);
               const { norms } = weights;
               const both = product(normalised(wide(hidden), norms.input, norms.eps), weights.input);
