@@ -30,6 +30,7 @@ at::Tensor packLinear(const at::Tensor& weight, int64_t rows) {
               weight.sizes(), " on ", weight.device());
   const at::NoGradGuard withoutGradient;
   const at::ScalarType dtype = weight.scalar_type();
+  TORCH_CHECK(dtype == at::kFloat || dtype == at::kBFloat16, "expected a weight of float32 or bfloat16, received ", dtypeName(dtype));
   if (!packsPanels(dtype)) {
     static const auto call = c10::Dispatcher::singleton()
                                  .findSchemaOrThrow("mkldnn::_reorder_linear_weight", "")
@@ -47,9 +48,9 @@ at::Tensor packedLinear(const at::Tensor& x, const at::Tensor& packed, const std
   const at::ScalarType dtype = packed.scalar_type();
   const int64_t outputs = packed.size(0), inputs = packed.size(1);
   TORCH_CHECK(x.dim() == 2 && x.is_cpu() && x.scalar_type() == dtype && x.size(1) == inputs, "expected x [rows, ", inputs, "] of ",
-              dtype, " on the CPU, received ", x.sizes(), " of ", x.scalar_type());
+              dtypeName(dtype), " on the CPU, received ", x.sizes(), " of ", dtypeName(x.scalar_type()));
   TORCH_CHECK(!bias.has_value() || (bias->dim() == 1 && bias->size(0) == outputs && bias->scalar_type() == dtype && bias->is_cpu()),
-              "expected a bias of ", outputs, " numbers of ", dtype);
+              "expected a bias of ", outputs, " numbers of ", dtypeName(dtype));
   TORCH_CHECK(panelKernel() != PanelKernel::none, "expected a weight in oneDNN's form, which is in use, received panels");
   // Any other tensor of this form and with this room is taken for one.
   TORCH_CHECK(packed.is_cpu() && packed.is_contiguous() && packed.size(2) == 1 && inputs > 0 && packed.storage_offset() == 0 &&
@@ -69,7 +70,8 @@ napi_value setKernel(napi_env env, napi_callback_info info) {
     const std::string name = asString(env, arguments[0]);
     const auto known = std::find(std::begin(NAMES), std::end(NAMES), name);
     const auto asked = static_cast<PanelKernel>(known - std::begin(NAMES));
-    TORCH_CHECK(known != std::end(NAMES) && asked <= bestPanelKernel(), "expected one of oneDnn, avx2 and avx512 that the processor has, received ", name);
+    TORCH_CHECK(known != std::end(NAMES) && asked <= bestPanelKernel(),
+                "expected one of oneDnn, avx2 and avx512 that the processor has, received ", name);
     const char* const before = NAMES[static_cast<int>(panelKernel())];
     usePanelKernel(asked);
     return fromString(env, before);

@@ -133,6 +133,10 @@ for (const kernel of packedKernels()) {
         refused(() => packedLinear(random([5, 32]), packed, bias), /has no gradient/);
         refused(() => packLinearWeight(random([32]), 5), /expected a weight \[out, in\]/);
         refused(
+          () => packLinearWeight(random([4, 4], 'float64'), 5),
+          /float32 or bfloat16, received float64/,
+        );
+        refused(
           () => packedLinear(random([5, 32]), random([48, 32])),
           /expected a weight of pack_linear/,
         );
@@ -141,7 +145,7 @@ for (const kernel of packedKernels()) {
         refused(() => packedLinear(random([32]), packed), /expected x \[rows, 32\]/);
         refused(
           () => packedLinear(random([5, 32], 'bfloat16'), packed),
-          /of Float on the CPU, received/,
+          /of float32 on the CPU, received .* of bfloat16/,
         );
         refused(() => packedLinear(random([5, 32]), packed, random([47])), /expected a bias of 48/);
         refused(
